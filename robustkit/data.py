@@ -1,0 +1,156 @@
+"""Datasets as verified in-memory tensors, and the seeded generators that all randomness comes from."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .config import DATASETS, MNIST_FILES, InputError, check_choice, data_folder, dataset_info
+
+
+class Dataset(NamedTuple):
+    """Training and test points (n, *shape) with their classes (n,)."""
+
+    x_train: Float[Tensor, "n_train *shape"]
+    y_train: Int[Tensor, "n_train"]
+    x_test: Float[Tensor, "n_test *shape"]
+    y_test: Int[Tensor, "n_test"]
+
+
+def stream_generator(seed: int, stream: str, index: int = 0) -> torch.Generator:
+    """A CPU generator seeded by 32 bits of sha256("seed/stream/index"): streams do not overlap across seeds."""
+    digest = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+
+
+def load_dataset(name: str, *, scaling: str = "raw", device="cpu", dtype: torch.dtype = torch.float32) -> Dataset:
+    """Load a dataset, checked by SHA-256 before use, onto one device.
+
+    name: "digits" (part of scikit-learn), "mnist" (downloaded by torchvision if it is not there), or the path of an
+        .npz with x_train, y_train, x_test, y_test (no pickle).
+    scaling: "raw" (bytes/255, digits/16, a float .npz as it is), "unit" (each point divided by its l2 norm:
+        Assumption 1), "standard" (one mean and standard deviation a channel, of the training set).
+    Raises InputError if a name is unknown, or a file is missing, damaged or not what it says.
+    """
+    check_choice("scaling", scaling, ("raw", "unit", "standard"))
+    dataset_info(name)
+    if name in ("cifar10", "cifar100"):
+        raise InputError(f"dataset is {name!r}, whose loader is not written yet; use digits, mnist or an .npz")
+    arrays = {"digits": _digits, "mnist": _mnist}[name]() if name in DATASETS else _npz(name)
+    x_train, y_train, x_test, y_test = arrays
+    x_train, x_test = _scale(x_train, x_test, scaling)
+    return Dataset(
+        torch.from_numpy(x_train).to(device, dtype),
+        torch.from_numpy(y_train).to(device, torch.int64),
+        torch.from_numpy(x_test).to(device, dtype),
+        torch.from_numpy(y_test).to(device, torch.int64),
+    )
+
+
+def fixed_points(n: int, count: int, stream: str) -> Tensor:
+    """The first `count` of a shuffle of range(n) that never changes: the same points for every network."""
+    return torch.randperm(n, generator=stream_generator(0, stream))[:count]
+
+
+def _scale(x_train: np.ndarray, x_test: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
+    if scaling == "unit":
+        points = [x.reshape(len(x), -1) for x in (x_train, x_test)]
+        norms = [np.linalg.norm(x, axis=1).reshape(-1, *[1] * (x_train.ndim - 1)) for x in points]
+        if any((norm == 0).any() for norm in norms):
+            raise InputError("scaling is 'unit', but a point of the dataset is zero and has no direction")
+        return x_train / norms[0], x_test / norms[1]
+    if scaling == "standard":
+        # (n, channels, h, w): over all but the channel; (n, d): one channel
+        axes = tuple(i for i in range(x_train.ndim) if i != 1 or x_train.ndim < 4)
+        mean = x_train.mean(axis=axes, keepdims=True, dtype=np.float64)
+        std = x_train.std(axis=axes, keepdims=True, dtype=np.float64)
+        if (std == 0).any():
+            raise InputError("scaling is 'standard', but a channel of the training set is constant")
+        return ((x - mean).astype(np.float32) / std.astype(np.float32) for x in (x_train, x_test))
+    return x_train, x_test
+
+
+def _digits():
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels, labels = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
+    _check_hash("scikit-learn's digits", pixels.tobytes() + labels.tobytes(), DATASETS["digits"].sha256)
+    x, n = pixels.astype(np.float32) / 16, DATASETS["digits"].n_train
+    return x[:n], labels[:n], x[n:], labels[n:]
+
+
+def _npz(name: str):
+    dataset_info(name)  # checks the archive
+    with np.load(Path(name).expanduser(), allow_pickle=False) as arrays:
+        x_train, y_train, x_test, y_test = (arrays[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+    for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
+        if len(x) != len(y) or x.ndim < 2 or x.shape[1:] != x_train.shape[1:]:
+            raise InputError(f"dataset {name!r}: x_{part} is {x.shape} and y_{part} {y.shape}; they must match")
+        if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > y_train.max():
+            raise InputError(f"dataset {name!r}: y_{part} must hold whole numbers from 0 to {y_train.max()}")
+        if not np.isfinite(x).all():
+            raise InputError(f"dataset {name!r}: x_{part} holds a value that is not finite")
+    scale = np.float32(255) if x_train.dtype == np.uint8 else np.float32(1)
+    return x_train.astype(np.float32) / scale, y_train, x_test.astype(np.float32) / scale, y_test
+
+
+def _mnist():
+    folder = data_folder() / "MNIST" / "raw"
+    if not all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in MNIST_FILES):
+        _download_mnist(folder)
+    arrays = []
+    for name, (size, digest) in MNIST_FILES.items():
+        path = folder / name
+        # A gzipped copy serves where space is short; it is never unpacked beyond the known size.
+        opened = open(path, "rb") if path.exists() else gzip.open(folder / f"{name}.gz")
+        with opened as file:
+            try:
+                content = file.read(size + 1)
+            except (OSError, EOFError) as error:
+                raise InputError(f"{path}.gz cannot be unpacked ({error}); delete it and run again") from error
+        if len(content) != size:
+            actual = "more" if len(content) > size else f"{len(content)}"
+            raise InputError(f"{path} holds {actual} bytes, expected {size}; delete it and run again")
+        _check_hash(path, content, digest)
+        header = 16 if "images" in name else 8
+        values = np.frombuffer(content, np.uint8, offset=header)
+        arrays.append(values.reshape(-1, 1, 28, 28).astype(np.float32) / 255 if "images" in name else values)
+    return arrays[0], arrays[1].astype(np.int64), arrays[2], arrays[3].astype(np.int64)
+
+
+def _download_mnist(folder: Path) -> None:
+    """Download by torchvision into a folder of its own, check, and only then move the files into place."""
+    import torchvision
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
+        print(f"downloading MNIST into {folder}", flush=True)
+        try:
+            torchvision.datasets.MNIST(part, download=True)
+        except Exception as error:  # torchvision raises several kinds when offline
+            raise InputError(
+                f"MNIST is not in {folder} and could not be downloaded ({error}). "
+                f"Put {', '.join(MNIST_FILES)} there, or point ROBUSTKIT_DATA at the folder that holds MNIST/raw."
+            ) from error
+        for name, (_, digest) in MNIST_FILES.items():
+            path = Path(part) / "MNIST" / "raw" / name
+            _check_hash(path, path.read_bytes(), digest)
+            os.replace(path, folder / name)
+        shutil.rmtree(Path(part) / "MNIST", ignore_errors=True)
+
+
+def _check_hash(what, content: bytes, expected: str) -> None:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise InputError(f"{what} is damaged: SHA-256 is {actual}, expected {expected}; delete it and run again")

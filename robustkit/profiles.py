@@ -1,0 +1,73 @@
+"""The profiles smoke, laptop, paper and shipped, and the trainings behind each figure."""
+
+from __future__ import annotations
+
+from .config import Cell, InputError, check_choice
+
+PROFILES = ("smoke", "laptop", "paper", "shipped")
+
+# What each profile trains on. "shipped" draws the rows that the laptop grid has put into results/shipped.jsonl.
+_LAPTOP = {"dataset": "mnist", "epochs": 50, "lr": 0.001, "points": 1000}
+SETTINGS = {
+    "smoke": {"dataset": "digits", "epochs": 50, "lr": 0.04, "points": 256},
+    "laptop": _LAPTOP,
+    "paper": _LAPTOP,
+    "shipped": _LAPTOP,
+}
+WIDTHS = {
+    "smoke": tuple(2**k for k in range(4, 9)),
+    "laptop": tuple(2**k for k in range(4, 10)),
+    "paper": tuple(2**k for k in range(4, 15)),
+}
+DEPTHS = {"smoke": (2, 4, 6), "laptop": (2, 4, 6, 8, 10), "paper": (2, 4, 6, 8, 10)}
+WIDTHS["shipped"], DEPTHS["shipped"] = WIDTHS["laptop"], DEPTHS["laptop"]
+
+# The curves behind each figure: (init, power, its depths; None for all of the profile's).
+FIGURES = {
+    "N2": [("he", None, (2,))],
+    "N3": [("power", 2.0, (2,))],
+    "N4a": [("he", None, None)],
+    "N4b": [("he", None, (2,)), ("power", 2.0, (2,))],
+    "N5a": [("he", None, None)],
+    "N5b": [("lecun", None, None)],
+    "W7": [("power", c, (2,)) for c in (1.0, 1.5, 2.0, 3.0)],
+}
+
+
+def seeds_of(profile: str, width: int) -> tuple[int, ...]:
+    """Seeds of a profile at a width: fewer where a training is dear."""
+    count = {"smoke": 2, "paper": 5 if width <= 256 else 3}.get(profile, 5 if width <= 256 else 3)
+    return tuple(range(count))
+
+
+def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
+    """The trainings behind one figure (a key of FIGURES) in one profile; keywords replace the profile's choices.
+
+    Raises InputError on an unknown figure, profile or field, on duplicates, and on an empty grid.
+    """
+    check_choice("figure", figure, FIGURES)
+    check_choice("profile", profile, PROFILES)
+    for name, values in (("seeds", seeds), ("widths", widths), ("depths", depths)):
+        if values is not None and (len(values) == 0 or len(set(values)) != len(values)):
+            raise InputError(f"{name} is {list(values)!r}, but must be a non-empty list without duplicates")
+    settings = SETTINGS[profile] | fields
+    cells = []
+    for init, power, own_depths in FIGURES[figure]:
+        wide = (1024,) if init == "power" and profile in ("laptop", "shipped") else ()
+        for depth in depths or DEPTHS[profile]:
+            if own_depths is not None and depth not in own_depths:
+                continue
+            for width in widths or sorted({*WIDTHS[profile], *wide, *((512,) if wide else ())}):
+                for seed in seeds if seeds is not None else seeds_of(profile, width):
+                    cells.append(Cell(width=width, depth=depth, seed=seed, init=init, power=power, **settings))
+    if not cells:
+        raise InputError(
+            f"the grid of figure {figure} is empty at depths {depths!r}: its curves have {FIGURES[figure]}"
+        )
+    return cells
+
+
+def profile_cells(profile: str, **choices) -> list[Cell]:
+    """Every training of a profile, each once, cheapest first."""
+    cells = {cell: None for figure in FIGURES for cell in grid(figure, profile, **choices)}
+    return sorted(cells, key=lambda cell: (cell.flops, cell.seed))

@@ -1,0 +1,131 @@
+"""The lists of packages agree with each other and with what the code imports; the files beside them are in order."""
+
+import ast
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+CITATION = (ROOT / "CITATION.cff").read_text()
+
+# torch and what comes with it must all come from one place, which constraints.txt does not choose.
+BANNED = re.compile(r"(torch|torchvision|triton|robustkit|pip|setuptools|nvidia-.*|cuda-.*)$")
+CONDA_NAMES = {"pytorch": "torch"}
+IMPORT_NAMES = {"scikit-learn": "sklearn"}
+
+
+def bounds(requirements):
+    """Name -> lower bound of a list of requirements, each of which must have one and nothing else."""
+    found = {}
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.name == "robustkit":
+            continue
+        (specifier,) = requirement.specifier
+        assert specifier.operator == ">=", text
+        assert requirement.marker is None, text
+        assert requirement.name not in found, text
+        found[requirement.name] = specifier.version
+    return found
+
+
+EXTRAS = PROJECT["optional-dependencies"]
+DECLARED = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"]])
+CONSTRAINTS = [
+    line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip() and not line.startswith("#")
+]
+
+
+def test_the_test_extra_brings_the_notebook_tools():
+    assert "robustkit[notebooks]" in EXTRAS["test"]
+
+
+def test_conda_and_pip_install_one_list_with_the_same_lower_bounds():
+    listed = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str)]
+    python, pip, *others = listed
+    assert pip == "pip"
+    found = bounds(others)
+    assert {CONDA_NAMES.get(name, name): bound for name, bound in found.items()} == DECLARED
+    assert ENVIRONMENT["dependencies"][-1] == {"pip": ["-e ."]}
+    minor = re.fullmatch(r"python=(3\.\d+)", python)
+    assert minor, "environment.yml must pin Python to one minor version"
+    assert Version(minor[1]) in Requirement("python" + PROJECT["requires-python"]).specifier
+
+
+def test_conda_uses_its_community_channel_alone():
+    assert ENVIRONMENT["name"] == "robustkit"
+    assert ENVIRONMENT["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_constraints_are_plain_sorted_versions_without_torch_and_its_company():
+    pattern = re.compile(r"([a-z0-9-]+)==([0-9][0-9a-z.]*)")
+    names = []
+    for line in CONSTRAINTS:
+        match = pattern.fullmatch(line)
+        assert match, f"constraints.txt: {line!r} is not name==version"
+        assert canonicalize_name(match[1]) == match[1]
+        assert not BANNED.match(match[1]), line
+        names.append(match[1])
+    assert names == sorted(set(names))
+
+
+def test_constraints_hold_every_package_asked_for_at_or_above_its_lower_bound():
+    pinned = dict(line.split("==") for line in CONSTRAINTS)
+    assert set(DECLARED) - set(pinned) == {"torch", "torchvision"}
+    too_old = {
+        name: pinned[name]
+        for name, bound in DECLARED.items()
+        if name in pinned and Version(pinned[name]) < Version(bound)
+    }
+    assert too_old == {}
+
+
+def test_every_package_that_robustkit_imports_is_declared():
+    declared = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"]])
+    importable = {IMPORT_NAMES.get(name, name) for name in declared} | {"robustkit"} | sys.stdlib_module_names
+    in_notebooks = importable | {"IPython"}  # what every kernel of ipykernel is
+    undeclared = set()
+    sources = [*(ROOT / "robustkit").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]
+    for source in sources:
+        allowed = in_notebooks if source.parent.name == "notebooks" else importable
+        for node in ast.walk(ast.parse(source.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            undeclared |= {(source.name, name) for name in names if name.partition(".")[0] not in allowed}
+    assert sources
+    assert undeclared == set()
+
+
+def test_the_citation_asks_for_the_paper():
+    citation = yaml.safe_load(CITATION)
+    assert citation["cff-version"] == "1.2.0"
+    assert "cite the paper" in citation["message"]
+    assert citation["authors"] == [{"name": "The robustkit authors"}]
+    assert citation["license"] == PROJECT["license"] == "MIT"
+    paper = citation["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Zhu", "Liu", "Chrysos", "Cevher"]
+    assert paper["title"].startswith("Robustness in deep learning: The good (width)")
+    assert (paper["type"], paper["year"]) == ("conference-paper", 2022)
+
+
+@pytest.mark.parametrize("name", ["CITATION.cff", "environment.yml", "run_all.sh", "constraints.txt", "LICENSE"])
+def test_the_address_of_the_project_stands_in_pyproject_alone(name):
+    assert PROJECT["urls"]["Repository"] not in (ROOT / name).read_text()
+    assert "repository" not in yaml.safe_load(CITATION)
+
+
+@pytest.mark.parametrize("name", ["run_all.sh", ".ci/run"])
+def test_the_scripts_can_be_started(name):
+    assert os.access(ROOT / name, os.X_OK)
+    assert (ROOT / name).read_text().startswith("#!/usr/bin/env bash\n")

@@ -11,6 +11,7 @@ import math
 import os
 import zipfile
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,11 @@ def results_folder() -> Path:
     return Path(os.environ.get("ROBUSTKIT_RESULTS") or ROOT / "results" / "local").expanduser()
 
 
+def figures_folder(profile: str) -> Path:
+    """Where a profile's figures go: $ROBUSTKIT_FIGURES, or figures/ beside the package, then the profile's name."""
+    return Path(os.environ.get("ROBUSTKIT_FIGURES") or ROOT / "figures").expanduser() / profile
+
+
 def check_choice(field: str, value, allowed) -> None:
     """Raise InputError unless value is one of allowed, naming the nearest spelling."""
     if value not in tuple(allowed):
@@ -54,7 +60,7 @@ def check_number(field: str, value, *, low=None, high=None, above=None, integer=
     kind = "an integer" if integer else "a finite number"
     limits = [(low, f"at least {low}"), (above, f"above {above}"), (high, f"at most {high}")]
     allowed = " and ".join([kind] + [text for limit, text in limits if limit is not None])
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     fits = (
         math.isfinite(number)
         and not (integer and number != int(number))
@@ -89,7 +95,7 @@ MNIST_FILES = {
     "t10k-labels-idx1-ubyte": (10008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
 
-# A dataset's identity: digits by their bytes, MNIST by the list of its files' hashes, CIFAR by the official archive.
+# A dataset's identity: digits by their bytes, MNIST by its files' hashes, CIFAR by the official archive.
 DATASETS = {
     "digits": DatasetInfo(
         1437, 360, (1, 8, 8), 10, "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
@@ -148,7 +154,7 @@ def _npz_info(path: str, _mtime: int, _size: int) -> DatasetInfo:
 
 
 def schedule_name(epochs: float, lr: float) -> str:
-    """ "full" (the paper's 50 epochs at 1e-3), "flow10" (a tenth of the steps at ten times the rate), or both said."""
+    """The name: "full" is the paper's 50 epochs at 1e-3; "flow10" a tenth of the steps at ten times the rate."""
     return {(50.0, 0.001): "full", (5.0, 0.01): "flow10"}.get((epochs, lr), f"{epochs:g} epochs at {lr:g}")
 
 
@@ -293,7 +299,7 @@ class Cell:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of training a fully connected net: 6 a weight and point (2 forward, 4 backward)."""
+        """Operations of training a fully connected net: 6 a weight and point (2 forward, 4 backward)."""
         return 6.0 * self.parameters * self.train_points * self.steps / self.steps_per_epoch
 
     @property

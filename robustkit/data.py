@@ -21,10 +21,10 @@ from .config import DATASETS, MNIST_FILES, InputError, check_choice, data_folder
 class Dataset(NamedTuple):
     """Training and test points (n, *shape) with their classes (n,)."""
 
-    x_train: Float[Tensor, "n_train *shape"]
-    y_train: Int[Tensor, "n_train"]
-    x_test: Float[Tensor, "n_test *shape"]
-    y_test: Int[Tensor, "n_test"]
+    x_train: Float[Tensor, " n_train *shape"]
+    y_train: Int[Tensor, " n_train"]
+    x_test: Float[Tensor, " n_test *shape"]
+    y_test: Int[Tensor, " n_test"]
 
 
 def stream_generator(seed: int, stream: str, index: int = 0) -> torch.Generator:
@@ -113,12 +113,12 @@ def _mnist():
     for name, (size, digest) in MNIST_FILES.items():
         path = folder / name
         # A gzipped copy serves where space is short; it is never unpacked beyond the known size.
-        opened = open(path, "rb") if path.exists() else gzip.open(folder / f"{name}.gz")
-        with opened as file:
-            try:
+        opener, path = (open, path) if path.exists() else (gzip.open, folder / f"{name}.gz")
+        try:
+            with opener(path, "rb") as file:
                 content = file.read(size + 1)
-            except (OSError, EOFError) as error:
-                raise InputError(f"{path}.gz cannot be unpacked ({error}); delete it and run again") from error
+        except (OSError, EOFError) as error:
+            raise InputError(f"{path} cannot be read ({error}); delete it and run again") from error
         if len(content) != size:
             actual = "more" if len(content) > size else f"{len(content)}"
             raise InputError(f"{path} holds {actual} bytes, expected {size}; delete it and run again")

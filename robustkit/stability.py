@@ -32,7 +32,7 @@ def sample_ball(n: int, d: int, *, radius: float = 1.0, generator=None) -> Tenso
 
 
 def expected_norm(jacobian: Tensor, radius: float = 1.0) -> Tensor:
-    """E ||J u|| for u uniform in the d-ball of this radius, exact by quadrature: (..., d_out, d_in) -> (...), float64.
+    """E ||J u||, u uniform in the d-ball of this radius, exact by quadrature: (..., d_out, d_in) -> (...), float64.
 
     E ||J u|| = radius * d/(d+1) / c(d) * E ||J g||, g ~ N(0, I), c(d) = sqrt(2) Gamma((d+1)/2) / Gamma(d/2), and
     E ||J g|| = 1/(2 sqrt(pi)) * integral over t > 0 of t^(-3/2) (1 - prod_i (1 + 2 t lambda_i)^(-1/2)),
@@ -56,7 +56,7 @@ def gram_eigenvalues(jacobian: Tensor) -> Tensor:
 
 
 def norm_in_ball(eigenvalues: Tensor, d: int) -> Tensor:
-    """E ||J u||, u uniform in the unit d-ball, from the eigenvalues of J J^T: (..., k) -> (...); see expected_norm."""
+    """E ||J u|| in the unit d-ball from the eigenvalues of J J^T: (..., k) -> (...); see `expected_norm`."""
     # Normalised to sum 1, so that scale neither overflows nor underflows.
     total = eigenvalues.sum(-1, keepdim=True)
     share = eigenvalues / total.where(total > 0, torch.ones_like(total))

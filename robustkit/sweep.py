@@ -1,4 +1,4 @@
-"""Run what is missing. The only file that joins training, metrics and the store."""
+"""Run what is missing: the only file that joins measuring and the store."""
 
 from __future__ import annotations
 
@@ -8,40 +8,24 @@ import functools
 import math
 import multiprocessing
 import os
-import platform
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 
-import numpy
 import pandas
 import torch
 from tqdm.auto import tqdm
 
 from . import store
-from .config import FRACTIONS, INSTANTS, ROOT, Cell, InputError, check_number, dataset_info, schedule_name
-from .data import Dataset, fixed_points, load_dataset, stream_generator
+from .config import FRACTIONS, INSTANTS, Cell, InputError, check_number, dataset_info, schedule_name
+from .data import load_dataset, stream_generator
+from .measures import LOSS_POINTS, MEASURES, OutOfTimeError, measure, row_of
 from .networks import FCN
-from .stability import gram_eigenvalues, jacobian, norm_in_ball
-from .training import layer_movement, lazy_ratio, loss_function, targets, train
-
-LOSS_POINTS = 10_000  # training points on which the loss is followed over time, the same for every network
-CHUNK = 2_000  # points evaluated at once
-
-MEASURES = (
-    *("stability", "stability_sem", "stability_init", "stability_train", "lipschitz_mean", "lipschitz_max"),
-    *("frobenius", "logit_norm", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "kappa"),
-    *("loss_over_time", "kappa_over_time", "stability_over_time", "loss_at_stability", "movement_over_time"),
-)
-
-
-class OutOfTimeError(RuntimeError):
-    """The time given ran out in the middle of a training, which is dropped."""
+from .profiles import grid, profile_cells
+from .training import train
 
 
 def pick_device(device: str = "auto") -> str:
@@ -55,149 +39,21 @@ def pick_device(device: str = "auto") -> str:
     return device
 
 
-# ---------------------------------------------------------------------------------------------- one cell
-
-
-@functools.lru_cache(maxsize=2)
-def _dataset(name: str, scaling: str, device: str, dtype: torch.dtype, _digest: str) -> Dataset:
-    return load_dataset(name, scaling=scaling, device=device, dtype=dtype)
-
-
-def build(cell: Cell) -> FCN:
-    """The network of a cell as initialised from its seed, on the CPU."""
-    if cell.model != "fcn":
-        raise InputError(f"model is {cell.model!r}, which is not written yet; use fcn")
-    return FCN(
-        width=cell.width, depth=cell.depth, d_in=cell.d_in, d_out=cell.d_out, init=cell.init, power=cell.power,
-        gain=cell.gain, alpha=cell.alpha, generator=[stream_generator(cell.seed, "weights", n) for n in range(cell.depth)],
-    )  # fmt: skip
-
-
-def measure(cell: Cell, device: str = "cpu", deadline: float = math.inf) -> dict:
-    """Train one cell and return its row. Raises OutOfTimeError when time.time() passes the deadline."""
-    started = time.time()
-    dtype = torch.float64 if cell.precision == "float64" else torch.float32
-    torch.set_float32_matmul_precision("high" if cell.precision == "tf32" else "highest")
-    data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
-    x, y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
-    y_train, y_test = targets(y, cell, dtype), targets(data.y_test, cell, dtype)
-    test = fixed_points(len(data.x_test), cell.points, "test points").to(device)
-    same = fixed_points(len(x), cell.points, "train points").to(device)
-    followed = fixed_points(len(x), LOSS_POINTS, "loss points").to(device)
-    x_test, x_same, x_followed, y_followed = data.x_test[test], x[same], x[followed], y_train[followed]
-
-    model = build(cell).to(device, dtype)
-    weights = list(model.parameters())
-    start = [w.detach().clone() for w in weights]
-    loss_steps = Counter(round(f * cell.steps) for f in INSTANTS)  # a short training meets a step more than once
-    stability_steps = Counter(round(f * cell.steps) for f in FRACTIONS)
-    trace = {name: [] for name in MEASURES if name.endswith("_over_time") or name == "loss_at_stability"}
-    status, reason = "ok", None
-
-    def observe(step: int) -> bool:
-        nonlocal status, reason
-        if time.time() > deadline:
-            raise OutOfTimeError
-        loss, _ = evaluate(model, x_followed, y_followed, cell)
-        if not math.isfinite(loss):
-            status, reason = "diverged", f"the training loss is {loss} at step {step}"
-            return False
-        if times := loss_steps[step]:
-            trace["loss_over_time"] += [loss] * times
-            trace["kappa_over_time"] += [lazy_ratio(weights, start)] * times
-        if times := stability_steps[step]:
-            trace["stability_over_time"] += [ball_norms(model, x_test)[0].mean().item()] * times
-            trace["loss_at_stability"] += [loss] * times
-            trace["movement_over_time"] += [layer_movement(weights, start)] * times
-        return cell.stop_loss is None or loss > cell.stop_loss
-
-    order = stream_generator(cell.seed, "order")
-    train(model, x, y_train, cell, order=order, instants={*loss_steps, *stability_steps}, observe=observe)
-    measures = dict.fromkeys(MEASURES) | trace
-    if status == "ok":
-        values, eigenvalues = ball_norms(model, x_test)
-        with torch.no_grad():
-            logits = model(x_test).double()
-        lipschitz = eigenvalues[:, -1].sqrt()
-        measures["stability"] = values.mean().item()
-        measures["stability_sem"] = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-        measures["stability_init"] = trace["stability_over_time"][0]
-        measures["stability_train"] = ball_norms(model, x_same)[0].mean().item()
-        measures["lipschitz_mean"], measures["lipschitz_max"] = lipschitz.mean().item(), lipschitz.max().item()
-        measures["frobenius"] = eigenvalues.sum(1).sqrt().mean().item()
-        measures["logit_norm"] = (logits - logits.mean(1, keepdim=True)).norm(dim=1).mean().item()
-        measures["train_loss"], measures["train_accuracy"] = evaluate(model, x, y_train, cell)
-        measures["test_loss"], measures["test_accuracy"] = evaluate(model, data.x_test, y_test, cell)
-        measures["kappa"] = lazy_ratio(weights, start)
-    return _row(cell, status, device, started, measures=measures, reason=reason)
-
-
-@torch.no_grad()
-def evaluate(model, x, y, cell: Cell) -> tuple[float, float]:
-    """Mean loss and accuracy of a model on points; for one output, accuracy is agreement in sign."""
-    loss_of, total, right = loss_function(cell.loss), 0.0, 0
-    for part, target in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-        output = model(part)
-        total += loss_of(output, target).item() * len(part)
-        if cell.target == "parity":
-            right += ((output > 0) == (target > 0)).sum().item()
-        else:
-            classes = target if target.ndim == 1 else target.argmax(1)
-            right += (output.argmax(1) == classes).sum().item()
-    return total / len(x), right / len(x)
-
-
-def ball_norms(model, x) -> tuple[torch.Tensor, torch.Tensor]:
-    """E_u ||J(x) u|| at each point (n,), and the eigenvalues of J J^T there, ascending (n, min(d_out, d_in))."""
-    eigenvalues = torch.cat([gram_eigenvalues(jacobian(model, part)) for part in x.split(256)])
-    return norm_in_ball(eigenvalues, x[0].numel()), eigenvalues
-
-
-def _row(cell: Cell, status: str, device: str, started: float, *, measures: dict, reason: str | None) -> dict:
-    on_gpu = device.startswith("cuda")
-    return {
-        "key": cell.key,
-        "status": status,
-        "cell": dataclasses.asdict(cell),
-        "reason": reason,
-        "measures": measures,
-        "engine": {
-            "name": "loop",
-            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-            "dtype": "float64" if cell.precision == "float64" else "float32",
-            "tf32": on_gpu and cell.precision == "tf32",
-            "threads": torch.get_num_threads(),
-            "group": 1,
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
-        "commit": _commit(),
-        "seconds": round(time.time() - started, 3),
-    }
-
-
-@functools.cache
-def _commit() -> str | None:
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return None
-
-
 def _measure_safely(cell: Cell, device: str, deadline: float) -> dict | None:
     """A row whatever happens: status failed if the cell raises, None if time ran out."""
     started = time.time()
     try:
-        with _one_thread(device):
+        with one_thread(device):
             return measure(cell, device, deadline)
     except OutOfTimeError:
         return None
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        return _row(cell, "failed", device, started, measures=dict.fromkeys(MEASURES), reason=reason)
+        return row_of(cell, "failed", device, started, measures=dict.fromkeys(MEASURES), reason=reason)
 
 
 @contextlib.contextmanager
-def _one_thread(device: str):
+def one_thread(device: str):
     # One CPU thread a training: several workers beat several threads, and the bits do not depend on the machine.
     before = torch.get_num_threads()
     if device == "cpu":
@@ -206,9 +62,6 @@ def _one_thread(device: str):
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# ---------------------------------------------------------------------------------------------- many cells
 
 
 def missing(cells: Sequence[Cell], rows: Sequence[dict]) -> list[Cell]:
@@ -323,7 +176,8 @@ class _Progress:
             left = (time.time() - self.started) * (sum(self.cost.values()) / self.spent - 1)
             cell, value = row["cell"], row["measures"]["stability"]
             said = f"P/eps {value:.4g}" if value is not None else f"{row['status']}: {row['reason']}"
-            where = f"{cell['init']}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
+            power = "" if cell["power"] is None else f" {cell['power']:g}"
+            where = f"{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
             print(
                 f"[{self.done}/{self.count}] {where}: {said} ({row['seconds']:.0f} s; {left:.0f} s left)", flush=True
             )
@@ -348,6 +202,15 @@ def frame(cells: Sequence[Cell], *, shipped: bool = True, local: bool = True) ->
     return found
 
 
+def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1, **choices) -> pandas.DataFrame:
+    """Rows behind one figure, or "all": "shipped" reads the committed rows, other profiles train what is missing.
+
+    choices: seeds, widths, depths or fields of Cell, in place of the profile's own (see `grid`).
+    """
+    cells = profile_cells(profile, **choices) if figure == "all" else grid(figure, profile, **choices)
+    return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
+
+
 def to_frame(rows: Sequence[dict]) -> pandas.DataFrame:
     """Rows of the store as columns: the cell's fields, then key, status, schedule, measures, engine and seconds."""
     columns = [field.name for field in dataclasses.fields(Cell)]
@@ -363,3 +226,46 @@ def to_frame(rows: Sequence[dict]) -> pandas.DataFrame:
 def load() -> pandas.DataFrame:
     """Every row there is, shipped and local."""
     return to_frame(store.load_rows())
+
+
+# ---------------------------------------------------------------------------------------------- what it will cost
+
+
+def memory_bytes(cell: Cell) -> int:
+    """Weights four times over (W, its gradient, W_0 and a spare), and the dataset twice, in bytes."""
+    data = dataset_info(cell.dataset)
+    size = 8 if cell.precision == "float64" else 4
+    return size * (4 * cell.parameters + 2 * (data.n_train + data.n_test) * cell.d_in)
+
+
+def estimate_seconds(cells: Sequence[Cell], device: str) -> float:
+    """Seconds for all cells one after another, from a quick measurement of a step of each shape on this machine.
+
+    Widths above 1024 are taken in proportion to their operations. Measuring adds a step's cost for every 192 points
+    on which the loss is followed (a third of a step for 64), and one for every 3 Jacobians of 10 outputs.
+    """
+    total = 0.0
+    for cell in cells:
+        width = min(cell.width, 1024)
+        step = _step_seconds(width, cell.depth, cell.d_in, cell.d_out, cell.batch_size, device)
+        step *= cell.flops / dataclasses.replace(cell, width=width).flops
+        looked = min(LOSS_POINTS, cell.train_points) * len(INSTANTS) / (3 * cell.batch_size)
+        looked += 2 * len(FRACTIONS) * cell.points * cell.d_out / (3 * cell.batch_size)
+        total += step * (cell.steps + looked)
+    return total
+
+
+@functools.cache
+def _step_seconds(width: int, depth: int, d_in: int, d_out: int, batch: int, device: str) -> float:
+    generator = stream_generator(0, "timing")
+    cell = Cell(width=width, depth=depth, batch_size=batch, epochs=1)
+    model = FCN(width=width, depth=depth, d_in=d_in, d_out=d_out, generator=generator).to(device)
+    x = torch.rand(cell.train_points, d_in, generator=generator).to(device)
+    y = torch.randint(d_out, (cell.train_points,), generator=generator).to(device)
+    seconds = []
+    with one_thread(device):
+        for _ in range(3):
+            started = time.perf_counter()
+            train(model, x, y, cell, order=generator, instants=(), observe=lambda _: True)
+            seconds.append((time.perf_counter() - started) / cell.steps)
+    return min(seconds)

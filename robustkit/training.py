@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .config import Cell
 
 
-def targets(y: Int[Tensor, "n"], cell: Cell, dtype: torch.dtype) -> Tensor:
+def targets(y: Int[Tensor, " n"], cell: Cell, dtype: torch.dtype) -> Tensor:
     """What the loss compares with: classes; one-hot rows under squared loss; +-1 for the parity of the class."""
     if cell.loss == "cross_entropy":
         return y
@@ -29,7 +29,7 @@ def loss_function(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 def train(
     model: nn.Module,
-    x: Float[Tensor, "n *shape"],
+    x: Float[Tensor, " n *shape"],
     y: Tensor,
     cell: Cell,
     *,

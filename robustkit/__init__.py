@@ -1,16 +1,19 @@
 """A reproducible companion to "Robustness in deep learning: The good (width), the bad (depth), and the ugly"."""
 
-# from . import theory
-from .config import Cell, InputError
-from .data import load_dataset
-from .initialization import layer_stds
-from .networks import FCN
-from .profiles import grid, profile_cells
-from .stability import Estimate, expected_norm, perturbation_stability, sample_ball
-from .sweep import load, run
-from .training import lazy_ratio
-
-__all__ = [
-    *("Cell", "Estimate", "FCN", "InputError", "expected_norm", "grid", "layer_stds", "lazy_ratio", "load"),
-    *("load_dataset", "perturbation_stability", "profile_cells", "run", "sample_ball", "theory"),
-]
+from . import plots as plots
+from . import theory as theory
+from .config import Cell as Cell
+from .config import InputError as InputError
+from .data import load_dataset as load_dataset
+from .initialization import layer_stds as layer_stds
+from .networks import FCN as FCN
+from .profiles import grid as grid
+from .profiles import profile_cells as profile_cells
+from .stability import Estimate as Estimate
+from .stability import expected_norm as expected_norm
+from .stability import perturbation_stability as perturbation_stability
+from .stability import sample_ball as sample_ball
+from .sweep import collect as collect
+from .sweep import load as load
+from .sweep import run as run
+from .training import lazy_ratio as lazy_ratio

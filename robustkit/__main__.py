@@ -1,0 +1,171 @@
+"""python -m robustkit plan | run | status | ship | report"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+from . import report, store, sweep
+from .config import InputError, check_choice, check_number
+from .profiles import FIGURES, PROFILES, grid, profile_cells
+
+
+def main(arguments=None) -> int:
+    """Run one command; the exit status is 0, 1 if something failed, 2 on bad input, 130 or 143 when stopped."""
+    parser = argparse.ArgumentParser(prog="python -m robustkit", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("plan", "say what a profile still needs: trainings, operations, memory, time"),
+        ("run", "train what is missing, cheapest first; stop and start as you like"),
+        ("status", "say what is there, figure by figure"),
+        ("report", "run the notebooks and write figures, tables, claims and the HTML report"),
+        ("ship", "merge rows into results/shipped.jsonl and write the committed notebook outputs"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        if name == "ship":
+            command.add_argument("files", nargs="*", type=Path, help="row files from other machines (default: local)")
+            continue
+        command.add_argument("profile", help=", ".join(PROFILES))
+        if name == "report":
+            command.add_argument("--only", action="append", default=[], metavar="NN", help="notebook number")
+            command.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", dest="parameters")
+            command.add_argument("--check", action="store_true", help="only check --only and -p, and run nothing")
+        else:
+            for option in ("seeds", "widths", "depths"):
+                command.add_argument(f"--{option}", type=int, nargs="+", metavar="N")
+        if name in ("plan", "run"):
+            command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+            command.add_argument(
+                "--workers", type=int, default=None, help="processes on the CPU (default: the cores)"
+            )
+        if name == "run":
+            command.add_argument("--minutes", type=float, default=None, help="stop in time")
+    chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        if chosen.command != "ship":
+            check_choice("profile", chosen.profile, PROFILES)
+        return {"plan": plan, "run": run, "status": status, "report": write_report, "ship": ship}[chosen.command](
+            chosen
+        )
+    except InputError as error:
+        print(f"robustkit: {error}", file=sys.stderr)
+        return 2
+    except (OSError, store.ConflictError) as error:
+        print(f"robustkit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; what is finished is saved, and the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _terminate(*_):
+    print("stopped; what is finished is saved, and the same command goes on from here", file=sys.stderr)
+    raise SystemExit(143)
+
+
+def _cells(chosen):
+    return profile_cells(chosen.profile, seeds=chosen.seeds, widths=chosen.widths, depths=chosen.depths)
+
+
+def _workers(chosen) -> int:
+    given = check_number("workers", chosen.workers, low=1, integer=True, optional=True)
+    return given or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def plan(chosen) -> int:
+    """Say, before anything runs, what is done and missing, and what the rest costs."""
+    cells, device, workers = _cells(chosen), sweep.pick_device(chosen.device), _workers(chosen)
+    todo = sweep.missing(cells, store.load_rows())
+    print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} trainings done, {len(todo)} missing")
+    if todo:
+        largest = max(todo, key=lambda cell: cell.parameters)
+        seconds = sweep.estimate_seconds(todo, device) / (workers if device == "cpu" else 1)
+        print(f"operations: {sum(cell.flops for cell in todo):.2e}")
+        print(f"memory of the largest: {sweep.memory_bytes(largest) / 2**30:.2f} GiB (width {largest.width}, "
+              f"depth {largest.depth})")  # fmt: skip
+        print(f"time on {device} with {workers if device == 'cpu' else 1} worker(s): about {_duration(seconds)}")
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def run(chosen) -> int:
+    """Train what a profile lacks."""
+    if chosen.profile == "shipped":
+        raise InputError("profile is 'shipped', which trains nothing; run smoke, laptop or paper")
+    cells = _cells(chosen)
+    rows = sweep.run(cells, device=chosen.device, workers=_workers(chosen), minutes=chosen.minutes)
+    bad = rows[rows["status"] != "ok"]
+    left = sweep.missing(cells, store.load_rows())
+    print(f"profile {chosen.profile}: {len(cells) - len(left)} of {len(cells)} trainings done")
+    for row in bad.itertuples():
+        print(f"{row.status}: {row.init}, depth {row.depth}, width {row.width}, seed {row.seed}: {row.reason}")
+    return 1 if (bad["status"] == "failed").any() else 0
+
+
+def status(chosen) -> int:
+    """Say what is done, failed and missing, figure by figure."""
+    rows = {row["key"]: row["status"] for row in store.load_rows(local=chosen.profile != "shipped")}
+    choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
+    print(f"{'figure':8}{'done':>8}{'diverged':>10}{'failed':>8}{'missing':>9}")
+    for figure in FIGURES:
+        found = [rows.get(cell.key, "missing") for cell in grid(figure, chosen.profile, **choices)]
+        counts = [found.count(name) for name in ("ok", "diverged", "failed", "missing")]
+        print(f"{figure:8}{counts[0]:8}{counts[1]:10}{counts[2]:8}{counts[3]:9}")
+    return 0
+
+
+def write_report(chosen) -> int:
+    """Run the notebooks and write the HTML report; list what failed."""
+    parameters = {}
+    for text in chosen.parameters:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"-p is {text!r}, but must be NAME=VALUE")
+        parameters[name] = _literal(value)
+    if chosen.check:
+        report.check_parameters(report.notebooks(chosen.only), parameters)
+        return 0
+    failed = report.execute(chosen.profile, only=chosen.only, parameters=parameters)
+    print(f"report: {report.write_html(chosen.profile)}")
+    for sentence in failed:
+        print(f"failed: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _literal(text: str):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def ship(chosen) -> int:
+    """Merge rows into results/shipped.jsonl, then write the committed notebook outputs."""
+    new, notes = report.ship_rows(chosen.files)
+    print(f"{new} new rows in {store.SHIPPED}")
+    for note in notes:
+        print(f"note: {note}")
+    failed = report.ship_notebooks()
+    for sentence in failed:
+        print(f"failed: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

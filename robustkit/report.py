@@ -1,0 +1,203 @@
+"""Run the notebooks with papermill, write the HTML report, and ship: rows and notebook outputs that are committed."""
+
+from __future__ import annotations
+
+import ast
+import html
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from . import store
+from .config import ROOT, InputError, check_choice, figures_folder, results_folder
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def notebooks(only=()) -> list[Path]:
+    """The notebooks in order, or those whose number is in `only`. Raises InputError on an unknown number."""
+    paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    numbers = [path.name[:2] for path in paths]
+    for number in only:
+        check_choice("--only", number, numbers)
+    return [path for path in paths if not only or path.name[:2] in only]
+
+
+def parameters_of(path: Path) -> dict:
+    """Names and defaults of a notebook's parameters: the assignments of literals in the cell tagged `parameters`."""
+    import nbformat
+
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            lines = ast.parse(cell.source).body
+            return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
+    return {}
+
+
+def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
+    """What each notebook is given of `given`. Raises InputError on a name that no notebook has, or a wrong type.
+
+    Papermill writes names into code as they are and only warns of unknown ones: hence this check before it sees them.
+    """
+    known = {path: parameters_of(path) for path in paths}
+    names = sorted({name for parameters in known.values() for name in parameters})
+    for name, value in given.items():
+        check_choice("the notebook parameter", name, names)
+        kinds = {type(parameters[name]) for parameters in known.values() if name in parameters}
+        if (
+            type(None) not in kinds
+            and value is not None
+            and type(value) not in kinds | ({int} if float in kinds else set())
+        ):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise InputError(f"the notebook parameter {name} is {value!r}, but must be of type {wanted}")
+    return {path: {n: v for n, v in given.items() if n in parameters} for path, parameters in known.items()}
+
+
+def execute(profile: str, *, only=(), parameters: dict | None = None, workers: int = 2) -> list[str]:
+    """Run the notebooks for a profile, two at a time; their copies lie in results/local/notebooks/<profile>/.
+
+    Returns a sentence for each notebook that failed; the others are finished all the same.
+    """
+    paths = notebooks(only)
+    given = check_parameters(paths, {"profile": profile} | (parameters or {}))
+    folder = results_folder() / "notebooks" / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    spawn, failed = multiprocessing.get_context("spawn"), []
+    with ProcessPoolExecutor(min(workers, len(paths)), mp_context=spawn) as pool:
+        jobs = {path: pool.submit(_execute, path, folder / path.name, given[path]) for path in paths}
+        for path, job in jobs.items():
+            problem = job.result()
+            print(f"{path.stem}: {'failed' if problem else 'done'}", flush=True)
+            if problem:
+                failed.append(f"{path.stem}: {problem}")
+    return failed
+
+
+def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
+    import papermill
+
+    os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
+    try:
+        papermill.execute_notebook(
+            path,
+            copy,
+            parameters,
+            kernel_name="python3",
+            cwd=NOTEBOOKS,
+            progress_bar=False,
+            extra_arguments=["--log-level=40"],
+        )
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue} (in {copy})"
+    except OSError as error:
+        return f"{error.strerror or error}: {error.filename or copy}"
+    return None
+
+
+def write_html(profile: str) -> Path:
+    """Convert the executed notebooks to pages and write the index with every figure and table; returns the index."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    folder = figures_folder(profile) / "report"
+    pages = []
+    for path in sorted((results_folder() / "notebooks" / profile).glob("[0-9][0-9]_*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        body, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
+        store.write_atomically(folder / f"{path.stem}.html", body)
+        title = next(c.source for c in notebook.cells if c.cell_type == "markdown").splitlines()[0].lstrip("# ")
+        pages.append((path.stem, title))
+    store.write_atomically(folder / "index.html", _index(profile, pages))
+    return folder / "index.html"
+
+
+def _index(profile: str, pages: list[tuple[str, str]]) -> str:
+    figures = sorted(figures_folder(profile).glob("*.png"))
+    links = "".join(f'<li><a href="{stem}.html">{html.escape(title)}</a></li>' for stem, title in pages)
+    gallery = "".join(
+        f'<figure><a href="../{f.stem}.pdf"><img src="../{f.name}" alt="Figure {f.stem}, profile {profile}"></a>'
+        f'<figcaption>{f.stem} (<a href="../{f.stem}.csv">numbers</a>)</figcaption></figure>'
+        for f in figures
+    )
+    tables = "".join(
+        f'<li><a href="../{t.name}">{t.stem}</a></li>' for t in sorted(figures_folder(profile).glob("*.md"))
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>robustkit: {profile}</title>
+<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: auto; padding: 1rem }}
+img {{ max-width: 100%; height: auto }} figure {{ margin: 1.5rem 0 }} figcaption {{ color: #555 }}</style></head>
+<body><h1>Robustness in deep learning: a reproducible companion</h1>
+<p>Profile <b>{profile}</b>. Each figure says below what it shows and what is missing.</p>
+<h2>Notebooks</h2><ol start="0">{links}</ol><h2>Tables</h2><ul>{tables}</ul><h2>Figures</h2>{gallery}</body></html>
+"""
+
+
+def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
+    """Merge local rows, or those of the files given, into results/shipped.jsonl, sorted; digits are never shipped.
+
+    Returns how many rows are new, and a sentence for each difference between engines (the first row is kept).
+    Raises ConflictError if two rows of one engine differ: nothing is written then.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"the file to ship is {str(path)!r}, but there is no such file")
+    shipped, notes = store.read_rows(store.SHIPPED), []
+    rows = shipped
+    for path in paths or [store.local_path()]:
+        finished = [
+            r for r in store.read_rows(path) if r["status"] != "failed" and r["cell"]["dataset"] in SHIPPED_DATA
+        ]
+        rows, new = store.merge(rows, finished)
+        notes += new
+    order = ("model", "dataset", "scaling", "loss", "epochs", "init", "power", "gain", "depth", "width", "seed")
+    rows.sort(key=lambda row: ([str(row["cell"][n]).zfill(8) for n in order], row["key"]))
+    store.write_atomically(store.SHIPPED, "".join(store.encode(row) + "\n" for row in rows))
+    return len(rows) - len(shipped), notes
+
+
+SHIPPED_DATA = ("mnist", "cifar10", "cifar100")
+
+
+def ship_notebooks() -> list[str]:
+    """Run every notebook on the shipped rows and write the outputs into the committed .ipynb; returns what failed."""
+    build_notebooks()
+    for picture in figures_folder("shipped").glob("*.png"):
+        picture.unlink()  # drawn anew even where only the style changed
+    failed = execute("shipped")
+    if not failed:
+        for path in notebooks():
+            build_notebook(path.with_suffix(".py"), results_folder() / "notebooks" / "shipped" / path.name)
+    return failed
+
+
+def build_notebooks() -> None:
+    """Make each .ipynb from its .py, the source, keeping the outputs of cells that did not change."""
+    for source in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py")):
+        build_notebook(source, source.with_suffix(".ipynb"))
+
+
+def build_notebook(source: Path, outputs: Path) -> None:
+    """Write the .ipynb of one .py with the outputs that another notebook holds for the same cells."""
+    import jupytext
+    import nbformat
+    from jupytext.combine import combine_inputs_with_outputs
+
+    notebook = jupytext.read(source)
+    if outputs.exists():
+        executed = nbformat.read(outputs, as_version=4)
+        executed.cells = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        notebook = combine_inputs_with_outputs(notebook, executed)
+    notebook.metadata = {
+        "jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "kernelspec,-all"},
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    }
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        for output in cell.get("outputs", ()):
+            output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    store.write_atomically(source.with_suffix(".ipynb"), nbformat.writes(nbformat.from_dict(notebook)) + "\n")

@@ -98,10 +98,11 @@ pandas.DataFrame(
 # Where the curves of Figure 7 come from: $P/\epsilon$ of the $c = 2$ networks over time, a line a width.
 
 # %%
+two = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
 figure, (left, right) = plots.panels(2)
-plots.over_time(rows[rows["power"] == 2], left, y="stability_over_time").set_yscale("log")
-plots.over_time(rows[rows["power"] == 2], right, y="loss_over_time")
-plots.save(figure, "W7_over_time", profile, rows[rows["power"] == 2])
+plots.over_time(two, left, y="stability_over_time").set_yscale("log")
+plots.over_time(two, right, y="loss_over_time")
+plots.save(figure, "W7_over_time", profile, two)
 # %% [markdown]
 # ## What we saw
 #

@@ -61,6 +61,7 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
         table = pandas.DataFrame(
             [{by: value, x: at} | asdict(interval) for at, interval in statistics.intervals(groups).items()]
         )
+        table[x] = table[x].astype(rows[x].dtype)
         bad = curve.groupby(x).size() - good.groupby(x).size()
         table["bad"] = table[x].map(bad).fillna(0).astype(int)
         tables.append(table)
@@ -85,7 +86,7 @@ def against(
     _axes(ax, x, y, table[x], log)
     _record(ax, table.assign(quantity=y))
     if len(table):
-        ax.legend(fontsize=7)
+        _legend(ax)
     else:
         ax.text(0.5, 0.5, "no rows yet", transform=ax.transAxes, ha="center")
     return ax
@@ -108,12 +109,14 @@ def over_time(rows: pandas.DataFrame, ax, *, y: str = "kappa_over_time", by: str
     ax.set(xlabel="epoch", ylabel=LABELS[y])
     if tables:
         _record(ax, pandas.concat(tables).assign(quantity=y))
-        ax.legend(fontsize=7)
+        _legend(ax)
     return ax
 
 
 def bounds(rows: pandas.DataFrame, ax, *, init: str, depth: int):
     """The three printed forms of Theorem 1 (constants as printed) and the exact value at initialisation."""
+    if rows.empty:
+        return ax
     d_in, d_out = _dimensions(rows)
     widths = np.unique(np.geomspace(rows["width"].min(), rows["width"].max(), 60).round().astype(int))
     shape = {"depth": depth, "d_in": d_in, "d_out": d_out}
@@ -129,6 +132,8 @@ def bounds(rows: pandas.DataFrame, ax, *, init: str, depth: int):
 
 def bounds_in_depth(rows: pandas.DataFrame, ax, *, init: str):
     """Over depth: the exact initial value of each width (thin), and Table 1 as printed for the middle one."""
+    if rows.empty:
+        return ax
     d_in, d_out = _dimensions(rows)
     widths, depths = sorted(rows["width"].unique()), np.arange(2, rows["depth"].max() + 1)
     shape = {"d_in": d_in, "d_out": d_out}
@@ -147,7 +152,7 @@ def bounds_in_depth(rows: pandas.DataFrame, ax, *, init: str):
         _record(
             ax, pandas.DataFrame({"width": middle, "depth": depths, "mean": values, "quantity": f"table1 {version}"})
         )
-    ax.legend(fontsize=6)
+    _legend(ax)
     return ax
 
 
@@ -178,6 +183,8 @@ def slopes(rows: pandas.DataFrame, times: dict[str, int]) -> pandas.DataFrame:
 
 def mark_transitions(rows: pandas.DataFrame, ax):
     """Mark on the width axis, for each depth, #parameters = n (|) and the peak of Table 1's bound, m = L^3/2 (^)."""
+    if rows.empty:
+        return ax
     d_in, d_out = _dimensions(rows)
     depths = sorted(rows["depth"].unique())
     colours = seaborn.color_palette("viridis", len(depths) + 1)
@@ -192,8 +199,9 @@ def mark_transitions(rows: pandas.DataFrame, ax):
             ax.plot([crossing], [0.03], "|", color=colour, markersize=8, markeredgewidth=1.5, **style)
         if low <= peak <= high:
             ax.plot([peak], [0.09], "^", color=colour, markersize=4, **style)
-    legend = r"|  #parameters = $n$     ▲  $m = L^3/2$"
-    ax.text(0.99, 0.01, legend, fontsize=6, ha="right", va="bottom", transform=ax.transAxes)
+    ax.plot([], [], "|", color="0.4", markeredgewidth=1.5, label="#parameters = $n$")
+    ax.plot([], [], "^", color="0.4", markersize=4, label="$m = L^3/2$")
+    _legend(ax)
     return ax
 
 
@@ -246,15 +254,22 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     )
     bad = (rows["status"] != "ok").sum()
     text += f"; {bad} trainings failed or diverged and are not drawn" if bad else ""
-    text += (
-        f"\nunfinished: {len(gaps)} of {len(rows) + len(gaps)} trainings are missing ({_gaps(gaps)})" if gaps else ""
-    )
+    if gaps:
+        text += f"\nunfinished: {len(gaps)} of {len(rows) + len(gaps)} trainings are missing{_gaps(gaps, rows)}"
     return text
 
 
-def _gaps(cells) -> str:
-    parts = {name: sorted({getattr(cell, name) for cell in cells}) for name in ("depth", "width", "seed")}
-    return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in parts.items())
+def _gaps(cells, rows: pandas.DataFrame) -> str:
+    """Points of the grid that have no row at all, by width; the others lack seeds, which n shows."""
+    names = ["init", "power", "depth", "width"]
+    there = set(rows[names].astype({"power": float}).fillna(0).itertuples(index=False, name=None))
+    empty = {}
+    for cell in cells:
+        if (cell.init, cell.power or 0, cell.depth, cell.width) not in there:
+            what = f"L={cell.depth}" if cell.power is None else f"c={cell.power:g}"
+            empty.setdefault(cell.width, {})[what] = None
+    points = [f"m={width} ({', '.join(whats)})" for width, whats in sorted(empty.items())]
+    return f"; no row yet at {', '.join(points)}" if points else ", seeds of points that have others"
 
 
 def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None:
@@ -312,6 +327,13 @@ def _symbol(by: str) -> str:
 
 def _short(value) -> str:
     return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
+
+
+def _legend(ax) -> None:
+    # Above the axes, where it covers no data.
+    count = len(ax.get_legend_handles_labels()[1])
+    style = {"fontsize": 6, "handlelength": 1.3, "columnspacing": 0.8, "handletextpad": 0.5, "borderaxespad": 0.2}
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=count if count <= 5 else 4, **style)
 
 
 def _axes(ax, x: str, y: str, ticks: Sequence[float], log: bool) -> None:

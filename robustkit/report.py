@@ -87,7 +87,7 @@ def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
             kernel_name="python3",
             cwd=NOTEBOOKS,
             progress_bar=False,
-            extra_arguments=["--log-level=40"],
+            extra_arguments=["--log-level=50"],
         )
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue} (in {copy})"
@@ -131,7 +131,7 @@ def _index(profile: str, pages: list[tuple[str, str]]) -> str:
 img {{ max-width: 100%; height: auto }} figure {{ margin: 1.5rem 0 }} figcaption {{ color: #555 }}</style></head>
 <body><h1>Robustness in deep learning: a reproducible companion</h1>
 <p>Profile <b>{profile}</b>. Each figure says below what it shows and what is missing.</p>
-<h2>Notebooks</h2><ol start="0">{links}</ol><h2>Tables</h2><ul>{tables}</ul><h2>Figures</h2>{gallery}</body></html>
+<h2>Notebooks</h2><ul>{links}</ul><h2>Tables</h2><ul>{tables}</ul><h2>Figures</h2>{gallery}</body></html>
 """
 
 
@@ -170,7 +170,19 @@ def ship_notebooks() -> list[str]:
     if not failed:
         for path in notebooks():
             build_notebook(path.with_suffix(".py"), results_folder() / "notebooks" / "shipped" / path.name)
+        write_verdicts(ROOT / "README.md", figures_folder("shipped") / "claims.csv")
     return failed
+
+
+def write_verdicts(readme: Path, claims: Path) -> None:
+    """Put the ledger's verdicts between the two marks in the README, so that it never says anything else."""
+    import pandas
+
+    before, rest = readme.read_text().split("<!-- ledger -->\n")
+    after = rest.split("<!-- /ledger -->")[1]
+    lines = [f"| {row.id} | {row.claim} | {row.verdict} |" for row in pandas.read_csv(claims).itertuples()]
+    table = "\n".join(["| | the claim | verdict |", "|---|---|---|", *lines])
+    store.write_atomically(readme, f"{before}<!-- ledger -->\n{table}\n<!-- /ledger -->{after}")
 
 
 def build_notebooks() -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, w
 
 import pandas
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import store
 from .config import FRACTIONS, INSTANTS, Cell, InputError, check_number, dataset_info, schedule_name

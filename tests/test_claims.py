@@ -1,0 +1,345 @@
+"""The ledger on synthetic rows whose truth is planted: the verdicts must be the ones a reader would give."""
+
+import math
+
+import numpy as np
+import pandas
+import pytest
+
+from robustkit import claims
+from robustkit.config import FRACTIONS, INSTANTS, Cell
+
+DEPTHS = (2, 4, 6, 8, 10)
+WIDTHS = tuple(2**k for k in range(4, 15))  # the paper's
+WORDS = {"reproduced", "partly", "not reproduced", "inconclusive", "outside hypotheses", "missing"}
+
+
+def hump(width, depth, top=128.0):
+    """Rises to `top` and falls after it, by far more than the seeds scatter."""
+    return math.exp(-(math.log2(width / top) ** 2) / 6)
+
+
+def training(generator, width, depth, seed, init, stability, *, kappa=0.2, growth=None, sd=0.02, **fields):
+    """One row as the store gives it; `growth` is the shape of kappa over the 51 instants."""
+    power = {"power": fields.pop("power", 2.0)} if init == "power" else {}
+    cell = Cell(
+        width=width, depth=depth, seed=seed, init=init, **power, **({"dataset": "mnist", "lr": 0.001} | fields)
+    )
+    noise, wobble = np.exp(sd * generator.standard_normal(2))
+    losses = np.array([2.3, 2.2, 1.8, 1.2, 0.7, 0.4, 0.2])
+    shape = np.array([growth(t) for t in INSTANTS] if growth else [1.0] * 51)
+    return {name: getattr(cell, name) for name in Cell.__dataclass_fields__} | {
+        "key": str(generator.random()),
+        "status": "ok",
+        "schedule": cell.schedule,
+        "stability": stability * noise,
+        "kappa": kappa * wobble,
+        "train_loss": 0.2,
+        "test_accuracy": 0.95,
+        "kappa_over_time": list(kappa * wobble * shape / shape[-1]),
+        "stability_over_time": list(stability * noise * (0.5 + 0.5 * np.array(FRACTIONS))),
+        "loss_at_stability": list(losses),
+    }
+
+
+def frame(truth, *, inits=("he",), depths=DEPTHS, widths=WIDTHS, seeds=3, **fields):
+    """Rows of stability truth(width, depth) for each initialisation, depth, width and seed."""
+    generator = np.random.default_rng(0)
+    rows = [
+        training(generator, m, depth, seed, init, truth(m, depth), **fields)
+        for init in inits
+        for depth in depths
+        for m in widths
+        for seed in range(seeds)
+    ]
+    return pandas.DataFrame(rows)
+
+
+def of(rows, name):
+    table = claims.ledger(rows).set_index("id")
+    return table.loc[name]
+
+
+def wide(width, depth):
+    return 1 / width
+
+
+def level(width, depth):
+    return 1.0
+
+
+# ---------------------------------------------------------------------------------------------- the table itself
+
+
+def test_an_empty_frame_gives_a_ledger_of_what_is_missing():
+    table = claims.ledger(pandas.DataFrame())
+    assert tuple(table.columns) == claims.COLUMNS
+    assert list(table["id"][:10]) == ["E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12"]
+    assert set(table["verdict"]) == {"missing"} and (table["n"] == 0).all()
+    evidence = table.set_index("id")["evidence"]
+    assert "He, L=10: no rows" in evidence["E06"] and "non-lazy (c = 2), L=2: no rows" in evidence["E07"]
+    assert "python -m robustkit run" in evidence["E06"]
+    assert "ResNet-110" in evidence["E15"] and "10 n^2" in evidence["T12"]
+    assert (table["authors_response"] == "").all()
+
+
+def test_digits_get_evidence_but_no_verdict_word():
+    rows = frame(hump, depths=(2, 4, 6), dataset="digits", lr=0.04, points=256, sd=0.2)
+    table = claims.ledger(
+        pandas.concat([rows, frame(wide, inits=("power",), depths=(2,), dataset="digits", lr=0.04)])
+    )
+    assert set(table["verdict"]) == {"(digits: pipeline check only)"}
+    text = claims.to_markdown(table)
+    assert "PEAK peak, highest inside" in text and "TREND undecided" in text and "width 64, L=2, 4, 6" in text
+    assert not [word for word in ("reproduced", "partly", "inconclusive", "outside hypotheses") if word in text]
+
+
+def test_digits_are_left_out_beside_other_data():
+    digits = frame(hump, dataset="digits", lr=0.04)
+    mnist = frame(hump, depths=(2,))
+    table = claims.ledger(pandas.concat([digits, mnist])).set_index("id")
+    assert table.loc["E06", "n"] == len(mnist)
+    assert table.loc["E06", "verdict"] == "partly"
+    assert table.loc["E10", "verdict"] == "missing"
+
+
+def test_markdown_has_a_short_table_and_the_papers_words():
+    table = claims.ledger(frame(hump))
+    lines = claims.to_markdown(table).splitlines()
+    assert "| E06 | P rises and then falls with width at all five depths | reproduced | 165 |" in "\n".join(lines)
+    assert sum(line.startswith("> All of the five curves confirm the phase transition") for line in lines) == 1
+    assert sum(line.startswith("## ") for line in lines) == len(table) == len(claims.CLAIMS)
+
+
+# ---------------------------------------------------------------------------------------------- E06, E11: peaks
+
+
+def test_a_peak_at_every_depth_is_reproduced_where_the_grid_reaches():
+    rows = frame(hump, widths=tuple(2**k for k in range(4, 12)))
+    entry = of(rows, "E06")
+    assert entry["verdict"] == "reproduced" and entry["n"] == 5 * 8 * 3
+    assert "highest inside at 128 of 16 .. 2048" in entry["evidence"]
+    assert "the predicted 4 lies before the grid" in entry["evidence"]  # L = 2
+    assert entry["evidence"].count("log-slope with fewer or more parameters than training points: fewer:") == 5
+
+
+def test_a_short_grid_names_the_width_it_needs():
+    entry = of(frame(hump, widths=WIDTHS[:6]), "E06")
+    assert entry["verdict"] == "partly"
+    assert "L^3/2 = 500: widest run is 512" in entry["evidence"]
+    assert "L^3/2 = 256: widest run" not in entry["evidence"]
+
+
+def test_a_missing_depth_caps_the_verdict_and_is_named():
+    entry = of(frame(hump, depths=(2, 4, 6)), "E06")
+    assert entry["verdict"] == "partly"
+    assert "He, L=8: no rows" in entry["evidence"] and "He, L=10: no rows" in entry["evidence"]
+
+
+def test_depths_that_only_some_widths_have_are_named():
+    rows = frame(lambda m, depth: depth)
+    entry = of(rows[(rows["width"] < 1024) | (rows["depth"] < 8)], "E09")
+    assert entry["verdict"] == "partly"
+    assert (
+        "width 1024, L=8, 10: no rows" in entry["evidence"] and "width 1024, L=2, 4, 6: TREND up" in entry["evidence"]
+    )
+
+
+@pytest.mark.parametrize("truth", [wide, level, lambda m, depth: m])
+def test_curves_without_a_peak_are_not_reproduced(truth):
+    assert of(frame(truth), "E06")["verdict"] == "not reproduced"
+
+
+def test_one_depth_without_a_peak_leaves_it_partly():
+    rows = frame(lambda m, depth: wide(m, depth) if depth == 2 else hump(m, depth))
+    assert of(rows, "E06")["verdict"] == "partly"
+
+
+def test_one_seed_or_much_noise_is_inconclusive():
+    assert of(frame(hump, seeds=1), "E06")["verdict"] == "inconclusive"
+    assert "no cell has two seeds" in of(frame(hump, seeds=1), "E06")["evidence"]
+    noisy = of(frame(hump, sd=3.0), "E06")
+    assert noisy["verdict"] == "inconclusive" and float(noisy["detectable"].split()[-1]) > 10
+
+
+def test_phase_transition_under_both_initialisations():
+    widths = tuple(2**k for k in range(4, 12))
+    assert of(frame(hump, inits=("he", "lecun"), widths=widths), "E11")["verdict"] == "reproduced"
+    assert of(frame(hump, widths=widths), "E11")["verdict"] == "partly"
+
+
+def test_part_of_the_grid_shows_a_peak_but_never_its_absence():
+    entry = of(frame(wide, widths=WIDTHS[:5]), "E06")
+    assert entry["verdict"] == "inconclusive"
+    assert "undecided: the paper's widths go on to 16384, these to 256" in entry["evidence"]
+    assert of(frame(wide, widths=WIDTHS[:5], inits=("power",), depths=(2,)), "E08")["verdict"] == "partly"
+
+
+# ---------------------------------------------------------------------------------------------- trends
+
+
+@pytest.mark.parametrize(
+    ("name", "init", "truth", "verdict"),
+    [
+        ("E09", "he", lambda m, depth: depth, "reproduced"),
+        ("E09", "he", lambda m, depth: 1 / depth, "not reproduced"),
+        ("E09", "he", lambda m, depth: depth if m < 100 else 1 / depth, "partly"),
+        ("E09", "he", level, "not reproduced"),
+        ("E10", "lecun", lambda m, depth: 1 / depth, "reproduced"),
+        ("E10", "lecun", lambda m, depth: depth, "not reproduced"),
+        ("E08", "power", wide, "reproduced"),
+        ("E08", "power", hump, "not reproduced"),
+        ("E08", "power", lambda m, depth: m, "partly"),  # no transition, but it does not fall
+    ],
+)
+def test_trends_get_the_planted_verdict(name, init, truth, verdict):
+    depths = (2,) if init == "power" else DEPTHS
+    assert of(frame(truth, inits=(init,), depths=depths), name)["verdict"] == verdict
+
+
+def test_two_powers_are_two_curves():
+    steep = frame(wide, inits=("power",), depths=(2,), power=1.5)
+    entry = of(steep, "E13")
+    assert entry["verdict"] == "partly" and "non-lazy (c = 2), L=2: no rows" in entry["evidence"]
+    assert of(pandas.concat([steep, frame(wide, inits=("power",), depths=(2,))]), "E13")["verdict"] == "reproduced"
+
+
+# ---------------------------------------------------------------------------------------------- two curves
+
+
+def test_compare_judges_each_width():
+    lazy, other = frame(level, depths=(2,)), frame(lambda m, _: 0.5, inits=("power",), depths=(2,), kappa=3.0)
+    table = claims.ledger(pandas.concat([lazy, other])).set_index("id")
+    assert table.loc["E07", "verdict"] == table.loc["E05", "verdict"] == "reproduced"
+    assert "width 16: P, He over c = 2, 2 [1.9" in table.loc["E07", "evidence"]
+    # both runs have the same losses over time, so the control at matched loss gives the same ratio
+    assert "control at matched training loss: mean ratio 2 [1.9" in table.loc["E07", "evidence"]
+    swapped = claims.ledger(pandas.concat([frame(lambda m, _: 0.4, depths=(2,)), other])).set_index("id")
+    assert swapped.loc["E07", "verdict"] == "not reproduced"
+    crossing = pandas.concat([frame(lambda m, _: 0.4 if m < 100 else 1.0, depths=(2,)), other])
+    assert of(crossing, "E07")["verdict"] == "partly"
+    assert of(lazy, "E07")["verdict"] == "missing"
+    narrower = of(pandas.concat([lazy[lazy["width"] < 1024], other]), "E07")
+    assert narrower["verdict"] == "reproduced" and "only one of the two at width 1024" in narrower["evidence"]
+
+
+def test_matched_loss_interpolates_between_instants():
+    lazy = frame(level, depths=(2,), sd=0.0)
+    other = frame(level, inits=("power",), depths=(2,), sd=0.0)
+    other["train_loss"] = 1.2  # the non-lazy runs stop early: fraction .1 of the lazy ones, where P is .55
+    other["loss_at_stability"] = [[2.3, 2.2, 1.8, 1.7, 1.6, 1.5, 1.2]] * len(other)
+    assert "control at matched training loss: mean ratio 0.55 " in of(pandas.concat([lazy, other]), "E07")["evidence"]
+
+
+# ---------------------------------------------------------------------------------------------- kappa
+
+
+@pytest.mark.parametrize(
+    ("kappa", "growth", "verdict"),
+    [
+        (0.2, None, "reproduced"),
+        (0.2, lambda t: t + 0.01, "partly"),  # small, but ten times what it was after a tenth
+        (5.0, None, "partly"),
+        (5.0, lambda t: t + 0.01, "not reproduced"),
+    ],
+)
+def test_small_and_unchanged_are_two_judgements(kappa, growth, verdict):
+    entry = of(frame(level, depths=(2,), kappa=kappa, growth=growth), "E01")
+    assert entry["verdict"] == verdict
+    assert f"width 16: kappa {kappa:.1f}"[:-1] in entry["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("growth", "verdict", "said"),
+    [
+        (lambda t: t, "reproduced", "linear is best"),
+        (lambda t: math.sqrt(t), "not reproduced", "sqrt or log beats linear"),
+        (
+            lambda t: math.expm1(20 * t) if t < 0.2 else math.exp(4) * (1 + 20 * (t - 0.2)) - 1,
+            "partly",
+            "exponential start beats linear",
+        ),
+        (lambda t: 2 - t, "not reproduced", "no growth"),
+    ],
+)
+def test_growth_law_of_kappa(growth, verdict, said):
+    rows = frame(level, inits=("power",), depths=(2,), growth=growth)
+    generator = np.random.default_rng(0)
+    rows["kappa_over_time"] = [
+        list(np.array(k) + 1e-4 * generator.standard_normal(51)) for k in rows["kappa_over_time"]
+    ]
+    entry = of(rows, "E03")
+    assert entry["verdict"] == verdict and said in entry["evidence"]
+
+
+def test_kappa_in_width():
+    def shaped(init, shape):
+        rows = frame(level, inits=(init,), depths=(2,))
+        return rows.assign(kappa=rows["kappa"] * rows["width"].map(lambda m: shape(m, 2)))
+
+    assert of(shaped("he", wide), "E02")["verdict"] == "reproduced"
+    assert of(shaped("he", hump), "E02")["verdict"] == "not reproduced"
+    caption, text = of(shaped("power", hump), "E04"), of(shaped("power", wide), "E04")
+    assert caption["verdict"] == text["verdict"] == "partly"  # they contradict each other: one holds in each
+    assert "caption: PEAK peak" in caption["evidence"] and "text: TREND down" in text["evidence"]
+    rising = frame(hump, inits=("power",), depths=(2,), widths=WIDTHS[:5])
+    rising["kappa"] = rising["width"] * rising["kappa"]  # the text fails, and the caption needs wider networks
+    assert of(rising, "E04")["verdict"] == "inconclusive"
+
+
+# ---------------------------------------------------------------------------------------------- what is pooled
+
+
+def test_readings_are_never_pooled_and_the_main_one_is_judged():
+    main, unit = frame(hump), frame(wide, scaling="unit")
+    proxy = frame(wide, epochs=5, lr=0.01)
+    entry = of(pandas.concat([unit, proxy, main]), "E06")
+    assert entry["n"] == len(main)
+    assert entry["evidence"].startswith("reading: mnist, raw, cross_entropy, full\n")
+    assert "holds in 1 of 3 readings" in entry["evidence"]
+    assert "mnist, raw, cross_entropy, flow10: not reproduced" in entry["evidence"]
+    assert "mnist, unit, cross_entropy, full: not reproduced" in entry["evidence"]
+
+
+def test_a_setting_outside_the_four_choices_is_another_reading_too():
+    main, other = frame(hump), frame(wide, batch_size=128)
+    entry = of(pandas.concat([other, main]), "E06")
+    assert entry["n"] == len(main) and "batch_size=128" in entry["evidence"]
+    assert "reading: mnist, raw, cross_entropy, full, batch_size=128" in of(other, "E06")["evidence"]
+
+
+def test_the_proxy_schedule_says_so():
+    entry = of(frame(hump, epochs=5, lr=0.01), "E06")
+    assert "the proxy schedule flow10" in entry["evidence"]
+
+
+def test_bad_rows_are_named_and_not_averaged():
+    rows = frame(hump, widths=tuple(2**k for k in range(4, 12)))
+    bad = (rows["width"] == 128) & (rows["depth"] == 10) & (rows["seed"] > 0)
+    rows.loc[bad, "status"] = "diverged"
+    rows.loc[bad, ["stability", "kappa", "train_loss", "test_accuracy"]] = math.nan
+    rows["kappa_over_time"] = [None if b else k for b, k in zip(bad, rows["kappa_over_time"], strict=True)]
+    entry = of(rows, "E06")
+    assert entry["n"] == len(rows) - 2 and entry["verdict"] == "reproduced"
+    assert "left out of 120 trainings: He, L=10, width 128, seed 1 (diverged)" in entry["evidence"]
+    assert "seeds a cell 1 to 3" in entry["evidence"]
+    zero = frame(hump)
+    zero.loc[0, "stability"] = 0.0
+    assert "seed 0 (a measure is zero or not finite)" in of(zero, "E06")["evidence"]
+
+
+def test_rows_that_all_failed_decide_nothing():
+    rows = frame(hump, inits=("he", "power"), depths=(2,)).assign(status="failed", stability=math.nan, kappa=math.nan)
+    table = claims.ledger(rows).set_index("id")
+    assert (table["n"] == 0).all()
+    assert set(table["verdict"]) <= {"missing", "inconclusive"}
+    assert "(failed)" in table.loc["E08", "evidence"]
+
+
+def test_every_verdict_is_one_of_the_words():
+    rows = pandas.concat([frame(hump, inits=("he", "lecun")), frame(wide, inits=("power",), depths=(2,))])
+    assert set(claims.ledger(rows)["verdict"]) <= WORDS
+
+
+def test_loss_and_accuracy_stand_beside_the_result():
+    assert "training loss 0.2 to 0.2, test accuracy 0.95 to 0.95" in of(frame(hump), "E09")["evidence"]

@@ -12,9 +12,9 @@
 # Before asking about robustness, the paper checks that its initialisations train in the regime that the theory
 # is about. It measures how far the weights move:
 #
-# > To this end, we define a measure for the *lazy training ratio*, i.e., $\kappa = \frac{\sum_{l=1}^L \|W_l(t)
-# > - W_l(0)\|_F}{\sum_{l=1}^L \|W_l(0)\|_F}$. [...] A smaller $\kappa$ implies that the neural network is close
-# > to lazy training. (NeurIPS, Sec. 5.2)
+# > To this end, we define a measure for the *lazy training ratio*, i.e.,
+# > $\kappa = \frac{\sum_{l=1}^L \|W_l(t) - W_l(0)\|_F}{\sum_{l=1}^L \|W_l(0)\|_F}$. [...] A smaller $\kappa$
+# > implies that the neural network is close to lazy training. (NeurIPS, Sec. 5.2)
 #
 # This notebook draws NeurIPS Figures 2 and 3 (workshop Figures 4 and 5): two-layer networks under He
 # initialisation and under $\beta_1 = \beta_2 = 1/m^2$. **What would contradict the paper:** a $\kappa$ of order

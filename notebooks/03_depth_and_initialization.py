@@ -69,9 +69,10 @@ plots.save(figure, "N5b", profile, lecun)
 # %% [markdown]
 # ## Before and after training
 #
-# At initialisation the exact value is known (thin black, `rk.theory.stability_at_init`): nearly flat in depth under
-# He, falling by $\sqrt 2$ a layer under LeCun. The bound of Table 1 is drawn for the middle width; it keeps an
-# unknown constant, and its LeCun form is *not* monotone in $L$ while $m < L^3$.
+# At initialisation the exact value is known (thin black, `rk.theory.stability_at_init`): nearly flat in depth
+# under He, falling by $\sqrt 2$ a layer under LeCun. The bound of Table 1 is drawn for the middle width; it
+# keeps an unknown constant, and its LeCun form is *not* monotone in $L$: at a fixed width it rises before it
+# falls.
 
 # %%
 figure, (left, right) = plots.panels(2, width=3.8, height=3.2)

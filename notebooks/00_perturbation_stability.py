@@ -36,7 +36,7 @@ import pandas
 import torch
 
 import robustkit as rk
-from robustkit import plots, theory
+from robustkit import figures, plots, theory
 from robustkit.data import fixed_points, stream_generator
 from robustkit.measures import measure
 
@@ -51,9 +51,9 @@ from robustkit.measures import measure
 # **Figure 1**, redrawn:
 
 # %%
-figure, (ax,) = plots.panels(1, width=6)
+figure, (ax,) = figures.panels(1, width=6)
 plots.schematic(ax)
-plots.save(figure, "N1", profile, None)
+figures.save(figure, "N1", profile, None)
 
 # %% [markdown]
 # | symbol | meaning | in `robustkit` |
@@ -193,7 +193,7 @@ table1 = pandas.DataFrame(
         for s in shapes
     ]
 )
-plots.save_table(table1, "N_Table1", profile).round(4)
+figures.save_table(table1, "N_Table1", profile).round(4)
 
 # %% [markdown]
 # ## Table 2, with numbers
@@ -208,7 +208,7 @@ plots.save_table(table1, "N_Table1", profile).round(4)
 table2 = pandas.DataFrame(
     [{"m": s["width"], "L": s["depth"]} | theory.table2(width=s["width"], depth=s["depth"], d_out=10) for s in shapes]
 )
-plots.save_table(table2, "N_Table2", profile).round(2)
+figures.save_table(table2, "N_Table2", profile).round(2)
 
 # %% [markdown]
 # ## Measure your own model

@@ -30,7 +30,7 @@ widths = None  # a list such as [16, 64]; None takes the profile's
 import pandas
 
 import robustkit as rk
-from robustkit import plots
+from robustkit import figures, plots
 
 # %% [markdown]
 # ## Figure 2: He initialisation, two layers
@@ -40,19 +40,19 @@ from robustkit import plots
 
 # %%
 lazy = rk.collect("N2", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, right) = plots.panels(2)
+figure, (left, right) = figures.panels(2)
 plots.over_time(lazy, left)
 plots.against(lazy, right, y="kappa")
-plots.save(figure, "N2", profile, lazy)
+figures.save(figure, "N2", profile, lazy)
 # %% [markdown]
 # (a) left: $\kappa$ over epochs, a line a width, thin lines single seeds, grey where the rate drops. (b) right:
 # $\kappa$ at the end, against width. How well the networks are trained belongs beside it:
 
 # %%
-figure, (left, right) = plots.panels(2)
+figure, (left, right) = figures.panels(2)
 plots.over_time(lazy, left, y="loss_over_time")
 plots.against(lazy, right, y="test_accuracy", log=False)
-plots.save(figure, "N2_training", profile, lazy)
+figures.save(figure, "N2_training", profile, lazy)
 # %% [markdown]
 # ## Figure 3: non-lazy initialisation, $\beta_1 = \beta_2 = 1/m^2$
 #
@@ -69,15 +69,15 @@ plots.save(figure, "N2_training", profile, lazy)
 
 # %%
 nonlazy = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, right) = plots.panels(2)
+figure, (left, right) = figures.panels(2)
 plots.over_time(nonlazy, left)
 plots.against(nonlazy, right, y="kappa")
-plots.save(figure, "N3", profile, nonlazy)
+figures.save(figure, "N3", profile, nonlazy)
 # %%
-figure, (left, right) = plots.panels(2)
+figure, (left, right) = figures.panels(2)
 plots.over_time(nonlazy, left, y="loss_over_time")
 plots.against(nonlazy, right, y="test_accuracy", log=False)
-plots.save(figure, "N3_training", profile, nonlazy)
+figures.save(figure, "N3_training", profile, nonlazy)
 # %% [markdown]
 # ## What we saw
 #

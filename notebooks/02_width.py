@@ -27,7 +27,7 @@ depths = None  # a list such as [2, 4]; None takes the profile's
 
 # %%
 import robustkit as rk
-from robustkit import plots
+from robustkit import figures, plots
 
 # %% [markdown]
 # ## Figure 4(a): five depths, He initialisation
@@ -39,11 +39,11 @@ from robustkit import plots
 
 # %%
 rows = rk.collect("N4a", profile, device=device, seeds=seeds, widths=widths, depths=depths)
-figure, (left, right) = plots.panels(2, width=3.8, height=3.4)
+figure, (left, right) = figures.panels(2, width=3.8, height=3.4)
 plots.against(rows, left, y="stability")  # this line draws Figure 4(a)
 plots.mark_transitions(rows, left)
 plots.against(rows, right, y="train_loss")
-plots.save(figure, "N4a", profile, rows)
+figures.save(figure, "N4a", profile, rows)
 # %% [markdown]
 # Left, the figure: dots are seeds, bands 95 % intervals of the geometric mean. Right, the training loss: at a
 # fixed rate and a fixed number of steps a wider network is trained further, so width and training change
@@ -64,12 +64,12 @@ plots.save(figure, "N4a", profile, rows)
 # shapes only.
 
 # %%
-figure, axes = plots.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
+figure, axes = figures.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
 for ax, (depth, curve) in zip(axes, rows.groupby("depth")):
     plots.bounds(rows, ax, init="he", depth=depth)
     plots.against(curve, ax).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
-plots.save(figure, "N4a_bounds", profile, rows)
+figures.save(figure, "N4a_bounds", profile, rows)
 # %% [markdown]
 # ## Figure 4(b): lazy against non-lazy, two layers
 #
@@ -82,11 +82,11 @@ plots.save(figure, "N4a_bounds", profile, rows)
 
 # %%
 two = rk.collect("N4b", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, middle, right) = plots.panels(3, width=2.9)
+figure, (left, middle, right) = figures.panels(3, width=2.9)
 plots.against(two, left, y="stability", by="init")
 plots.against(two, middle, y="train_loss", by="init", log=False)
 plots.against(two, right, y="test_accuracy", by="init", log=False)
-plots.save(figure, "N4b", profile, two)
+figures.save(figure, "N4b", profile, two)
 # %% [markdown]
 # ## What we saw
 #

@@ -26,7 +26,7 @@ depths = None  # a list such as [2, 4]; None takes the profile's
 
 # %%
 import robustkit as rk
-from robustkit import plots
+from robustkit import figures, plots
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
@@ -40,12 +40,12 @@ choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
 # %%
 he = rk.collect("N5a", profile, **choices)
-figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
+figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
 plots.against(he, left, x="width", by="depth")
 plots.mark_transitions(he, left)
 plots.against(he, middle, x="depth", by="width")
 plots.against(he, right, x="depth", y="train_loss", by="width")
-plots.save(figure, "N5a", profile, he)
+figures.save(figure, "N5a", profile, he)
 # %% [markdown]
 # ## Figure 5(b): LeCun initialisation
 #
@@ -60,12 +60,12 @@ plots.save(figure, "N5a", profile, he)
 
 # %%
 lecun = rk.collect("N5b", profile, **choices)
-figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
+figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
 plots.against(lecun, left, x="width", by="depth")
 plots.mark_transitions(lecun, left)
 plots.against(lecun, middle, x="depth", by="width")
 plots.against(lecun, right, x="depth", y="train_loss", by="width")
-plots.save(figure, "N5b", profile, lecun)
+figures.save(figure, "N5b", profile, lecun)
 # %% [markdown]
 # ## Before and after training
 #
@@ -75,12 +75,12 @@ plots.save(figure, "N5b", profile, lecun)
 # falls.
 
 # %%
-figure, (left, right) = plots.panels(2, width=3.8, height=3.2)
+figure, (left, right) = figures.panels(2, width=3.8, height=3.2)
 plots.against(he, left, x="depth", y="stability_init", by="width")
 plots.bounds_in_depth(he, left, init="he")
 plots.against(lecun, right, x="depth", y="stability_init", by="width")
 plots.bounds_in_depth(lecun, right, init="lecun")
-plots.save(figure, "N5_initial", profile, he)
+figures.save(figure, "N5_initial", profile, he)
 # %% [markdown]
 # ## What we saw
 #

@@ -26,7 +26,7 @@ import numpy
 import pandas
 
 import robustkit as rk
-from robustkit import plots, theory
+from robustkit import figures, plots, theory
 
 # %% [markdown]
 # ## Workshop Figure 7
@@ -44,11 +44,11 @@ from robustkit import plots, theory
 
 # %%
 rows = rk.collect("W7", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, middle, right) = plots.panels(3, width=2.9, height=3.1)
+figure, (left, middle, right) = figures.panels(3, width=2.9, height=3.1)
 plots.against(rows, left, by="power")
 plots.against(rows, middle, y="train_loss", by="power", log=False)
 plots.against(rows, right, y="test_accuracy", by="power", log=False)
-plots.save(figure, "W7", profile, rows)
+figures.save(figure, "W7", profile, rows)
 # %% [markdown]
 # The loss tells which networks have left their start: $\log 10 \approx 2.303$ is guessing. A curve of
 # $P/\epsilon$ that falls with width where the loss does not move is a curve of *initial* values.
@@ -69,7 +69,7 @@ plots.save(figure, "W7", profile, rows)
 # %%
 names = {"at initialisation": 0, "after 2 % of training": 1, "after 10 %": 3, "at the end": 6}
 table = plots.slopes(rows, names)
-plots.save_table(table, "W7_slopes", profile)
+figures.save_table(table, "W7_slopes", profile)
 
 # %% [markdown]
 # Slopes of $\log (P/\epsilon)$ in $\log m$, with 95 % intervals. At initialisation the exact value falls as
@@ -99,10 +99,10 @@ pandas.DataFrame({"c": powers} | slopes | {"the Remark": [None, -2.5, -4.5]}).ro
 
 # %%
 two = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, right) = plots.panels(2)
+figure, (left, right) = figures.panels(2)
 plots.over_time(two, left, y="stability_over_time").set_yscale("log")
 plots.over_time(two, right, y="loss_over_time")
-plots.save(figure, "W7_over_time", profile, two)
+figures.save(figure, "W7_over_time", profile, two)
 # %% [markdown]
 # ## What we saw
 #

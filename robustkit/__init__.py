@@ -1,5 +1,6 @@
 """A reproducible companion to "Robustness in deep learning: The good (width), the bad (depth), and the ugly"."""
 
+from . import figures as figures
 from . import plots as plots
 from . import theory as theory
 from .config import Cell as Cell

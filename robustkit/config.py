@@ -73,9 +73,6 @@ def check_number(field: str, value, *, low=None, high=None, above=None, integer=
     return int(number) if integer else float(number)
 
 
-# ---------------------------------------------------------------------------------------------- datasets
-
-
 @dataclass(frozen=True)
 class DatasetInfo:
     """What is known of a dataset before it is read: sizes, and the SHA-256 of its content."""
@@ -86,14 +83,6 @@ class DatasetInfo:
     classes: int
     sha256: str
 
-
-# name -> (size in bytes, SHA-256) of each file, checked before anything in it is parsed.
-MNIST_FILES = {
-    "train-images-idx3-ubyte": (47040016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
-    "train-labels-idx1-ubyte": (60008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-    "t10k-images-idx3-ubyte": (7840016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-    "t10k-labels-idx1-ubyte": (10008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
-}
 
 # A dataset's identity: digits by their bytes, MNIST by its files' hashes, CIFAR by the official archive.
 DATASETS = {
@@ -148,9 +137,6 @@ def _npz_info(path: str, _mtime: int, _size: int) -> DatasetInfo:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return DatasetInfo(len(x_train), len(x_test), x_train.shape[1:], int(y_train.max()) + 1, digest)
-
-
-# ---------------------------------------------------------------------------------------------- one training
 
 
 def schedule_name(epochs: float, lr: float) -> str:

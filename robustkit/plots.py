@@ -1,4 +1,4 @@
-"""Frame and axes in, axes out: measured curves in colour with bands, theory black and dashed; and saving them."""
+"""Frame and axes in, axes out: measured curves in colour with bands, theory in black."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import seaborn
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from . import statistics, theory
-from .config import FRACTIONS, INSTANTS, dataset_info, figures_folder
-from .store import write_atomically
+from .config import FRACTIONS, INSTANTS, dataset_info
 
 LABELS = {
     "stability": r"perturbation stability $P/\epsilon$",
@@ -34,16 +32,6 @@ NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain"
 MARKERS = "osD^vP*X"
 BOUNDS = {"neurips": "NeurIPS Eq. (3)", "workshop": "workshop Eq. (3)", "proof": "workshop, end of B.2"}
 DASHES = {"neurips": "--", "workshop": ":", "proof": "-."}
-
-
-def panels(columns: int, rows: int = 1, *, width: float = 3.5, height: float = 2.9, **options):
-    """A figure in print size with the project's one style, and its axes."""
-    seaborn.set_theme(context="paper", style="ticks", palette="colorblind")
-    plt.rcParams.update({"savefig.dpi": 200, "figure.dpi": 110, "legend.frameon": False, "axes.titlesize": 9})
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False, **options
-    )
-    return figure, (axes[0] if rows == 1 else axes)
 
 
 def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.DataFrame:
@@ -232,84 +220,6 @@ def schematic(ax):
     ax.set(xlim=(-0.6, 5.6), ylim=(-3.9, 2.9))
     ax.axis("off")
     return ax
-
-
-# ---------------------------------------------------------------------------------------------- captions and files
-
-
-def caption(rows: pandas.DataFrame | None, profile: str) -> str:
-    """What a figure shows: profile, data, scaling, schedule, loss, seeds, n, points, and what is missing."""
-    if rows is None:
-        return "a drawing, no data"
-    gaps = rows.attrs.get("missing", [])
-    if rows.empty:
-        return f"profile {profile}: no rows yet, {len(gaps)} trainings missing (python -m robustkit run laptop)"
-    lists = {name: ", ".join(map(str, rows[name].unique())) for name in ("dataset", "scaling", "schedule", "loss")}
-    counts = rows.groupby(["init", "depth", "width", rows["power"].fillna(0)]).size()
-    n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    text = (
-        f"profile {profile}: {lists['dataset']}, {lists['scaling']} scaling, schedule {lists['schedule']}, "
-        f"{lists['loss'].replace('_', ' ')}; seeds {', '.join(map(str, sorted(rows['seed'].unique())))} "
-        f"(n = {n} a point), {rows['points'].iloc[0]} test points"
-    )
-    bad = (rows["status"] != "ok").sum()
-    text += f"; {bad} trainings failed or diverged and are not drawn" if bad else ""
-    if gaps:
-        text += f"\nunfinished: {len(gaps)} of {len(rows) + len(gaps)} trainings are missing{_gaps(gaps, rows)}"
-    return text
-
-
-def _gaps(cells, rows: pandas.DataFrame) -> str:
-    """Points of the grid that have no row at all, by width; the others lack seeds, which n shows."""
-    names = ["init", "power", "depth", "width"]
-    there = set(rows[names].astype({"power": float}).fillna(0).itertuples(index=False, name=None))
-    empty = {}
-    for cell in cells:
-        if (cell.init, cell.power or 0, cell.depth, cell.width) not in there:
-            what = f"L={cell.depth}" if cell.power is None else f"c={cell.power:g}"
-            empty.setdefault(cell.width, {})[what] = None
-    points = [f"m={width} ({', '.join(whats)})" for width, whats in sorted(empty.items())]
-    return f"; no row yet at {', '.join(points)}" if points else ", seeds of points that have others"
-
-
-def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None:
-    """Write figures/<profile>/<name>.png, .pdf and the .csv of what is drawn; say below what the figure shows.
-
-    The pictures are written again only if the numbers changed, so that a second run leaves the files as they are.
-    Raises OSError, with the path and the old content kept, if a file cannot be written.
-    """
-    figure.supxlabel(caption(rows, profile), fontsize=6, color="0.35")
-    seen = []
-    for legend in filter(
-        None, (ax.get_legend() for ax in figure.axes)
-    ):  # one legend serves panels with the same lines
-        labels = [text.get_text() for text in legend.get_texts()]
-        legend.remove() if labels in seen else seen.append(labels)
-    tables = [t.assign(panel=i) for i, ax in enumerate(figure.axes) for t in getattr(ax, "robustkit_tables", ())]
-    content = pandas.concat(tables).to_csv(index=False, float_format="%.6g") if tables else "quantity\n"
-    path = figures_folder(profile) / name
-    content = f"# {caption(rows, profile)}".replace("\n", "; ") + "\n" + content
-    csv = path.with_name(f"{name}.csv")
-    pictures = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-    there = all(path.with_name(f"{name}.{ending}").exists() for ending in pictures)
-    if not there or not csv.exists() or csv.read_text() != content:
-        for ending, metadata in pictures.items():
-            target = path.with_name(f"{name}.{ending}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(part := target.with_name(f".{target.name}-part"), format=ending, metadata=metadata)
-            part.replace(target)
-        write_atomically(csv, content)  # last: a picture without its numbers is drawn again
-
-
-def save_table(table: pandas.DataFrame, name: str, profile: str) -> pandas.DataFrame:
-    """Write a table as figures/<profile>/<name>.md, .tex and .csv with 6 significant digits, and return it."""
-    path = figures_folder(profile) / name
-    cells = [[f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
-    lines = [" | ".join(line) for line in [list(map(str, table.columns)), ["---"] * table.shape[1], *cells]]
-    write_atomically(path.with_name(f"{name}.md"), "".join(f"| {line} |\n" for line in lines))
-    write_atomically(path.with_name(f"{name}.csv"), table.to_csv(index=False, float_format="%.6g"))
-    write_atomically(path.with_name(f"{name}.tex"), table.to_latex(index=False, float_format="%.6g"))
-    return table
 
 
 def _record(ax, table: pandas.DataFrame) -> None:

@@ -27,7 +27,7 @@
 profile = "shipped"  # where figures and tables go: figures/<profile>/
 width = 64  # m, the width of the network written out below
 depth = 3  # L, its number of weight matrices
-seed = 0
+seed = 0  # names the network and the order of its data
 
 # %%
 import math

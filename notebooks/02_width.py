@@ -95,14 +95,7 @@ figures.save(figure, "N4b", profile, two)
 # by more than the seeds' spread; the ledger in notebook 6 applies that test.
 
 # %%
-means = plots.summarise(rows, x="width", y="stability", by="depth").pivot(
-    index="depth", columns="width", values="mean"
-)
-means.assign(
-    peak_width=means.idxmax(axis=1),
-    above_narrowest=means.max(axis=1) / means[means.columns[0]],
-    above_widest=means.max(axis=1) / means[means.columns[-1]],
-).round(3)
+plots.peaks(rows)
 
 # %% [markdown]
 # And at two layers, $P/\epsilon$, loss and accuracy of lazy and non-lazy networks at each width:

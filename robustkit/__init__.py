@@ -3,8 +3,8 @@
 from . import figures as figures
 from . import plots as plots
 from . import theory as theory
+from .checks import InputError as InputError
 from .config import Cell as Cell
-from .config import InputError as InputError
 from .data import load_dataset as load_dataset
 from .initialization import layer_stds as layer_stds
 from .networks import FCN as FCN

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from . import report, store, sweep
-from .config import InputError, check_choice, check_number
+from .checks import InputError, check_choice, check_number
 from .profiles import FIGURES, PROFILES, grid, profile_cells
 
 
@@ -137,6 +137,8 @@ def write_report(chosen) -> int:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"-p is {text!r}, but must be NAME=VALUE")
+        if name == "profile":
+            raise InputError(f"-p is {text!r}, but the profile is given by its name alone: report {value}")
         parameters[name] = _literal(value)
     if chosen.check:
         report.check_parameters(report.notebooks(chosen.only), parameters)

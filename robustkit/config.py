@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
 import math
 import os
-import zipfile
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
+
+from .checks import InputError, check_choice, check_number
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,10 +23,6 @@ INITS = ("he", "lecun", "ntk", "power", "gain")
 # When a training is looked at, as fractions of it: loss and kappa at 51 instants, stability and movement at seven.
 INSTANTS = tuple(k / 50 for k in range(51))
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-class InputError(ValueError):
-    """Bad input, said in one sentence: the field, the value, what is allowed."""
 
 
 def data_folder() -> Path:
@@ -43,34 +38,6 @@ def results_folder() -> Path:
 def figures_folder(profile: str) -> Path:
     """Where a profile's figures go: $ROBUSTKIT_FIGURES, or figures/ beside the package, then the profile's name."""
     return Path(os.environ.get("ROBUSTKIT_FIGURES") or ROOT / "figures").expanduser() / profile
-
-
-def check_choice(field: str, value, allowed) -> None:
-    """Raise InputError unless value is one of allowed, naming the nearest spelling."""
-    if value not in tuple(allowed):
-        near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{field} is {value!r}, but must be one of {', '.join(map(str, allowed))}{hint}")
-
-
-def check_number(field: str, value, *, low=None, high=None, above=None, integer=False, optional=False):
-    """Return value as int or float, or raise InputError naming the field, the value and the range."""
-    if value is None and optional:
-        return None
-    kind = "an integer" if integer else "a finite number"
-    limits = [(low, f"at least {low}"), (above, f"above {above}"), (high, f"at most {high}")]
-    allowed = " and ".join([kind] + [text for limit, text in limits if limit is not None])
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    fits = (
-        math.isfinite(number)
-        and not (integer and number != int(number))
-        and not (low is not None and number < low)
-        and not (above is not None and number <= above)
-        and not (high is not None and number > high)
-    )
-    if not fits:
-        raise InputError(f"{field} is {value!r}, but must be {allowed}" + (" (or None)" if optional else ""))
-    return int(number) if integer else float(number)
 
 
 @dataclass(frozen=True)
@@ -104,7 +71,7 @@ DATASETS = {
 def dataset_info(name: str) -> DatasetInfo:
     """Sizes and content hash of a named dataset, or of the .npz file at that path.
 
-    Raises InputError if the name is unknown or the file is missing or lacks an array.
+    Raises InputError if the name is unknown, or the file is missing or not as `read_npz` needs it.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -119,24 +86,38 @@ def dataset_info(name: str) -> DatasetInfo:
 
 @functools.lru_cache
 def _npz_info(path: str, _mtime: int, _size: int) -> DatasetInfo:
-    import numpy as np
-
-    needed = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = [name for name in needed if name not in arrays]
-            if missing:
-                raise InputError(f"dataset {path!r} lacks {', '.join(missing)}; it must hold {', '.join(needed)}")
-            x_train, y_train, x_test = arrays["x_train"], arrays["y_train"], arrays["x_test"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"dataset {path!r} is not a plain .npz archive ({error})") from error
-    if y_train.dtype.kind not in "iu" or len(y_train) == 0 or y_train.min() < 0:
-        raise InputError(f"dataset {path!r}: y_train must hold whole numbers from 0, one a point")
+    x_train, y_train, x_test, _ = read_npz(path)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return DatasetInfo(len(x_train), len(x_test), x_train.shape[1:], int(y_train.max()) + 1, digest)
+
+
+def read_npz(path: str) -> list:
+    """x_train, y_train, x_test, y_test of a user's own .npz: points (n, ...) and whole-number classes (n,).
+
+    Never unpickles. Raises InputError, naming the array, if the file is not such an archive.
+    """
+    import numpy as np
+
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            lacking = [name for name in names if name not in archive]
+            arrays = {name: archive[name] for name in names if name not in lacking}
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a damaged file
+        raise InputError(f"dataset {path!r} is not a plain .npz archive ({error})") from error
+    if lacking:
+        raise InputError(f"dataset {path!r} lacks {', '.join(lacking)}; it must hold {', '.join(names)}")
+    x_train, y_train = arrays["x_train"], arrays["y_train"]
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.ndim < 2 or len(x) == 0 or y.shape != x.shape[:1] or x.shape[1:] != x_train.shape[1:]:
+            raise InputError(f"dataset {path!r}: x_{part} is {x.shape} and y_{part} {y.shape}; they must match")
+        if x.dtype.kind not in "uif" or x.dtype != x_train.dtype or not (abs(x) <= np.finfo(np.float32).max).all():
+            raise InputError(f"dataset {path!r}: x_{part} must hold finite numbers of one type, not {x.dtype}")
+        if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > y_train.max():
+            raise InputError(f"dataset {path!r}: y_{part} must hold whole numbers from 0 to y_train's largest")
+    return [arrays[name] for name in names]
 
 
 def schedule_name(epochs: float, lr: float) -> str:
@@ -194,16 +175,20 @@ class Cell:
         def number(name, **limits):
             object.__setattr__(self, name, check_number(name, getattr(self, name), **limits))
 
+        if not isinstance(self.dataset, (str, os.PathLike)):
+            raise InputError(f"dataset is {self.dataset!r}, but must be one of {', '.join(DATASETS)}, or an .npz")
+        object.__setattr__(self, "dataset", os.fspath(self.dataset))
         check_choice("model", self.model, NUMERICS)
         check_choice("init", self.init, INITS)
         check_choice("scaling", self.scaling, ("raw", "unit", "standard"))
         check_choice("target", self.target, ("class", "parity"))
         check_choice("loss", self.loss, ("cross_entropy", "squared"))
         check_choice("lr_rule", self.lr_rule, ("fixed", "inverse_width"))
-        check_choice("augment", self.augment, ("none", "crop_flip"))
+        check_choice("augment", self.augment, ("none", "crop_flip") if self.model == "resnet" else ("none",))
         check_choice("precision", self.precision, ("float32", "tf32", "float64"))
         check_choice("head", self.head, ("pooling", "flatten") if self.model == "cnn" else (None,))
         check_choice("bias", self.bias, (False,))
+        object.__setattr__(self, "bias", False)
         number("width", low=1, integer=True)
         number("depth", low=2, integer=True)
         number("seed", low=0, integer=True)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .config import DATASETS, InputError, check_choice, data_folder, dataset_info
+from .checks import InputError, check_choice
+from .config import DATASETS, data_folder, dataset_info, read_npz
 
 # name -> (size in bytes, SHA-256) of each file, checked before anything in it is parsed.
 MNIST_FILES = {
@@ -29,9 +31,9 @@ MNIST_FILES = {
 class Dataset(NamedTuple):
     """Training and test points (n, *shape) with their classes (n,)."""
 
-    x_train: Float[Tensor, " n_train *shape"]
+    x_train: Float[Tensor, " n_train dim *more"]
     y_train: Int[Tensor, " n_train"]
-    x_test: Float[Tensor, " n_test *shape"]
+    x_test: Float[Tensor, " n_test dim *more"]
     y_test: Int[Tensor, " n_test"]
 
 
@@ -84,7 +86,8 @@ def _scale(x_train: np.ndarray, x_test: np.ndarray, scaling: str) -> tuple[np.nd
         std = x_train.std(axis=axes, keepdims=True, dtype=np.float64)
         if (std == 0).any():
             raise InputError("scaling is 'standard', but a channel of the training set is constant")
-        return ((x - mean).astype(np.float32) / std.astype(np.float32) for x in (x_train, x_test))
+        mean, std = mean.astype(np.float32), std.astype(np.float32)
+        return (x_train - mean) / std, (x_test - mean) / std
     return x_train, x_test
 
 
@@ -99,16 +102,7 @@ def _digits():
 
 
 def _npz(name: str):
-    dataset_info(name)  # checks the archive
-    with np.load(Path(name).expanduser(), allow_pickle=False) as arrays:
-        x_train, y_train, x_test, y_test = (arrays[k] for k in ("x_train", "y_train", "x_test", "y_test"))
-    for x, y, part in ((x_train, y_train, "train"), (x_test, y_test, "test")):
-        if len(x) != len(y) or x.ndim < 2 or x.shape[1:] != x_train.shape[1:]:
-            raise InputError(f"dataset {name!r}: x_{part} is {x.shape} and y_{part} {y.shape}; they must match")
-        if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > y_train.max():
-            raise InputError(f"dataset {name!r}: y_{part} must hold whole numbers from 0 to {y_train.max()}")
-        if not np.isfinite(x).all():
-            raise InputError(f"dataset {name!r}: x_{part} holds a value that is not finite")
+    x_train, y_train, x_test, y_test = read_npz(str(Path(name).expanduser()))
     scale = np.float32(255) if x_train.dtype == np.uint8 else np.float32(1)
     return x_train.astype(np.float32) / scale, y_train, x_test.astype(np.float32) / scale, y_test
 
@@ -125,7 +119,7 @@ def _mnist():
         try:
             with opener(path, "rb") as file:
                 content = file.read(size + 1)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path} cannot be read ({error}); delete it and run again") from error
         if len(content) != size:
             actual = "more" if len(content) > size else f"{len(content)}"
@@ -139,12 +133,12 @@ def _mnist():
 
 def _download_mnist(folder: Path) -> None:
     """Download by torchvision into a folder of its own, check, and only then move the files into place."""
-    import torchvision
-
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
         print(f"downloading MNIST into {folder}", flush=True)
         try:
+            import torchvision
+
             torchvision.datasets.MNIST(part, download=True)
         except Exception as error:  # torchvision raises several kinds when offline
             raise InputError(

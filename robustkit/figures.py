@@ -28,7 +28,8 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     if rows.empty:
         return f"profile {profile}: no rows yet, {len(gaps)} trainings missing (python -m robustkit run laptop)"
     lists = {name: ", ".join(map(str, rows[name].unique())) for name in ("dataset", "scaling", "schedule", "loss")}
-    counts = rows.groupby(["init", "depth", "width", rows["power"].fillna(0)]).size()
+    cells = [rows[name].fillna(0) for name in ("init", "depth", "width", "power", "gain")]
+    counts = (rows["status"] == "ok").groupby(cells).sum()
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     text = (
         f"profile {profile}: {lists['dataset']}, {lists['scaling']} scaling, schedule {lists['schedule']}, "
@@ -79,8 +80,12 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
         for ending, metadata in pictures.items():
             target = path.with_name(f"{name}.{ending}")
             target.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(part := target.with_name(f".{target.name}-part"), format=ending, metadata=metadata)
-            part.replace(target)
+            part = target.with_name(f".{target.name}-part")
+            try:
+                figure.savefig(part, format=ending, metadata=metadata)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
         write_atomically(csv, content)  # last: a picture without its numbers is drawn again
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from .config import INITS, InputError, check_choice, check_number
+from .checks import InputError, check_choice, check_number
+from .config import INITS
 
 
 def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> list[float]:

@@ -14,7 +14,8 @@ from collections import Counter
 import numpy
 import torch
 
-from .config import FRACTIONS, INSTANTS, ROOT, Cell, InputError, dataset_info
+from .checks import InputError
+from .config import FRACTIONS, INSTANTS, ROOT, Cell, dataset_info
 from .data import Dataset, fixed_points, load_dataset, stream_generator
 from .networks import FCN
 from .stability import gram_eigenvalues, jacobian, norm_in_ball
@@ -86,7 +87,7 @@ def measure(cell: Cell, device: str = "cpu", deadline: float = math.inf) -> dict
             trace["stability_over_time"] += [ball_norms(model, x_test)[0].mean().item()] * times
             trace["loss_at_stability"] += [loss] * times
             trace["movement_over_time"] += [layer_movement(weights, start)] * times
-        return cell.stop_loss is None or loss > cell.stop_loss
+        return not (cell.stop_loss and loss_steps[step] and loss <= cell.stop_loss)
 
     order = stream_generator(cell.seed, "order")
     train(model, x, y_train, cell, order=order, instants={*loss_steps, *stability_steps}, observe=observe)
@@ -106,7 +107,16 @@ def measure(cell: Cell, device: str = "cpu", deadline: float = math.inf) -> dict
         measures["train_loss"], measures["train_accuracy"] = evaluate(model, x, y_train, cell)
         measures["test_loss"], measures["test_accuracy"] = evaluate(model, data.x_test, y_test, cell)
         measures["kappa"] = lazy_ratio(weights, start)
+        bad = [name for name in MEASURES if not _finite(measures[name])]
+        if bad or measures["stability"] == 0:
+            status = "diverged"
+            reason = f"{bad[0]} is not finite" if bad else "every hidden unit is dead: the stability is exactly 0"
+            measures = dict.fromkeys(MEASURES) | {name: value for name, value in trace.items() if name not in bad}
     return row_of(cell, status, device, started, measures=measures, reason=reason)
+
+
+def _finite(value) -> bool:
+    return value is None or (all(map(_finite, value)) if isinstance(value, list) else math.isfinite(value))
 
 
 @torch.no_grad()

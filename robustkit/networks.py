@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .config import InputError, check_number
+from .checks import InputError, check_number
 from .initialization import layer_stds
 
 
@@ -32,7 +32,7 @@ class FCN(nn.Module):
             for std, fan_in, fan_out, g in zip(stds, sizes[:-1], sizes[1:], generators, strict=True)
         )
 
-    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch d_out"]:
+    def forward(self, x: Float[Tensor, " batch dim *more"]) -> Float[Tensor, " batch d_out"]:
         """Logits of a batch; images are flattened."""
         h = x.flatten(1)
         for weight in self.weights[:-1]:

@@ -44,14 +44,12 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
     for value, curve in rows.groupby(by, dropna=False):
         good = curve[np.isfinite(curve[y].astype(float))]
         groups = {at: cell[y].to_numpy(float) for at, cell in good.groupby(x)}
-        if not groups:
-            continue
-        table = pandas.DataFrame(
-            [{by: value, x: at} | asdict(interval) for at, interval in statistics.intervals(groups).items()]
-        )
-        table[x] = table[x].astype(rows[x].dtype)
-        bad = curve.groupby(x).size() - good.groupby(x).size()
-        table["bad"] = table[x].map(bad).fillna(0).astype(int)
+        found = statistics.intervals(groups) if groups else {}
+        lines = [{by: value, x: at} | asdict(interval) for at, interval in found.items()]
+        table = pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n"]).set_index(x)
+        table = table.reindex(sorted(curve[x].unique())).fillna({by: value, "n": 0}).reset_index()
+        table[x], table["n"] = table[x].astype(rows[x].dtype), table["n"].astype(int)
+        table["bad"] = table[x].map(curve.groupby(x).size()) - table["n"]
         tables.append(table)
     columns = [by, x, "mean", "low", "high", "n", "bad"]
     return pandas.concat(tables)[columns] if tables else pandas.DataFrame(columns=columns)
@@ -81,23 +79,26 @@ def against(
 
 
 def over_time(rows: pandas.DataFrame, ax, *, y: str = "kappa_over_time", by: str = "width"):
-    """A recorded quantity against epochs: geometric mean over seeds of each curve, every seed as a thin line."""
+    """A recorded quantity against epochs: mean over seeds of each curve, every seed as a thin line."""
     fractions = FRACTIONS if y == "stability_over_time" else INSTANTS
     good = rows[rows["status"] == "ok"]
     colours = seaborn.color_palette("viridis", max(good[by].nunique(), 1) + 1)
     tables = []
     for number, (value, curve) in enumerate(good.groupby(by)):
         epochs = np.array(fractions) * curve["epochs"].iloc[0]
-        series = np.array(curve[y].tolist())
+        series = pandas.DataFrame(curve[y].tolist(), columns=range(len(fractions))).to_numpy(float)
+        mean = np.nanmean(series, axis=0)  # a run that stopped early has NaN after its end
         ax.plot(epochs, series.T, color=colours[number], alpha=0.3, linewidth=0.6)
-        ax.plot(epochs, series.mean(0), color=colours[number], label=f"{_symbol(by)}{_short(value)}")
-        tables.append(pandas.DataFrame({by: value, "epochs": epochs, "mean": series.mean(0), "n": len(curve)}))
+        ax.plot(epochs, mean, color=colours[number], label=f"{_symbol(by)}{_short(value)}")
+        tables.append(pandas.DataFrame({by: value, "epochs": epochs, "mean": mean, "n": len(curve)}))
     for milestone in good["milestones"].iloc[0] if len(good) else ():
         ax.axvline(milestone * good["epochs"].iloc[0], color="0.8", linewidth=0.7, zorder=0)
     ax.set(xlabel="epoch", ylabel=LABELS[y])
     if tables:
         _record(ax, pandas.concat(tables).assign(quantity=y))
         _legend(ax)
+    else:
+        ax.text(0.5, 0.5, "no rows yet", transform=ax.transAxes, ha="center")
     return ax
 
 
@@ -167,6 +168,24 @@ def slopes(rows: pandas.DataFrame, times: dict[str, int]) -> pandas.DataFrame:
             line[name] = f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
         table.append(line)
     return pandas.DataFrame(table, columns=["c", *times])
+
+
+def peaks(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """For each depth, the width with the largest mean P, and its ratio to the narrowest and the widest network."""
+    table = []
+    for depth, curve in summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean").groupby("depth"):
+        widths, means = curve["width"].tolist(), curve["mean"].tolist()
+        top = max(means)
+        table.append(
+            {
+                "depth": depth,
+                "widths": f"{widths[0]} to {widths[-1]}",
+                "peak at": widths[means.index(top)],
+                "peak": top,
+            }
+            | {"over the narrowest": top / means[0], "over the widest": top / means[-1]}
+        )
+    return pandas.DataFrame(table).round(3)
 
 
 def mark_transitions(rows: pandas.DataFrame, ax):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .config import Cell, InputError, check_choice
+from .checks import InputError, check_choice
+from .config import Cell
 
 PROFILES = ("smoke", "laptop", "paper", "shipped")
 
@@ -52,9 +53,10 @@ def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **f
     """
     check_choice("figure", figure, FIGURES)
     check_choice("profile", profile, PROFILES)
-    for name, values in (("seeds", seeds), ("widths", widths), ("depths", depths)):
-        if values is not None and (len(values) == 0 or len(set(values)) != len(values)):
-            raise InputError(f"{name} is {list(values)!r}, but must be a non-empty list without duplicates")
+    for name in ("width", "depth", "seed"):
+        if name in fields:
+            raise InputError(f"{name} is {fields[name]!r}, but a grid takes {name}s, a list")
+    seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
     cells = []
     for init, power, own_depths in FIGURES[figure]:
         for depth in depths or DEPTHS[profile]:
@@ -65,6 +67,18 @@ def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **f
                     )
                     cells += [Cell(seed=seed, **curve) for seed in seeds or seeds_of(profile, width)]
     return cells
+
+
+def _list(name: str, values) -> list | None:
+    if values is None:
+        return None
+    try:
+        values = list(values)
+    except TypeError as error:
+        raise InputError(f"{name} is {values!r}, but must be a list") from error
+    if not values or len(set(values)) != len(values):
+        raise InputError(f"{name} is {values!r}, but must be a non-empty list without duplicates")
+    return values
 
 
 def profile_cells(profile: str, **choices) -> list[Cell]:

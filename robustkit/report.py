@@ -10,7 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from . import store
-from .config import ROOT, InputError, check_choice, figures_folder, results_folder
+from .checks import InputError, check_choice
+from .config import ROOT, figures_folder, results_folder
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -44,14 +45,12 @@ def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
     names = sorted({name for parameters in known.values() for name in parameters})
     for name, value in given.items():
         check_choice("the notebook parameter", name, names)
-        kinds = {type(parameters[name]) for parameters in known.values() if name in parameters}
-        if (
-            type(None) not in kinds
-            and value is not None
-            and type(value) not in kinds | ({int} if float in kinds else set())
-        ):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise InputError(f"the notebook parameter {name} is {value!r}, but must be of type {wanted}")
+        for default in (parameters[name] for parameters in known.values() if name in parameters):
+            if default is None and not (value is None or isinstance(value, list)):
+                raise InputError(f"the notebook parameter {name} is {value!r}, but must be a list such as [0, 1]")
+            if default is not None and type(value) is not type(default):
+                wanted = type(default).__name__
+                raise InputError(f"the notebook parameter {name} is {value!r}, but must be of type {wanted}")
     return {path: {n: v for n, v in given.items() if n in parameters} for path, parameters in known.items()}
 
 
@@ -202,6 +201,10 @@ def build_notebook(source: Path, outputs: Path) -> None:
         executed = nbformat.read(outputs, as_version=4)
         executed.cells = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
         notebook = combine_inputs_with_outputs(notebook, executed)
+        sources = {cell.source for cell in executed.cells}
+        for cell in notebook.cells:
+            if cell.cell_type == "code" and cell.source not in sources:  # matched by position alone: stale
+                cell.outputs, cell.execution_count = [], None
     notebook.metadata = {
         "jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "kernelspec,-all"},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -6,6 +6,8 @@ This file needs torch alone: copy it into your own project if the metric is all 
 from __future__ import annotations
 
 import math
+import warnings
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -25,8 +27,9 @@ def sample_ball(n: int, d: int, *, radius: float = 1.0, generator=None) -> Tenso
 
     Raises ValueError if n or d is below 1, or radius is not above 0. Source: NeurIPS Eq. (1), Unif(B(eps, x)).
     """
-    if n < 1 or d < 1 or not 0 < radius < math.inf:
-        raise ValueError(f"n is {n}, d is {d}, radius is {radius}; they must be at least 1, at least 1, above 0")
+    if n < 1 or d < 1:
+        raise ValueError(f"n is {n}, d is {d}, but both must be at least 1")
+    _check_radius(radius)
     direction = nn.functional.normalize(torch.randn(n, d, generator=generator), dim=1)
     return radius * torch.rand(n, 1, generator=generator) ** (1 / d) * direction
 
@@ -36,12 +39,14 @@ def expected_norm(jacobian: Tensor, radius: float = 1.0) -> Tensor:
 
     E ||J u|| = radius * d/(d+1) / c(d) * E ||J g||, g ~ N(0, I), c(d) = sqrt(2) Gamma((d+1)/2) / Gamma(d/2), and
     E ||J g|| = 1/(2 sqrt(pi)) * integral over t > 0 of t^(-3/2) (1 - prod_i (1 + 2 t lambda_i)^(-1/2)),
-    with lambda the eigenvalues of J J^T. The trapezoid in log t has 241 nodes and an error below 1e-12.
+    with lambda the eigenvalues of J J^T. The trapezoid in log t has 321 nodes; its
+    relative error is below 2e-12 for up to 300 eigenvalues.
 
     Raises ValueError if the Jacobian has fewer than two axes or is not finite. Source: P of NeurIPS Eq. (1).
     """
     if jacobian.ndim < 2:
         raise ValueError(f"jacobian has shape {tuple(jacobian.shape)}, but must be (..., d_out, d_in)")
+    _check_radius(radius)
     return radius * norm_in_ball(gram_eigenvalues(jacobian), jacobian.shape[-1])
 
 
@@ -60,7 +65,7 @@ def norm_in_ball(eigenvalues: Tensor, d: int) -> Tensor:
     # Normalised to sum 1, so that scale neither overflows nor underflows.
     total = eigenvalues.sum(-1, keepdim=True)
     share = eigenvalues / total.where(total > 0, torch.ones_like(total))
-    y = torch.linspace(-80, 80, 241, dtype=torch.float64, device=eigenvalues.device)
+    y = torch.linspace(-66, 66, 321, dtype=torch.float64, device=eigenvalues.device)
     log_product = torch.log1p(2 * share[..., None] * y.exp()).sum(-2) / 2  # (..., nodes)
     gaussian = torch.trapezoid(torch.exp(-y / 2) * -torch.expm1(-log_product), y) / (2 * math.sqrt(math.pi))
     mean_norm = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
@@ -72,6 +77,8 @@ def jacobian(model, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = _logits(model, x)
+        if not logits.requires_grad:
+            raise ValueError("the logits carry no gradient: the model must not run under torch.no_grad() or detach")
         rows = [torch.autograd.grad(logits[:, k].sum(), x, retain_graph=True)[0] for k in range(logits.shape[1])]
     return torch.stack([row.flatten(1) for row in rows], dim=1)
 
@@ -110,6 +117,8 @@ def perturbation_stability(
                 logits = _logits(model, part)
             scales.append((logits - logits.mean(1, keepdim=True)).norm(dim=1))
     value = torch.cat(values).double()
+    if not torch.isfinite(value).all():
+        raise ValueError("the stability of a point is not finite: does the model hold NaN or infinite weights?")
     if relative:
         scale = torch.cat(scales).mean().item()
         if scale == 0:
@@ -125,7 +134,9 @@ def _sampled(model, x: Tensor, step: float | None, draws: int, generator) -> Ten
     for _ in range(draws):
         u = sample_ball(len(x), x[0].numel(), generator=generator).to(x).reshape(x.shape)
         if step is None:
-            _, change = torch.func.jvp(lambda z: _logits(model, z), (x,), (u,))
+            with warnings.catch_warnings():  # torch's own, from the first use of forward mode
+                warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+                _, change = torch.func.jvp(lambda z: _logits(model, z), (x,), (u,))
         else:
             with torch.no_grad():
                 change = (_logits(model, x + step * u) - _logits(model, x)) / step
@@ -141,16 +152,22 @@ def _logits(model, x: Tensor) -> Tensor:
     return logits
 
 
+def _check_radius(radius) -> None:
+    if not isinstance(radius, Real) or not 0 < radius < math.inf:
+        raise ValueError(f"radius is {radius!r}, but must be a finite number above 0")
+
+
 def _check(model, x, radius, method, draws, chunk) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or len(x) == 0:
         got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x is {got}, but must be floating-point points of shape (n, *shape) with n at least 1")
     if method not in ("exact", "jvp", "finite_difference"):
         raise ValueError(f"method is {method!r}, but must be one of exact, jvp, finite_difference")
-    if not 0 < radius < math.inf:
-        raise ValueError(f"radius is {radius!r}, but must be a finite number above 0")
-    if draws < 1 or chunk < 1:
-        raise ValueError(f"draws is {draws!r} and chunk {chunk!r}, but both must be at least 1")
+    if not torch.isfinite(x).all():
+        raise ValueError("x holds a value that is not finite")
+    _check_radius(radius)
+    if not all(isinstance(count, Integral) and count >= 1 for count in (draws, chunk)):
+        raise ValueError(f"draws is {draws!r} and chunk {chunk!r}, but both must be integers of at least 1")
     noisy = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
     if isinstance(model, nn.Module) and any(m.training and isinstance(m, noisy) for m in model.modules()):
         raise ValueError(

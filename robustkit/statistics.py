@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special  # its t and F functions are stats' own without the overhead
 
-from .config import InputError, check_number
+from .checks import InputError, check_number
 
 LEVEL = 0.05  # of intervals (two-sided) and of families of tests; only a trend's contrast uses 0.01
 RATIO = 1.1  # a trend must change its curve by this much, end to end

@@ -9,7 +9,8 @@ import warnings
 import zlib
 from pathlib import Path
 
-from .config import ROOT, InputError, results_folder
+from .checks import InputError
+from .config import ROOT, results_folder
 
 SCHEMA = 1
 SHIPPED = ROOT / "results" / "shipped.jsonl"
@@ -49,6 +50,8 @@ def read_rows(path: Path) -> list[dict]:
     """
     if not path.exists():
         return []
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read or cannot be written: it must be a file of rows")
     rows, damaged = [], []
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
@@ -71,7 +74,7 @@ def append(row: dict, path: Path | None = None) -> None:
     path = path or local_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (encode(row) + "\n").encode()
-    with open(path, "ab+") as file:
+    with open(path, "ab+", buffering=0) as file:  # unbuffered: nothing is left to be flushed after a failure
         _lock(file)
         end = file.seek(0, os.SEEK_END)
         if end:
@@ -79,8 +82,8 @@ def append(row: dict, path: Path | None = None) -> None:
             if file.read(1) != b"\n":  # a torn tail stays a line of its own, named when read
                 line = b"\n" + line
         try:
-            file.write(line)
-            file.flush()
+            while line:
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError as error:
             os.truncate(path, end)

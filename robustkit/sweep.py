@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from . import store
-from .config import FRACTIONS, INSTANTS, Cell, InputError, check_number, dataset_info, schedule_name
+from .checks import InputError, check_number
+from .config import FRACTIONS, INSTANTS, Cell, dataset_info, schedule_name
 from .data import load_dataset, stream_generator
 from .measures import LOSS_POINTS, MEASURES, OutOfTimeError, measure, row_of
 from .networks import FCN
@@ -33,10 +34,13 @@ def pick_device(device: str = "auto") -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device is {device!r}, but must be auto, cpu or a GPU that is there ({error})") from error
-    return device
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"device is {device!r}, but must be auto, cpu, cuda, cuda:1, ...")
+    return str(found)
 
 
 def _measure_safely(cell: Cell, device: str, deadline: float) -> dict | None:
@@ -124,10 +128,10 @@ def _rows(todo, device, workers, executor, deadline):
     if own:
         spawn = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(min(workers, len(todo)), mp_context=spawn, initializer=_start_worker)
-    queue, pending = iter(todo), set()
+    queue, pending, limit = iter(todo), set(), workers if own else len(todo)
     try:
         while True:
-            while len(pending) < max(workers, 1) and time.time() < deadline and (cell := next(queue, None)):
+            while len(pending) < limit and time.time() < deadline and (cell := next(queue, None)):
                 pending.add(executor.submit(_measure_safely, cell, device, deadline))
             if not pending:
                 return
@@ -258,7 +262,8 @@ def estimate_seconds(cells: Sequence[Cell], device: str) -> float:
 @functools.cache
 def _step_seconds(width: int, depth: int, d_in: int, d_out: int, batch: int, device: str) -> float:
     generator = stream_generator(0, "timing")
-    cell = Cell(width=width, depth=depth, batch_size=batch, epochs=1)
+    points = min(20 * batch, dataset_info("mnist").n_train)
+    cell = Cell(width=width, depth=depth, batch_size=batch, dataset="mnist", n_train=points, epochs=1)
     model = FCN(width=width, depth=depth, d_in=d_in, d_out=d_out, generator=generator).to(device)
     x = torch.rand(cell.train_points, d_in, generator=generator).to(device)
     y = torch.randint(d_out, (cell.train_points,), generator=generator).to(device)

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from .config import InputError, check_choice, check_number
+from .checks import InputError, check_choice, check_number
 from .initialization import layer_stds
 
 

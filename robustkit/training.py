@@ -29,7 +29,7 @@ def loss_function(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 def train(
     model: nn.Module,
-    x: Float[Tensor, " n *shape"],
+    x: Float[Tensor, " n dim *more"],
     y: Tensor,
     cell: Cell,
     *,

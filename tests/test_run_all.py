@@ -181,16 +181,27 @@ def test_options_reach_training_or_report_wherever_they_stand(folder):
     trained = " --workers 2 --device cuda:1 --minutes 0.5"
     reported = " --only 02 -p widths=[16,32] --only 05 -p name=a=b"
     assert folder.calls() == [
-        line + options
+        line
         for profile in ("smoke", "laptop")
-        for line, options in ((run_line(profile), trained), (report_line(profile), reported))
+        for line in (
+            f"{report_line(profile)} --check{reported}",  # a misspelt parameter is said before the training
+            run_line(profile) + trained,
+            report_line(profile) + reported,
+        )
     ]
+
+
+def test_a_misspelt_parameter_ends_the_run_before_any_training(folder):
+    done = folder.call("smoke", "-p", "widht=[16]", answers=[f"2|{report_line('smoke')} --check -p widht=[16]"])
+    assert done.returncode == 2
+    assert len(folder.calls()) == 1
 
 
 def test_a_value_with_spaces_stays_one_argument(folder):
     folder.write("python", PYTHON.replace('echo "$*"', """printf '%s;' "$@" | sed 's/$/\\n/'"""))
     assert folder.call("shipped", "-p", "title=two words *").returncode == 0
-    assert folder.calls() == ["-m;robustkit;report;shipped;-p;title=two words *;"]
+    given = "-p;title=two words *;"
+    assert folder.calls() == [f"-m;robustkit;report;shipped;--check;{given}", f"-m;robustkit;report;shipped;{given}"]
 
 
 def test_after_a_failure_the_rest_goes_on_and_the_end_names_what_failed(folder):

@@ -1,0 +1,289 @@
+"""The row of one training: every number against a calculation of its own, and what a bad training leaves behind."""
+
+import dataclasses
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from robustkit import store
+from robustkit.config import FRACTIONS, INSTANTS, Cell, InputError
+from robustkit.data import fixed_points, load_dataset, stream_generator
+from robustkit.measures import MEASURES, OutOfTimeError, build, measure
+from robustkit.stability import perturbation_stability
+from robustkit.training import layer_movement, targets, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
+
+TINY = {
+    **{"width": 8, "depth": 3, "n_train": 64, "batch_size": 16, "epochs": 5, "lr": 0.1, "points": 20},
+    "precision": "float64",
+}
+SCALARS = [name for name in MEASURES if not name.endswith("over_time") and name != "loss_at_stability"]
+
+
+def cell(**fields):
+    return Cell(**(TINY | fields))
+
+
+def measured(**fields):
+    return measure(cell(**fields))["measures"]
+
+
+# ------------------------------------------------------------------------------------------------ the numbers
+
+
+@pytest.mark.parametrize("scaling", ["raw", "unit"])
+@pytest.mark.parametrize("fields", [{}, {"loss": "squared"}, {"loss": "squared", "target": "parity", "depth": 2}])
+def test_each_number_is_what_the_trained_network_gives(scaling, fields):
+    made = cell(**fields, scaling=scaling)
+    row = measure(made)["measures"]
+    data = load_dataset("digits", scaling=scaling, dtype=torch.float64)
+    x, y = data.x_train[:64], data.y_train[:64]
+    model = build(made).double()
+    start = [w.detach().clone().numpy() for w in model.weights]
+    goal = targets(y, made, torch.float64)
+    order = stream_generator(0, "order")
+    train(model, x, goal, made, order=order, instants=(), observe=lambda step: True)
+
+    x_test = data.x_test[fixed_points(360, 20, "test points")]
+    matrices = torch.func.vmap(torch.func.jacrev(lambda z: model(z[None])[0]))(x_test).flatten(2).detach()
+    singular = np.linalg.svd(matrices.numpy(), compute_uv=False)
+    stability = perturbation_stability(model, x_test)
+    same = x[fixed_points(64, 20, "train points")]
+    logits = model(x_test).detach().numpy()
+    now = [w.detach().numpy() for w in model.weights]
+    moved = sum(np.linalg.norm(a - b) for a, b in zip(now, start, strict=True))
+    expected = {
+        "stability": stability.mean,
+        "stability_sem": stability.sem,
+        "stability_init": perturbation_stability(build(made).double(), x_test).mean,
+        "stability_train": perturbation_stability(model, same).mean,
+        "lipschitz_mean": singular[:, 0].mean(),
+        "lipschitz_max": singular[:, 0].max(),
+        "frobenius": np.sqrt((singular**2).sum(1)).mean(),
+        "logit_norm": np.linalg.norm(logits - logits.mean(1, keepdims=True), axis=1).mean(),
+        "kappa": moved / sum(np.linalg.norm(w) for w in start),
+    }
+    for part, points, classes in (("train", x, y), ("test", data.x_test, data.y_test)):
+        f, classes = model(points).detach().numpy(), classes.numpy()
+        if made.loss == "cross_entropy":
+            losses = np.log(np.exp(f).sum(1)) - f[range(len(f)), classes]
+        else:
+            wanted = np.where(classes % 2, 1, -1)[:, None] if made.target == "parity" else np.eye(10)[classes]
+            losses = ((f - wanted) ** 2).sum(1) / 2
+        right = (f[:, 0] > 0) == (classes % 2 == 1) if made.target == "parity" else f.argmax(1) == classes
+        expected |= {f"{part}_loss": losses.mean(), f"{part}_accuracy": right.mean()}
+    assert set(expected) == set(SCALARS)
+    # float64; a square root of an eigenvalue that is a difference of others keeps ten digits.
+    assert {name: row[name] for name in SCALARS} == pytest.approx(expected, rel=1e-10)
+    assert row["movement_over_time"][-1] == pytest.approx(
+        layer_movement(list(model.weights), [torch.tensor(w) for w in start]), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("epochs", [0.001, 0.3, 0.5, 2, 13])
+def test_what_is_followed_over_time_has_51_and_7_entries_and_ends_at_the_final_values(epochs):
+    """Also where a training is so short that several instants fall on one step (1, 1, 2, 8 and 52 steps)."""
+    row = measured(epochs=epochs)
+    assert {name: len(row[name]) for name in set(MEASURES) - set(SCALARS)} == {
+        "loss_over_time": len(INSTANTS),
+        "kappa_over_time": len(INSTANTS),
+        "stability_over_time": len(FRACTIONS),
+        "loss_at_stability": len(FRACTIONS),
+        "movement_over_time": len(FRACTIONS),
+    }
+    assert (len(INSTANTS), len(FRACTIONS)) == (51, 7)
+    assert row["kappa_over_time"][0] == 0 and row["kappa_over_time"][-1] == row["kappa"] > 0
+    assert row["stability_over_time"][0] == row["stability_init"]
+    assert row["stability_over_time"][-1] == row["stability"] != row["stability_init"]
+    assert row["movement_over_time"][0] == [0, 0, 0]
+    assert row["loss_over_time"][0] == row["loss_at_stability"][0]
+    assert row["loss_over_time"][-1] == pytest.approx(row["train_loss"], rel=1e-12)
+    assert row["loss_at_stability"][-1] == row["loss_over_time"][-1]
+
+
+def test_the_instants_are_those_of_the_steps():
+    """The entry at fraction f is the final value of a training stopped there."""
+    whole = measured(epochs=10, milestones=())  # 40 steps
+    for fraction, entry in ((0.1, 5), (0.5, 25), (0.9, 45)):
+        part = measured(epochs=10 * fraction, milestones=())
+        assert whole["kappa_over_time"][entry] == pytest.approx(part["kappa"], rel=1e-12)
+        assert whole["loss_over_time"][entry] == pytest.approx(part["train_loss"], rel=1e-12)
+    half = measured(epochs=5, milestones=())
+    assert whole["stability_over_time"][5] == pytest.approx(half["stability"], rel=1e-12)
+
+
+def test_a_row_says_how_it_came_about():
+    row = measure(cell())
+    assert row["status"] == "ok" and row["reason"] is None
+    assert row["key"] == cell().key and Cell(**row["cell"]) == cell()
+    assert set(row["measures"]) == set(MEASURES)
+    engine = row["engine"]
+    assert (engine["device"], engine["dtype"], engine["tf32"]) == ("cpu", "float64", False)
+    assert engine["threads"] == torch.get_num_threads()
+    assert row["versions"]["torch"] == torch.__version__ and row["seconds"] >= 0
+    assert measure(cell(precision="float32"))["engine"]["dtype"] == "float32"
+
+
+def test_a_row_goes_to_json_and_back():
+    row = measure(cell(init="power", power=2.0, depth=2))
+    assert json.loads(json.dumps(row["measures"], allow_nan=False)) == row["measures"]
+    read = store.decode(store.encode(row))
+    assert read["measures"] == row["measures"]
+    assert Cell(**read["cell"]).key == read["key"]
+
+
+# ------------------------------------------------------------------------------------------------ reproducibility
+
+
+def test_the_same_cell_gives_the_same_bits_whatever_the_global_seeds(poisoned_seeds):
+    made = cell(precision="float32", epochs=20)
+    poisoned_seeds(0)
+    first = measure(made)["measures"]
+    measure(cell(seed=1, width=32))  # something in between
+    poisoned_seeds(1)
+    assert measure(made)["measures"] == first
+
+
+def test_seeds_0_to_4_are_five_trainings():
+    rows = [measured(seed=seed) for seed in range(5)]
+    for name in ("stability", "stability_init", "kappa", "train_loss"):
+        assert len({row[name] for row in rows}) == 5
+
+
+GOLDEN = Cell(width=16, depth=3, n_train=128, batch_size=32, epochs=2.5, lr=0.05, points=32, seed=1)
+
+
+def test_a_known_cell_measures_what_it_always_did():
+    """Ten steps at a small rate, so that rounding does not grow. If this fails, an edit has changed what rows mean:
+    undo it, or raise NUMERICS["fcn"] so that the old rows no longer match, and only then pin the new numbers."""
+    row = measure(GOLDEN)["measures"]
+    pinned = {
+        "stability": 0.49026835,
+        "stability_sem": 0.019392577,
+        "stability_init": 0.59073995,
+        "stability_train": 0.49016465,
+        "lipschitz_mean": 3.1053897,
+        "lipschitz_max": 4.1549089,
+        "frobenius": 4.2814075,
+        "logit_norm": 1.3487415,
+        "train_loss": 2.2759597,
+        "train_accuracy": 0.0625,
+        "test_loss": 2.2768164,
+        "test_accuracy": 0.10833333,
+        "kappa": 0.029818781,
+    }
+    assert {name: row[name] for name in pinned} == pytest.approx(pinned, rel=1e-5)
+    over_time = {
+        "stability_over_time": [0.59073995, 0.59073995, 0.59073995, 0.56476646, 0.53712231, 0.48949523, 0.49026835],
+        "loss_at_stability": [2.5657763, 2.5657763, 2.5657763, 2.4466047, 2.3969855, 2.2802408, 2.2759602],
+    }
+    assert {name: row[name] for name in over_time} == {
+        name: pytest.approx(values, rel=1e-5) for name, values in over_time.items()
+    }
+    assert row["movement_over_time"][-1] == pytest.approx([0.042308561, 0.022713958, 0.023134598], rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ what inputs do
+
+
+def test_without_bias_the_jacobian_at_initialisation_depends_on_direction_alone():
+    """Unit-norm points are the raw points scaled: J(c x) = J(x), until training tells them apart."""
+    raw, unit = measured(), measured(scaling="unit")
+    # The points themselves are divided in float32.
+    assert unit["stability_init"] == pytest.approx(raw["stability_init"], rel=1e-5)
+    assert unit["loss_over_time"][0] != pytest.approx(raw["loss_over_time"][0], rel=1e-3)
+    assert unit["kappa"] < raw["kappa"]  # the gradient of W_1 is proportional to the norm of the points
+
+
+def test_alpha_divides_the_output():
+    whole, half = measured(epochs=0.001, lr=1e-12), measured(epochs=0.001, lr=1e-12, alpha=2.0)
+    assert half["stability"] == pytest.approx(whole["stability"] / 2, rel=1e-9)
+    assert half["logit_norm"] == pytest.approx(whole["logit_norm"] / 2, rel=1e-9)
+
+
+def test_more_points_than_there_are_are_all():
+    assert measured(points=360)["stability"] == measured(points=10_000)["stability"]
+
+
+def test_one_point_has_no_standard_error():
+    row = measured(points=1)
+    assert row["stability_sem"] is None and row["lipschitz_mean"] == row["lipschitz_max"]
+
+
+def test_what_is_not_written_yet_is_refused_rather_than_left_out():
+    with pytest.raises(InputError, match="model is 'resnet'"):
+        measure(cell(model="resnet"))
+    with pytest.raises(InputError, match="augment"):
+        measure(cell(augment="crop_flip"))
+
+
+# ------------------------------------------------------------------------------------------------ bad trainings
+
+
+def assert_is_diverged(row):
+    assert row["status"] == "diverged" and row["reason"]
+    assert all(row["measures"][name] is None for name in SCALARS)
+    store.encode(row)  # refuses NaN and infinity
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+@pytest.mark.parametrize("depth", [2, 3, 4, 6])
+def test_a_huge_rate_is_a_divergence_not_a_measurement(depth, loss):
+    """Some of these overflow; in others one step kills every unit, and zero would pass for perfect robustness."""
+    assert_is_diverged(measure(cell(depth=depth, loss=loss, lr=1e6, precision="float32")))
+
+
+def test_a_divergence_says_when_and_keeps_what_was_sound_before():
+    row = measure(cell(depth=4, lr=1e6, precision="float32", seed=0))
+    assert "training loss is" in row["reason"] and "at step" in row["reason"]
+    assert 1 <= len(row["measures"]["loss_over_time"]) < 51
+    assert all(math.isfinite(loss) for loss in row["measures"]["loss_over_time"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"loss": "squared", "alpha": 1e-18, "lr": 1e-300, "depth": 2},  # overflows on the 360 test points alone
+        {"init": "power", "power": 60.0, "depth": 2},  # weights below the smallest float: kappa is 0/0
+    ],
+    ids=["test loss", "kappa"],
+)
+def test_a_number_that_is_not_finite_never_reaches_the_row(fields):
+    """store.append refuses such a row in the middle of a grid, which would end the whole run."""
+    row = measure(cell(**fields, precision="float32"))
+    assert row["status"] != "ok" and row["reason"]
+    store.encode(row)
+
+
+def test_training_stops_at_the_first_instant_at_or_below_the_stop_loss():
+    free = measured(epochs=15, milestones=())  # 60 steps: 5 % of them is step 3, between two of the 50 instants
+    losses = free["loss_over_time"]
+    for stop_loss in (free["loss_at_stability"][2], losses[7], losses[30] * (1 + 1e-9)):
+        row = measured(epochs=15, milestones=(), stop_loss=stop_loss)
+        first = next(k for k, loss in enumerate(losses) if loss <= stop_loss)
+        assert row["loss_over_time"] == pytest.approx(losses[: first + 1], rel=1e-12)
+        assert row["train_loss"] == pytest.approx(losses[first], rel=1e-12)
+        assert row["kappa"] == row["kappa_over_time"][-1] == pytest.approx(free["kappa_over_time"][first], rel=1e-9)
+    assert measured(epochs=15, milestones=(), stop_loss=1e-9)["loss_over_time"] == pytest.approx(losses, rel=1e-12)
+
+
+def test_a_training_that_runs_out_of_time_is_dropped():
+    with pytest.raises(OutOfTimeError):
+        measure(cell(), deadline=time.time() - 1)
+    assert measure(cell(), deadline=time.time() + 600)["status"] == "ok"
+
+
+def test_a_cells_own_dataset_is_measured_by_its_content(write_npz):
+    """The same path with other content is another dataset, not the one in memory."""
+    fields = {"width": 4, "depth": 2, "batch_size": 4, "epochs": 1, "points": 8}
+    first = measure(Cell(**fields, dataset=write_npz()))
+    x_test = 5 * np.random.default_rng(3).standard_normal((8, 3)).astype(np.float32)
+    second = measure(Cell(**fields, dataset=write_npz(x_test=x_test)))
+    assert first["key"] != second["key"]
+    assert first["measures"]["stability"] != second["measures"]["stability"]
+    assert dataclasses.replace(Cell(**first["cell"])).key == second["key"]  # the path now means the second file

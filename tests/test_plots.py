@@ -1,0 +1,316 @@
+"""Figures: every seed counted, every gap named, and no file rewritten without new numbers."""
+
+import dataclasses
+import os
+
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy
+import pandas
+import pytest
+import scipy.stats
+
+from robustkit import figures, plots, sweep, theory
+from robustkit.config import Cell, figures_folder
+from robustkit.measures import MEASURES
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def a_row(value, *, width, depth=2, seed=0, status="ok", **fields):
+    """A row whose stability is `value`, at each of the seven instants times 1, 2, .., 7."""
+    cell = Cell(width=width, depth=depth, seed=seed, epochs=50, points=256, **fields)
+    measures = dict.fromkeys(MEASURES)
+    if status == "ok":
+        measures |= {name: value for name in ("stability", "stability_init", "train_loss", "test_accuracy", "kappa")}
+        measures["stability_over_time"] = [value * k for k in range(1, 8)]
+        measures["kappa_over_time"] = measures["loss_over_time"] = [value * k for k in range(51)]
+    row = {"key": cell.key, "status": status, "reason": None if status == "ok" else "no luck", "seconds": 1.0}
+    return row | {"cell": dataclasses.asdict(cell), "measures": measures, "engine": {}, "versions": {}, "commit": ""}
+
+
+def a_frame(*rows, missing=()):
+    frame = sweep.to_frame(rows)
+    frame.attrs["missing"] = list(missing)
+    return frame
+
+
+VALUES = {16: [1.0, 2.0, 4.0], 32: [0.5, 0.7], 64: [3.0]}
+
+
+def several(depths=(2, 4), **options):
+    rows = [
+        a_row(value * depth, width=width, depth=depth, seed=seed)
+        for depth in depths
+        for width, values in VALUES.items()
+        for seed, value in enumerate(values)
+    ]
+    return a_frame(*rows, **options)
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+
+
+def test_the_band_of_one_point_is_the_t_interval_of_the_logs():
+    values = numpy.array([0.8, 1.1, 1.9, 0.7, 1.3])
+    rows = a_frame(*(a_row(value, width=16, seed=seed) for seed, value in enumerate(values)))
+    (found,) = plots.summarise(rows, x="width", y="stability", by="depth").itertuples()
+    logs = numpy.log(values)
+    low, high = scipy.stats.t.interval(0.95, 4, logs.mean(), scipy.stats.sem(logs))
+    assert (found.depth, found.width, found.n, found.bad) == (2, 16, 5, 0)
+    assert numpy.log([found.mean, found.low, found.high]) == pytest.approx([logs.mean(), low, high], rel=1e-12)
+
+
+def test_the_spread_of_a_curve_is_pooled_over_its_points_and_not_over_curves():
+    table = plots.summarise(several(), x="width", y="stability", by="depth")
+    assert list(table["depth"]) == [2, 2, 2, 4, 4, 4] and list(table["width"]) == [16, 32, 64] * 2
+    assert list(table["n"]) == [3, 2, 1] * 2
+    logs = [numpy.log(values) for values in VALUES.values()]
+    residuals = numpy.concatenate([values - values.mean() for values in logs])
+    spread = numpy.sqrt(residuals @ residuals / 3)  # 6 values, 3 means
+    half = scipy.stats.t.ppf(0.975, 3) * spread / numpy.sqrt([3, 2, 1])
+    for depth, curve in table.groupby("depth"):
+        means = [values.mean() + numpy.log(depth) for values in logs]
+        assert numpy.log(curve["mean"]).to_numpy() == pytest.approx(means, rel=1e-12)
+        assert numpy.log(curve["high"] / curve["low"]).to_numpy() == pytest.approx(2 * half, rel=1e-9)
+
+
+def test_a_diverged_seed_is_counted_and_never_averaged():
+    rows = a_frame(
+        a_row(1.0, width=16, seed=0),
+        a_row(4.0, width=16, seed=1),
+        a_row(None, width=16, seed=2, status="diverged"),
+        a_row(5.0, width=32),
+    )
+    table = plots.summarise(rows, x="width", y="stability", by="depth").set_index("width")
+    assert table.loc[16, "mean"] == pytest.approx(2.0, rel=1e-12)
+    assert (table.loc[16, "n"], table.loc[16, "bad"]) == (2, 1)
+    assert (table.loc[32, "n"], table.loc[32, "bad"]) == (1, 0)
+
+
+def test_a_point_whose_every_seed_diverged_is_not_silently_left_out():
+    rows = a_frame(a_row(1.0, width=16), *(a_row(None, width=32, seed=seed, status="diverged") for seed in (0, 1)))
+    table = plots.summarise(rows, x="width", y="stability", by="depth").set_index("width")
+    assert (table.loc[32, "n"], table.loc[32, "bad"]) == (0, 2)
+    assert numpy.isnan(table.loc[32, "mean"])
+
+
+@pytest.mark.parametrize("depth", [2, 3, 6, 10])
+@pytest.mark.parametrize(("d_in", "d_out", "n"), [(64, 10, 1437), (784, 10, 60_000), (3072, 100, 50_000)])
+def test_the_interpolation_width_is_where_the_weights_outnumber_the_points(depth, d_in, d_out, n):
+    def weights(width):
+        sizes = [d_in, *[width] * (depth - 1), d_out]
+        return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+    first = next(width for width in range(1, n) if weights(width) >= n)
+    assert first - 1 < plots.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) <= first
+
+
+def test_slopes_of_a_power_law_are_its_exponents():
+    rows = [
+        a_row(factor * width**-power, width=width, seed=seed, init="power", power=power)
+        for power in (2.0, 3.0)
+        for width in (16, 32, 64)
+        for seed, factor in enumerate((1.0, 1.1))
+    ]
+    table = plots.slopes(a_frame(*rows), {"early": 1, "end": 6})
+    assert list(table.columns) == ["c", "early", "end"] and list(table["c"]) == [2.0, 3.0]
+    for row in table.itertuples():
+        for text in (row.early, row.end):
+            estimate, low, high = (float(part) for part in text.translate(str.maketrans("[],", "   ")).split())
+            assert estimate == -row.c and low < estimate < high
+
+
+# ---------------------------------------------------------------------------------------------- drawings
+
+
+def drawn(ax, label):
+    (line,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return line.get_xydata().T
+
+
+def test_each_depth_is_a_curve_of_geometric_means_with_every_seed_as_a_dot():
+    _, (ax,) = figures.panels(1)
+    plots.against(several(), ax)
+    for depth in (2, 4):
+        widths, means = drawn(ax, f"$L$ = {depth}")
+        assert list(widths) == [16, 32, 64]
+        assert means == pytest.approx([scipy.stats.gmean(values) * depth for values in VALUES.values()], rel=1e-12)
+    dots = [line for line in ax.get_lines() if line.get_label() == "_seeds"]
+    assert [len(line.get_xdata()) for line in dots] == [6, 6]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert "width" in ax.get_xlabel() and "stability" in ax.get_ylabel()
+
+
+def test_a_quantity_over_time_runs_from_the_first_epoch_to_the_last():
+    _, (left, right) = figures.panels(2)
+    rows = a_frame(a_row(2.0, width=16), a_row(5.0, width=32))
+    plots.over_time(rows, left)
+    epochs, values = drawn(left, "$m$ = 32")
+    assert (epochs[0], epochs[-1]) == (0, 50) and values == pytest.approx(5.0 * numpy.arange(51), rel=1e-12)
+    plots.over_time(rows, right, y="stability_over_time")
+    epochs, values = drawn(right, "$m$ = 16")
+    assert list(epochs) == [0, 1, 2.5, 5, 10, 25, 50] and list(values) == [2, 4, 6, 8, 10, 12, 14]
+
+
+def test_bounds_are_black_lines_of_the_three_printed_forms_and_the_exact_value():
+    _, (ax,) = figures.panels(1)
+    plots.bounds(several(), ax, init="he", depth=4)
+    shape = {"width": 64, "depth": 4, "d_in": 64, "d_out": 10}
+    exact = theory.stability_at_init("he", **shape)
+    printed = [theory.theorem1("he", version=version, **shape) for version in ("neurips", "workshop", "proof")]
+    lines = ax.get_lines()
+    assert {line.get_color() for line in lines} == {"black"}
+    assert sorted(line.get_ydata()[-1] for line in lines) == pytest.approx(sorted([exact, *printed]), rel=1e-12)
+    assert all((line.get_xdata()[0], line.get_xdata()[-1]) == (16, 64) for line in lines)
+    assert len({line.get_linestyle() for line in lines}) == 4  # told apart in print
+
+
+def test_transitions_are_marked_at_the_interpolation_width_and_at_the_peak_of_the_bound():
+    _, (ax,) = figures.panels(1)
+    rows = several()
+    plots.against(rows, ax)
+    plots.mark_transitions(rows, ax)
+    marks = [line for line in ax.get_lines() if line.get_label() == "_mark"]
+    marks = {(line.get_marker(), round(float(line.get_xdata()[0]), 6)) for line in marks}
+    crossings = {plots.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
+    low, high = ax.get_xlim()
+    assert marks == {("|", round(at, 6)) for at in crossings if low <= at <= high} | {("^", 32.0)}
+
+
+def test_an_empty_store_is_said_in_the_figure_and_its_caption():
+    rows = a_frame(missing=[Cell(width=width, depth=2) for width in (16, 32)])
+    figure, axes = figures.panels(3)
+    plots.against(rows, axes[0])
+    plots.over_time(rows, axes[1])
+    plots.bounds(rows, axes[2], init="he", depth=2)
+    plots.bounds_in_depth(rows, axes[2], init="he")
+    plots.mark_transitions(rows, axes[0])
+    plots.one_legend(figure, axes)
+    assert len(plots.slopes(rows, {"end": 6})) == 0
+    assert "no rows yet" in [text.get_text() for text in axes[0].texts]
+    figures.save(figure, "empty", "shipped", rows)
+    said = figure.get_supxlabel()
+    assert "no rows yet" in said and "2 trainings missing" in said and "python -m robustkit run laptop" in said
+    assert (figures_folder("shipped") / "empty.png").exists()
+
+
+def test_the_caption_says_what_is_shown_and_what_is_missing():
+    complete = figures.caption(several(), "smoke")
+    for words in ("smoke", "digits", "raw", "schedule full", "cross entropy", "seeds 0, 1, 2", "256 test points"):
+        assert words in complete
+    assert "n = 1 to 3" in complete
+    assert "missing" not in complete and "diverged" not in complete
+    gaps = [Cell(width=128, depth=4), Cell(width=128, depth=4, seed=1), Cell(width=64, depth=2, seed=1)]
+    partial = figures.caption(several(missing=gaps), "smoke")
+    assert "unfinished: 3 of 15 trainings are missing" in partial
+    assert "128" in partial and "L=4" in partial and "L=2" not in partial
+    diverged = figures.caption(
+        a_frame(a_row(1.0, width=16), a_row(None, width=16, seed=1, status="diverged")), "smoke"
+    )
+    assert "1 trainings failed or diverged and are not drawn" in diverged
+    assert figures.caption(None, "smoke") == "a drawing, no data"
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def draw(rows, name="N9"):
+    figure, (ax,) = figures.panels(1)
+    plots.against(rows, ax)
+    figures.save(figure, name, "smoke", rows)
+    return [figures_folder("smoke") / f"{name}.{ending}" for ending in ("png", "pdf", "csv")]
+
+
+def contents(paths):
+    return [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
+
+
+def test_a_figure_is_a_png_a_pdf_and_a_csv_of_what_is_drawn():
+    png, pdf, csv = draw(several())
+    picture = matplotlib.image.imread(png)
+    assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.01
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    table = pandas.read_csv(csv, comment="#")
+    expected = plots.summarise(several(), x="width", y="stability", by="depth")
+    assert table[["mean", "low", "high", "n"]].to_numpy() == pytest.approx(
+        expected[["mean", "low", "high", "n"]].to_numpy(float), rel=5e-6
+    )  # six digits
+    assert csv.read_text().startswith("# profile smoke: digits")
+    assert os.listdir(png.parent) and all(not name.startswith(".") for name in os.listdir(png.parent))
+
+
+def test_the_second_time_no_file_is_touched_and_new_numbers_rewrite_all_three():
+    paths = draw(several())
+    for path in paths:
+        os.utime(path, (1, 1))
+    before = contents(paths)
+    assert draw(several()) == paths
+    assert contents(paths) == before
+    draw(several(depths=(2, 6)))
+    assert all(new[0] != old[0] and new[1] > 10**9 for new, old in zip(contents(paths), before, strict=True))
+
+
+def test_a_file_that_went_missing_is_drawn_again_to_the_same_bytes():
+    paths = draw(several())
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+        draw(several())
+        assert [path.read_bytes() for path in paths] == before
+
+
+def test_a_new_gap_is_written_though_the_curve_is_the_same():
+    png, _, csv = draw(several())
+    before = png.read_bytes()
+    draw(several(missing=[Cell(width=128, depth=4)]))
+    assert "1 of 13 trainings are missing" in csv.read_text()
+    assert png.read_bytes() != before
+
+
+def test_a_figure_that_cannot_be_written_says_where_and_keeps_the_old_one(monkeypatch):
+    paths = draw(several())
+    before = contents(paths)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(paths[0]))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(plt.Figure, "savefig", full)
+        with pytest.raises(OSError, match="N9.png"):
+            draw(several(depths=(2, 6)))
+    assert contents(paths) == before
+
+
+def test_a_figures_folder_that_is_a_file_is_named(monkeypatch, tmp_path):
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("ROBUSTKIT_FIGURES", str(tmp_path / "taken"))
+    with pytest.raises(OSError, match="taken"):
+        draw(several())
+
+
+def test_a_table_is_written_three_ways_with_six_digits():
+    table = pandas.DataFrame({"init": ["he", "lecun"], "P": [1 / 3, 2e-7], "n": [3, 5]})
+    assert figures.save_table(table, "T", "smoke") is table
+    folder = figures_folder("smoke")
+    assert (folder / "T.md").read_text().splitlines() == [
+        "| init | P | n |",
+        "| --- | --- | --- |",
+        "| he | 0.333333 | 3 |",
+        "| lecun | 2e-07 | 5 |",
+    ]
+    assert (folder / "T.csv").read_text() == "init,P,n\nhe,0.333333,3\nlecun,2e-07,5\n"
+    assert "0.333333" in (folder / "T.tex").read_text() and "tabular" in (folder / "T.tex").read_text()
+
+
+def test_the_drawing_of_the_network_needs_no_data():
+    figure, (ax,) = figures.panels(1, width=6)
+    plots.schematic(ax)
+    figures.save(figure, "N1", "smoke", None)
+    figures.save(figure, "N1", "smoke", None)
+    assert {"$x$", "$f(x)$", "$W_1$", "$W_L$", "$m$"} <= {text.get_text() for text in ax.texts}
+    assert matplotlib.image.imread(figures_folder("smoke") / "N1.png")[..., :3].std() > 0.01

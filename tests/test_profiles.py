@@ -1,0 +1,123 @@
+"""The grids behind the figures, against the table of profiles in the design."""
+
+import numpy as np
+import pytest
+
+from robustkit.config import Cell, InputError
+from robustkit.profiles import FIGURES, PROFILES, grid, profile_cells
+
+EIGHT, ELEVEN = [2**k for k in range(4, 10)], [2**k for k in range(4, 15)]
+
+
+@pytest.mark.parametrize(
+    ("profile", "widths", "depths", "count"),
+    [
+        ("smoke", [16, 32, 64, 128, 256], [2, 4, 6], 5 * 3 * 2),
+        ("laptop", EIGHT, [2, 4, 6, 8, 10], 5 * (5 * 5 + 3)),  # five seeds, three at 512
+        ("shipped", EIGHT, [2, 4, 6, 8, 10], 5 * (5 * 5 + 3)),
+        ("paper", ELEVEN, [2, 4, 6, 8, 10], 5 * (5 * 5 + 6 * 3)),  # five seeds to 256, three above
+    ],
+)
+def test_the_grids_of_depths_and_widths(profile, widths, depths, count):
+    for figure, init in (("N4a", "he"), ("N5a", "he"), ("N5b", "lecun")):
+        cells = grid(figure, profile)
+        assert sorted({c.width for c in cells}) == widths
+        assert sorted({c.depth for c in cells}) == depths
+        assert {c.init for c in cells} == {init}
+        assert len(cells) == len(set(cells)) == count
+
+
+def test_seeds_are_fewer_where_a_training_is_dear():
+    def seeds(profile, width):
+        return [c.seed for c in grid("N2", profile, widths=[width])]
+
+    assert seeds("smoke", 256) == [0, 1]
+    assert seeds("laptop", 256) == seeds("paper", 256) == [0, 1, 2, 3, 4]
+    assert seeds("laptop", 512) == seeds("paper", 512) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("profile", "widths"),
+    [("smoke", [16, 32, 64, 128, 256]), ("laptop", [*EIGHT, 1024]), ("shipped", [*EIGHT, 1024]), ("paper", ELEVEN)],
+)
+def test_the_non_lazy_curves_have_one_hidden_layer(profile, widths):
+    cells = grid("W7", profile)
+    assert {c.depth for c in cells} == {2}
+    assert {c.power for c in cells} == {1.0, 1.5, 2.0, 3.0}
+    assert sorted({c.width for c in cells}) == widths
+    assert {c for c in grid("N3", profile)} == {c for c in cells if c.power == 2}
+
+
+def test_the_schedules_flow_for_about_the_same_time():
+    assert {(c.dataset, c.schedule) for c in profile_cells("paper")} == {("mnist", "full")}
+    for made in profile_cells("smoke"):
+        assert (made.dataset, made.epochs, made.lr) == ("digits", 50, 0.04)
+        assert 23 < made.flow_time < 25
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
+    cells = profile_cells(profile)
+    assert len(cells) == len({c.key for c in cells})
+    assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)}
+    assert set(grid("N4a", profile)) < set(cells)
+    flops = [c.flops for c in cells]
+    assert flops == sorted(flops)
+
+
+def test_the_shipped_profile_draws_the_laptop_grid():
+    assert profile_cells("shipped") == profile_cells("laptop")
+
+
+def test_keywords_replace_the_profiles_choices():
+    cells = grid("N4a", "smoke", seeds=[7], widths=[20, 30], depths=[3], epochs=2, scaling="unit")
+    fields = {"depth": 3, "seed": 7, "epochs": 2, "scaling": "unit", "lr": 0.04, "points": 256}
+    assert cells == [Cell(width=m, **fields) for m in (20, 30)]
+    assert len(profile_cells("smoke", seeds=[0], widths=[16])) == 3 + 3 + 4  # He, LeCun, four powers
+
+
+def test_a_field_given_to_the_grid_is_that_of_every_cell():
+    assert grid("N4a", "smoke", init="lecun") == grid("N5b", "smoke")
+
+
+def test_a_figure_without_these_depths_is_empty_and_does_not_stop_the_others():
+    assert grid("N2", "smoke", depths=[4, 6]) == []
+    assert {c.depth for c in profile_cells("smoke", depths=[4, 6])} == {4, 6}
+
+
+@pytest.mark.parametrize(("field", "value"), [("width", 64), ("depth", 2), ("seed", 0)])
+def test_a_field_that_the_grid_varies_never_gives_the_same_training_twice(field, value):
+    """width=64 for widths=[64] is an easy slip."""
+    try:
+        cells = grid("N4a", "smoke", **{field: value})
+    except InputError as refused:
+        assert field in str(refused)
+    else:
+        assert len(cells) == len(set(cells))
+
+
+@pytest.mark.parametrize("given", [(16, 32), range(16, 33, 16), 2 ** np.arange(4, 6)], ids=["()", "range", "array"])
+def test_lists_may_come_as_a_user_writes_them(given):
+    cells = grid("N2", "smoke", widths=given, seeds=given)
+    assert [(c.width, c.seed) for c in cells] == [(16, 16), (16, 32), (32, 16), (32, 32)]
+
+
+@pytest.mark.parametrize(
+    ("figure", "profile", "choices", "said"),
+    [
+        ("N4", "smoke", {}, "figure is 'N4', but must be one of .*did you mean 'N4"),
+        ("N4a", "smok", {}, "profile is 'smok', but must be one of .*did you mean 'smoke'"),
+        ("N4a", "smoke", {"seeds": [0, 1, 0]}, r"seeds is \[0, 1, 0\]"),
+        ("N4a", "smoke", {"widths": [64, 64.0]}, r"widths is \[64, 64.0\]"),
+        ("N4a", "smoke", {"seeds": []}, r"seeds is \[\]"),
+        ("N4a", "smoke", {"widths": ()}, r"widths is \[\]"),
+        ("N4a", "smoke", {"depths": []}, r"depths is \[\]"),
+        ("N4a", "smoke", {"depths": [1]}, "depth is 1"),
+        ("N4a", "smoke", {"widths": [64, "128"]}, "width is '128'"),
+        ("N4a", "smoke", {"epoch": 3}, "'epoch'.*did you mean 'epochs'"),
+        ("N4a", "smoke", {"seeds": 3}, "seeds is 3"),
+    ],
+)
+def test_a_bad_grid_is_refused(figure, profile, choices, said):
+    with pytest.raises(InputError, match=said):
+        grid(figure, profile, **choices)

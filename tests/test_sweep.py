@@ -1,0 +1,345 @@
+"""Run what is missing: the same table whatever the order, the workers, the failures and the interruptions."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy
+import psutil
+import pytest
+import torch
+
+from robustkit import store, sweep
+from robustkit.config import Cell, InputError
+from robustkit.measures import MEASURES
+
+# Children of a server that has torch in memory already: a process each, without its seconds of start.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["robustkit.sweep", "sklearn.datasets", "torch._dynamo"])
+
+
+def cell(width=4, seed=0, **fields):
+    return Cell(**{"width": width, "depth": 2, "seed": seed, "epochs": 1, "points": 16} | fields)
+
+
+CELLS = [cell(width, seed) for width in (4, 8) for seed in (0, 1)]
+
+
+def saved():
+    """Measures of each key on disk; fails on a damaged or repeated row."""
+    rows = store.read_rows(store.local_path())
+    assert len({row["key"] for row in rows}) == len(rows)
+    return {row["key"]: row["measures"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What CELLS measure, one after another in this process."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("ROBUSTKIT_RESULTS", str(tmp_path_factory.mktemp("expected")))
+        here.setattr(store, "SHIPPED", tmp_path_factory.mktemp("none") / "shipped.jsonl")
+        sweep.run(CELLS, device="cpu")
+        return saved()
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("nothing was to be trained")
+
+    monkeypatch.setattr(sweep, "_measure_safely", refuse)
+
+
+def fail_at(monkeypatch, chosen, error):
+    """Let one cell raise instead of being measured."""
+    measure = sweep.measure
+
+    def measure_or_raise(cell, *others):
+        if cell == chosen:
+            raise error
+        return measure(cell, *others)
+
+    monkeypatch.setattr(sweep, "measure", measure_or_raise)
+
+
+# ---------------------------------------------------------------------------------------------- rows
+
+
+def test_rows_come_in_the_order_of_the_cells_whatever_the_order_of_training(expected):
+    order = [CELLS[3], CELLS[0], CELLS[2], CELLS[1]]
+    rows = sweep.run(order, device="cpu")
+    assert list(rows["key"]) == [cell.key for cell in order]
+    assert list(rows["width"]) == [8, 4, 8, 4]
+    assert (rows["status"] == "ok").all()
+    assert rows.attrs["missing"] == []
+    assert saved() == expected
+
+
+def test_a_second_run_trains_nothing_and_leaves_the_file_as_it_is(monkeypatch):
+    first = sweep.run(CELLS[:2], device="cpu")
+    before = store.local_path().read_bytes()
+    fail_at(monkeypatch, CELLS[0], AssertionError("it was trained again"))
+    second = sweep.run(CELLS[:2], device="cpu")
+    assert store.local_path().read_bytes() == before
+    assert second.equals(first)
+
+
+def test_two_workers_give_the_same_bits_as_one_in_another_order_too(monkeypatch, expected):
+    # As workers=2 does, but from a server that has torch in memory; the signals below start workers the slow way.
+    monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda _: CONTEXT)
+    rows = sweep.run(CELLS[::-1], device="cpu", workers=2)
+    assert list(rows["key"]) == [cell.key for cell in CELLS[::-1]]
+    assert saved() == expected
+
+
+def test_any_executor_will_do_and_is_left_open(expected):
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(2) as pool:
+        rows = sweep.run(CELLS, device="cpu", workers=2, executor=pool)
+        assert pool.submit(abs, -1).result() == 1
+    assert list(rows["key"]) == [cell.key for cell in CELLS]
+    assert saved() == expected
+    assert torch.get_num_threads() == threads
+
+
+def test_shipped_rows_are_not_trained_again(no_training):
+    row = {"key": CELLS[0].key, "status": "ok", "cell": dataclasses.asdict(CELLS[0]), "reason": None}
+    row |= {"measures": dict.fromkeys(MEASURES) | {"stability": 0.5}, "engine": {}, "versions": {}, "seconds": 1.0}
+    store.append(row, store.SHIPPED)
+    assert list(sweep.run(CELLS[:1])["stability"]) == [0.5]
+    assert not store.local_path().exists()
+
+
+# ---------------------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_cell_that_raises_is_reported_the_others_finish_and_it_is_tried_again(monkeypatch, expected, workers):
+    with monkeypatch.context() as broken, ThreadPoolExecutor(workers) as pool:
+        fail_at(broken, CELLS[2], RuntimeError("no luck today"))
+        rows = sweep.run(CELLS, device="cpu", workers=workers, executor=pool if workers > 1 else None)
+    assert list(rows["status"]) == ["ok", "ok", "failed", "ok"]
+    assert "RuntimeError" in rows["reason"][2] and "no luck today" in rows["reason"][2]
+    assert numpy.isnan(rows["stability"][2])
+    rows = sweep.run(CELLS, device="cpu")
+    assert list(rows["status"]) == ["ok"] * 4
+    with pytest.raises(AssertionError):
+        saved()  # the failed row stays in the file, and is never read again
+    assert {row["key"]: row["measures"] for row in store.load_rows()} == expected
+
+
+def test_a_diverged_cell_is_kept_without_a_number_and_not_tried_again(monkeypatch):
+    wild = cell(16, depth=4, lr=1e6)
+    rows = sweep.run([wild, CELLS[0]], device="cpu")
+    assert list(rows["status"]) == ["diverged", "ok"]
+    assert "loss is" in rows["reason"][0]
+    assert numpy.isnan(rows["stability"][0]) and numpy.isnan(rows["train_loss"][0])
+    content = store.local_path().read_text()
+    for line in content.splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in the file"))
+    fail_at(monkeypatch, wild, AssertionError("it was trained again"))
+    sweep.run([wild, CELLS[0]], device="cpu")
+    assert store.local_path().read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "words"),
+    [
+        ([], {}, "cells is empty"),
+        ([CELLS[0], CELLS[1], CELLS[0]], {}, "twice"),
+        (CELLS, {"workers": 0}, "workers is 0"),
+        (CELLS, {"workers": 1.5}, "workers is 1.5"),
+        (CELLS, {"workers": "two"}, "workers is 'two'"),
+        (CELLS, {"minutes": 0}, "minutes is 0"),
+        (CELLS, {"minutes": float("nan")}, "minutes is nan"),
+        (CELLS, {"device": "gpu7"}, "device is 'gpu7'"),
+        (CELLS, {"device": "cuda:99"}, "device is 'cuda:99'"),
+        (CELLS, {"device": "meta"}, "device is 'meta'"),
+        (CELLS, {"device": None}, "device is None"),
+    ],
+)
+def test_bad_input_is_refused_before_any_training(no_training, cells, options, words):
+    with pytest.raises(InputError, match=words):
+        sweep.run(cells, **options)
+    assert not store.local_path().exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "rows"])
+def test_a_results_folder_that_cannot_be_written_is_refused_before_any_training(
+    no_training, monkeypatch, tmp_path, place
+):
+    folder = tmp_path / "taken"
+    monkeypatch.setenv("ROBUSTKIT_RESULTS", str(folder))
+    if place == "folder":
+        folder.write_text("a file in its place")
+    else:
+        (folder / "rows.jsonl").mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        sweep.run(CELLS, device="cpu")
+    assert str(folder) in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- stop and go on
+
+
+def test_without_time_nothing_is_saved_and_the_next_run_goes_on(expected):
+    rows = sweep.run(CELLS, device="cpu", minutes=1e-9)
+    assert len(rows) == 0
+    assert rows.attrs["missing"] == CELLS
+    assert saved() == {}
+    assert len(sweep.run(CELLS, device="cpu", minutes=60)) == 4
+    assert saved() == expected
+
+
+def test_a_training_that_does_not_fit_the_minutes_is_dropped_as_a_whole():
+    long = cell(64, epochs=3000)
+    rows = sweep.run([long, CELLS[0]], device="cpu", minutes=1 / 60)
+    assert long in rows.attrs["missing"]
+    assert set(saved()) <= {CELLS[0].key}
+
+
+def test_an_interrupt_keeps_what_is_finished(monkeypatch, expected):
+    with monkeypatch.context() as interrupted:
+        fail_at(interrupted, CELLS[2], KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(CELLS, device="cpu")
+    before = store.local_path().read_bytes()
+    assert saved() == {cell.key: expected[cell.key] for cell in CELLS[:2]}
+    sweep.run(CELLS, device="cpu")
+    assert store.local_path().read_bytes().startswith(before)
+    assert saved() == expected
+
+
+MANY = [cell(width, seed, epochs=4) for width in (4, 8, 16) for seed in range(8)]
+
+
+def run_many(folder):
+    os.environ["ROBUSTKIT_RESULTS"] = str(folder)
+    store.SHIPPED = folder / "none.jsonl"
+    sweep.run(MANY, device="cpu")
+
+
+def run_in_a_process(folder, kill_at_rows=None, delay=0.0):
+    """Exit code of a run, or of one that was killed `delay` seconds after the file had so many rows."""
+    process = CONTEXT.Process(target=run_many, args=(folder,))
+    process.start()
+    if kill_at_rows is not None:
+        while process.is_alive() and len(measured(folder)) < kill_at_rows:
+            time.sleep(0.002)
+        time.sleep(delay)
+        process.kill()
+    process.join()
+    return process.exitcode
+
+
+def measured(folder):
+    """Key and measures of each row, in the order of the file; a row torn by the kill is left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [(row["key"], row["measures"]) for row in store.read_rows(folder / "rows.jsonl")]
+
+
+def test_killed_at_any_instant_and_started_again_the_table_is_that_of_an_uninterrupted_run(tmp_path):
+    assert run_in_a_process(tmp_path / "whole") == 0
+    whole, random = measured(tmp_path / "whole"), numpy.random.default_rng(3)
+    assert sorted(key for key, _ in whole) == sorted(cell.key for cell in MANY)
+
+    kept, codes = [], []
+    for _ in range(10):
+        codes.append(run_in_a_process(tmp_path / "killed", len(kept) + random.integers(3), random.uniform(0, 0.1)))
+        now = measured(tmp_path / "killed")
+        assert now[: len(kept)] == kept, "a saved row was lost"
+        kept = now
+    assert codes.count(-signal.SIGKILL) >= 4
+    assert run_in_a_process(tmp_path / "killed") == 0
+    assert sorted(measured(tmp_path / "killed"), key=str) == sorted(whole, key=str)
+
+
+@pytest.mark.parametrize(("sent", "code", "workers"), [("SIGTERM", 143, 2), ("SIGINT", 130, 1)])
+def test_a_signal_stops_the_command_keeps_rows_and_leaves_no_process(sent, code, workers):
+    command = [sys.executable, "-m", "robustkit", "run", "smoke", "--widths", "64", "--workers", str(workers)]
+    process = subprocess.Popen(
+        [*command, "--device", "cpu"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    try:
+        while not store.local_path().exists() or store.local_path().read_text().count("\n") < workers:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        assert len(family) > workers - 1
+        process.send_signal(getattr(signal, sent))
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code
+    assert "what is finished is saved" in said and "goes on from here" in said
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert [other for other in alive if other.status() != psutil.STATUS_ZOMBIE] == []
+    assert len(saved()) >= workers
+
+
+# ---------------------------------------------------------------------------------------------- frames
+
+
+def test_a_frame_has_the_public_columns_and_lists_what_is_missing():
+    sweep.run(CELLS[1:3], device="cpu")
+    rows = sweep.frame(CELLS)
+    assert list(rows["key"]) == [cell.key for cell in CELLS[1:3]]
+    assert rows.attrs["missing"] == [CELLS[0], CELLS[3]]
+    public = "stability stability_sem stability_init stability_train lipschitz_mean lipschitz_max train_loss"
+    public += " test_loss test_accuracy kappa status key"
+    assert {*public.split(), *(field.name for field in dataclasses.fields(Cell))} <= set(rows.columns)
+    assert set(rows["schedule"]) == {"1 epochs at 0.001"}
+    assert (rows["stability"] > 0).all() and (rows["stability_init"] > 0).all()
+    for row in rows.itertuples():
+        assert (len(row.kappa_over_time), len(row.stability_over_time)) == (51, 7)
+        assert row.stability_over_time[-1] == pytest.approx(row.stability, rel=1e-12)
+        assert row.kappa_over_time[0] == 0 and row.kappa_over_time[-1] == row.kappa
+
+
+def test_no_rows_are_a_frame_too():
+    rows = sweep.frame(CELLS)
+    assert len(rows) == 0 and "stability" in rows.columns
+    assert rows.attrs["missing"] == CELLS
+    assert list(sweep.load().columns) == list(rows.columns)
+
+
+def test_collect_trains_a_profile_and_load_returns_all_there_is():
+    choices = {"widths": [4], "seeds": [0, 1], "depths": [2], "epochs": 1, "points": 16}
+    rows = sweep.collect("all", "smoke", device="cpu", **choices)
+    shown = set(zip(rows["init"], rows["power"].fillna(0), rows["seed"], strict=True))
+    powers = [("power", c) for c in (1.0, 1.5, 2.0, 3.0)]
+    assert shown == {(init, c, seed) for init, c in [("he", 0), ("lecun", 0), *powers] for seed in (0, 1)}
+    assert len(rows) == len(shown)
+    before = store.local_path().read_bytes()
+    lazy = sweep.collect("N2", "smoke", device="cpu", **choices)
+    assert list(lazy["init"]) == ["he", "he"]
+    assert store.local_path().read_bytes() == before
+    assert sorted(sweep.load()["key"]) == sorted(rows["key"])
+
+
+def test_the_shipped_profile_reads_shipped_rows_alone_and_trains_nothing(no_training):
+    rows = sweep.collect("N2", "shipped", widths=[16, 32], seeds=[0])
+    assert len(rows) == 0
+    assert [(c.width, c.dataset) for c in rows.attrs["missing"]] == [(16, "mnist"), (32, "mnist")]
+
+
+def test_time_and_memory_grow_with_the_work():
+    short, long = (sweep.estimate_seconds([cell(16, epochs=epochs)], "cpu") for epochs in (1, 10))
+    assert 0 < short < long
+    assert sweep.estimate_seconds([cell(16), cell(16)], "cpu") == pytest.approx(2 * short)
+    assert sweep.memory_bytes(cell(64, depth=4)) > sweep.memory_bytes(cell(64)) > 0
+    assert sweep.memory_bytes(cell(64, precision="float64")) == 2 * sweep.memory_bytes(cell(64))
+
+
+def test_the_estimate_takes_any_batch_that_a_cell_may_have():
+    assert sweep.estimate_seconds([Cell(width=4, depth=2, dataset="mnist", batch_size=2048)], "cpu") > 0

@@ -34,6 +34,13 @@ FIGURES = {
     "W7": [("power", c, (2,)) for c in (1.0, 1.5, 2.0, 3.0)],
 }
 
+# Other readings of the paper, on a laptop: what the text leaves open, at a tenth of the steps and ten times the rate.
+# reading -> (its fields, its depths; None for all). They stand beside the main reading and are never pooled with it.
+READINGS = {
+    "unit": ({"scaling": "unit", "epochs": 5, "lr": 0.01}, None),
+    "standard": ({"scaling": "standard", "epochs": 5, "lr": 0.01}, (2, 6)),
+}
+
 
 def seeds_of(profile: str, width: int) -> tuple[int, ...]:
     """Seeds of a profile at a width: fewer where a training is dear."""
@@ -81,7 +88,21 @@ def _list(name: str, values) -> list | None:
     return values
 
 
+def reading_cells(reading: str, profile: str, *, seeds=None, widths=None, depths=None) -> list[Cell]:
+    """The trainings of one other reading (a key of READINGS): Figures 4 and 5 again, with three seeds."""
+    check_choice("reading", reading, READINGS)
+    fields, own = READINGS[reading]
+    kept = [depth for depth in depths or DEPTHS[profile] if own is None or depth in own]
+    widths = widths or WIDTHS[profile]
+    cells = [
+        grid(f, profile, seeds=seeds or range(3), widths=widths, depths=kept, **fields) for f in ("N4a", "N4b", "N5b")
+    ]
+    return list(dict.fromkeys(cell for found in cells for cell in found)) if kept else []
+
+
 def profile_cells(profile: str, **choices) -> list[Cell]:
-    """Every training of a profile, each once, cheapest first."""
+    """Every training of a profile, each once, cheapest first; on a laptop with the other readings."""
     cells = {cell: None for figure in FIGURES for cell in grid(figure, profile, **choices)}
+    for reading in READINGS if profile in ("laptop", "shipped") else ():
+        cells |= dict.fromkeys(reading_cells(reading, profile, **choices))
     return sorted(cells, key=lambda cell: (cell.flops, cell.seed))

@@ -67,6 +67,23 @@ plots.against(lecun, middle, x="depth", by="width")
 plots.against(lecun, right, x="depth", y="train_loss", by="width")
 figures.save(figure, "N5b", profile, lecun)
 # %% [markdown]
+# ## Another reading: points of unit norm
+#
+# The paper does not say how its pixels were scaled, and its Assumption 1 asks for $\|x\|_2 = 1$. An MNIST image
+# of pixels in $[0, 1]$ has a norm of about 9, so that a unit-norm network at the same rate is trained far less.
+# On MNIST this reading uses the proxy schedule, a tenth of the steps at ten times the rate, and is never pooled
+# with the above.
+
+# %%
+unit = rk.collect("unit", profile, **choices)
+figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
+plots.against(unit[unit["init"] == "he"], left, x="depth", by="width").set_title("He", y=1.06)
+plots.against(unit[unit["init"] == "lecun"], middle, x="depth", by="width").set_title("LeCun", y=1.06)
+plots.against(unit[unit["init"] == "lecun"], right, x="depth", y="train_loss", by="width")
+right.set_title("LeCun", y=1.06)
+figures.save(figure, "N5_unit", profile, unit)
+
+# %% [markdown]
 # ## Before and after training
 #
 # At initialisation the exact value is known (thin black, `rk.theory.stability_at_init`): nearly flat in depth

@@ -123,10 +123,11 @@ def status(chosen) -> int:
     rows = {row["key"]: row["status"] for row in store.load_rows(local=chosen.profile != "shipped")}
     choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
     print(f"{'figure':8}{'done':>8}{'diverged':>10}{'failed':>8}{'missing':>9}")
-    for figure in FIGURES:
-        found = [rows.get(cell.key, "missing") for cell in grid(figure, chosen.profile, **choices)]
-        counts = [found.count(name) for name in ("ok", "diverged", "failed", "missing")]
-        print(f"{figure:8}{counts[0]:8}{counts[1]:10}{counts[2]:8}{counts[3]:9}")
+    parts = {figure: grid(figure, chosen.profile, **choices) for figure in FIGURES}
+    for name, cells in (parts | {"all": profile_cells(chosen.profile, **choices)}).items():
+        found = [rows.get(cell.key, "missing") for cell in cells]
+        counts = [found.count(status) for status in ("ok", "diverged", "failed", "missing")]
+        print(f"{name:8}{counts[0]:8}{counts[1]:10}{counts[2]:8}{counts[3]:9}")
     return 0
 
 

@@ -32,8 +32,8 @@ from .criteria import (
 )
 from .store import write_atomically
 
-COLUMNS = ("id", "source", "claim", "hypotheses", "criterion", "verdict", "evidence", "n", "detectable", "figure")
-COLUMNS += ("authors_response",)
+COLUMNS = ("id", "source", "claim", "hypotheses", "criterion", "verdict", "readings", "evidence", "n", "detectable")
+COLUMNS += ("figure", "authors_response")
 PREAMBLE = (
     "Criteria were fixed after a small pilot and before the shipped runs; verdicts are computed from rows. One rule "
     "was added after the first rows were seen, and it only makes verdicts more cautious: that a curve has no peak is "
@@ -227,17 +227,18 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool) -> dict:
     evidence += [text for text in (_company(judged), _left_out(judged)) if text]
     if any(part.answer == "missing" for part in parts) and claim.curves:
         evidence.append("`python -m robustkit run PROFILE` fills missing cells (laptop or paper)")
+    verdicts = {r: _verdict(parts if r == reading else _judge(claim, found), claim.either) for r, found in readings}
+    holds = f"holds in {list(verdicts.values()).count('reproduced')} of {len(verdicts)} tried" if readings else ""
     if len(readings) > 1 and only_digits:
         evidence.append("other readings there: " + "; ".join(", ".join(other) for other, _ in readings[1:]))
     elif len(readings) > 1:
-        others = {other: _verdict(_judge(claim, found), claim.either) for other, found in readings[1:]}
-        holds = [_verdict(parts, claim.either), *others.values()].count("reproduced")
-        words = "; ".join(f"{', '.join(other)}: {verdict}" for other, verdict in others.items())
-        evidence.append(f"holds in {holds} of {len(readings)} readings; beside the one judged: {words}")
+        words = "; ".join(f"{', '.join(other)}: {v}" for other, v in verdicts.items() if other != reading)
+        evidence.append(f"{holds}; beside the one judged: {words}")
     seen = [part.mde for part in parts if math.isfinite(part.mde)]
     return {
         **{name: getattr(claim, name) for name in ("id", "source", "claim", "hypotheses", "criterion", "figure")},
-        "verdict": DIGITS if only_digits else _verdict(parts, claim.either),
+        "verdict": DIGITS if only_digits else verdicts.get(reading, _verdict(parts, claim.either)),
+        "readings": "" if only_digits else holds,
         "evidence": "\n".join(evidence).replace("inconclusive", "undecided") if only_digits else "\n".join(evidence),
         "n": int((usable(judged, "stability")).sum()) if len(judged) else 0,
         "detectable": f"a ratio of {max(seen):.3g}" if seen else "",
@@ -267,8 +268,10 @@ def to_markdown(table: pandas.DataFrame) -> str:
     quotes = {claim.id: claim.quote for claim in CLAIMS}
     lines = ["# What the paper says, and what these runs give", ""]
     lines += [PREAMBLE]
-    lines += ["", "| id | claim | verdict | n | detectable |", "|---|---|---|---|---|"]
-    lines += [f"| {r.id} | {r.claim} | {r.verdict} | {r.n} | {r.detectable} |" for r in table.itertuples()]
+    lines += ["", "| id | claim | verdict | readings | n | detectable |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r.id} | {r.claim} | {r.verdict} | {r.readings} | {r.n} | {r.detectable} |" for r in table.itertuples()
+    ]
     for row in table.itertuples():
         lines += ["", f"## {row.id}: {row.claim}", "", f"> {quotes[row.id]}", ">", f"> ({row.source})", ""]
         lines += [f"- **Verdict**: {row.verdict} (n = {row.n} trainings)", f"- **Criterion**: {row.criterion}"]

@@ -34,12 +34,10 @@ FIGURES = {
     "W7": [("power", c, (2,)) for c in (1.0, 1.5, 2.0, 3.0)],
 }
 
-# Other readings of the paper, on a laptop: what the text leaves open, at a tenth of the steps and ten times the rate.
-# reading -> (its fields, its depths; None for all). They stand beside the main reading and are never pooled with it.
-READINGS = {
-    "unit": ({"scaling": "unit", "epochs": 5, "lr": 0.01}, None),
-    "standard": ({"scaling": "standard", "epochs": 5, "lr": 0.01}, (2, 6)),
-}
+# Other readings of what the paper leaves open: reading -> (its fields, its depths; None for all). On MNIST they take
+# a tenth of the steps at ten times the rate. They stand beside the main reading and are never pooled with it.
+READINGS = {"unit": ({"scaling": "unit"}, None), "standard": ({"scaling": "standard"}, (2, 6))}
+PROXY = {"epochs": 5, "lr": 0.01}
 
 
 def seeds_of(profile: str, width: int) -> tuple[int, ...]:
@@ -88,21 +86,22 @@ def _list(name: str, values) -> list | None:
     return values
 
 
-def reading_cells(reading: str, profile: str, *, seeds=None, widths=None, depths=None) -> list[Cell]:
-    """The trainings of one other reading (a key of READINGS): Figures 4 and 5 again, with three seeds."""
+def reading_cells(reading: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
+    """The trainings of one other reading (a key of READINGS): Figures 4 and 5 again, fewer seeds or widths."""
     check_choice("reading", reading, READINGS)
-    fields, own = READINGS[reading]
-    kept = [depth for depth in depths or DEPTHS[profile] if own is None or depth in own]
-    widths = widths or WIDTHS[profile]
-    cells = [
-        grid(f, profile, seeds=seeds or range(3), widths=widths, depths=kept, **fields) for f in ("N4a", "N4b", "N5b")
-    ]
-    return list(dict.fromkeys(cell for found in cells for cell in found)) if kept else []
+    own, own_depths = READINGS[reading]
+    kept = [depth for depth in depths or DEPTHS[profile] if own_depths is None or depth in own_depths]
+    if profile == "smoke":
+        choices = {"widths": widths or (16, 64, 256), "seeds": seeds} | own | fields
+    else:
+        choices = {"widths": widths or WIDTHS[profile], "seeds": seeds or range(3)} | own | PROXY | fields
+    found = [grid(figure, profile, depths=kept, **choices) for figure in ("N4a", "N4b", "N5b")] if kept else []
+    return list(dict.fromkeys(cell for cells in found for cell in cells))
 
 
 def profile_cells(profile: str, **choices) -> list[Cell]:
-    """Every training of a profile, each once, cheapest first; on a laptop with the other readings."""
+    """Every training of a profile, each once, cheapest first; and the cells of the other readings it takes."""
     cells = {cell: None for figure in FIGURES for cell in grid(figure, profile, **choices)}
-    for reading in READINGS if profile in ("laptop", "shipped") else ():
-        cells |= dict.fromkeys(reading_cells(reading, profile, **choices))
+    readings = {"smoke": ["unit"], "paper": []}.get(profile, READINGS)
+    cells |= {cell: None for reading in readings for cell in reading_cells(reading, profile, **choices)}
     return sorted(cells, key=lambda cell: (cell.flops, cell.seed))

@@ -179,8 +179,9 @@ def write_verdicts(readme: Path, claims: Path) -> None:
 
     before, rest = readme.read_text().split("<!-- ledger -->\n")
     after = rest.split("<!-- /ledger -->")[1]
-    lines = [f"| {row.id} | {row.claim} | {row.verdict} |" for row in pandas.read_csv(claims).itertuples()]
-    table = "\n".join(["| | the claim | verdict |", "|---|---|---|", *lines])
+    rows = pandas.read_csv(claims, keep_default_na=False).itertuples()
+    lines = [f"| {row.id} | {row.claim} | {row.verdict} | {row.readings} |" for row in rows]
+    table = "\n".join(["| | the claim | verdict, main reading | readings |", "|---|---|---|---|", *lines])
     store.write_atomically(readme, f"{before}<!-- ledger -->\n{table}\n<!-- /ledger -->{after}")
 
 

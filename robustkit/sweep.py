@@ -20,12 +20,12 @@ import torch
 from tqdm import tqdm
 
 from . import store
-from .checks import InputError, check_number
+from .checks import InputError, check_choice, check_number
 from .config import FRACTIONS, INSTANTS, Cell, dataset_info, schedule_name
 from .data import load_dataset, stream_generator
 from .measures import LOSS_POINTS, MEASURES, OutOfTimeError, measure, row_of
 from .networks import FCN
-from .profiles import grid, profile_cells
+from .profiles import FIGURES, READINGS, grid, profile_cells, reading_cells
 from .training import train
 
 
@@ -207,11 +207,15 @@ def frame(cells: Sequence[Cell], *, shipped: bool = True, local: bool = True) ->
 
 
 def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1, **choices) -> pandas.DataFrame:
-    """Rows behind one figure, or "all": "shipped" reads the committed rows, other profiles train what is missing.
+    """Rows behind a figure, a reading or "all": "shipped" reads committed rows, other profiles train what is missing.
 
-    choices: seeds, widths, depths or fields of Cell, in place of the profile's own (see `grid`).
+    choices: seeds, widths, depths in place of the profile's own (see `grid`).
     """
-    cells = profile_cells(profile, **choices) if figure == "all" else grid(figure, profile, **choices)
+    check_choice("figure", figure, (*FIGURES, *READINGS, "all"))
+    if figure == "all":
+        cells = profile_cells(profile, **choices)
+    else:
+        cells = (reading_cells if figure in READINGS else grid)(figure, profile, **choices)
     return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
 
 

@@ -11,7 +11,7 @@ from robustkit.__main__ import main
 from robustkit.config import figures_folder, results_folder
 from robustkit.profiles import FIGURES
 
-SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # six trainings, of which N2 and N3 show one each
+SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # nine trainings, three of unit norm
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +101,9 @@ def test_a_report_refuses_bad_parameters_before_any_notebook_starts(capsys, monk
 def test_a_plan_says_what_is_done_and_what_the_rest_costs(capsys):
     assert call("plan", "smoke", *SMALL, "--device", "cpu", "--workers", "2") == 0
     said = capsys.readouterr().out
-    assert "0 of 6 trainings done, 6 missing" in said
-    # Six nets of 16 (64 + 10) weights, 2 + 4 operations a weight and point, 1437 points, one epoch.
-    assert f"operations: {6 * 16 * 74 * 6 * 1437:.2e}" in said
+    assert "0 of 9 trainings done, 9 missing" in said
+    # Nine nets of 16 (64 + 10) weights, 2 + 4 operations a weight and point, 1437 points, one epoch.
+    assert f"operations: {9 * 16 * 74 * 6 * 1437:.2e}" in said
     assert re.search(r"memory of the largest: 0\.\d\d GiB \(width 16, depth 2\)", said)
     assert re.search(r"time on cpu with 2 worker\(s\): about \d+ s", said)
     assert not results_folder().exists()
@@ -117,14 +117,15 @@ def test_run_status_and_plan_agree_on_what_is_there(capsys):
         return {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
 
     empty = table()
-    assert list(empty) == list(FIGURES)
+    assert list(empty) == [*FIGURES, "all"]
+    assert empty["all"] == (0, 0, 0, 9)
     assert (empty["N2"], empty["N4b"], empty["W7"]) == ((0, 0, 0, 1), (0, 0, 0, 2), (0, 0, 0, 4))
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
-    assert "profile smoke: 6 of 6 trainings done" in capsys.readouterr().out
+    assert "profile smoke: 9 of 9 trainings done" in capsys.readouterr().out
     full = table()
     assert (full["N2"], full["N4b"], full["W7"]) == ((1, 0, 0, 0), (2, 0, 0, 0), (4, 0, 0, 0))
     assert call("plan", "smoke", *SMALL, "--device", "cpu") == 0
-    assert "6 of 6 trainings done, 0 missing" in capsys.readouterr().out
+    assert "9 of 9 trainings done, 0 missing" in capsys.readouterr().out
 
 
 def test_a_training_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypatch):
@@ -141,13 +142,13 @@ def test_a_training_that_fails_or_diverges_is_listed_with_its_reason(capsys, mon
         broken.setitem(profiles.SETTINGS["smoke"], "lr", 0.01)
         assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 1
         said = capsys.readouterr().out
-        assert "profile smoke: 0 of 6 trainings done" in said
+        assert "profile smoke: 0 of 9 trainings done" in said
         assert "failed: he, depth 2, width 16, seed 0: RuntimeError: no luck today" in said
 
 
 def test_a_run_that_is_out_of_time_says_how_far_it_came(capsys):
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1", "--minutes", "1e-9") == 0
-    assert "profile smoke: 0 of 6 trainings done" in capsys.readouterr().out
+    assert "profile smoke: 0 of 9 trainings done" in capsys.readouterr().out
 
 
 def test_a_damaged_row_is_named_in_one_line(capsys):

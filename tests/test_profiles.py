@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robustkit.config import Cell, InputError
-from robustkit.profiles import FIGURES, PROFILES, grid, profile_cells
+from robustkit.profiles import FIGURES, PROFILES, grid, profile_cells, reading_cells
 
 EIGHT, ELEVEN = [2**k for k in range(4, 10)], [2**k for k in range(4, 15)]
 
@@ -59,7 +59,9 @@ def test_the_schedules_flow_for_about_the_same_time():
 def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
     cells = profile_cells(profile)
     assert len(cells) == len({c.key for c in cells})
-    assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)}
+    readings = {"smoke": ["unit"], "paper": []}.get(profile, ["unit", "standard"])
+    beside = {c for reading in readings for c in reading_cells(reading, profile)}
+    assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)} | beside
     assert set(grid("N4a", profile)) < set(cells)
     flops = [c.flops for c in cells]
     assert flops == sorted(flops)
@@ -73,7 +75,18 @@ def test_keywords_replace_the_profiles_choices():
     cells = grid("N4a", "smoke", seeds=[7], widths=[20, 30], depths=[3], epochs=2, scaling="unit")
     fields = {"depth": 3, "seed": 7, "epochs": 2, "scaling": "unit", "lr": 0.04, "points": 256}
     assert cells == [Cell(width=m, **fields) for m in (20, 30)]
-    assert len(profile_cells("smoke", seeds=[0], widths=[16])) == 3 + 3 + 4  # He, LeCun, four powers
+    assert len(profile_cells("smoke", seeds=[0], widths=[16])) == 3 + 3 + 4 + 7  # He, LeCun, four powers; unit norm
+
+
+def test_other_readings_change_the_scaling_and_on_mnist_the_schedule():
+    digits, mnist = reading_cells("unit", "smoke"), reading_cells("unit", "laptop")
+    assert {c.scaling for c in digits + mnist} == {"unit"}
+    assert {c.schedule for c in digits} == {"50 epochs at 0.04"} and {c.schedule for c in mnist} == {"flow10"}
+    assert {c.depth for c in reading_cells("standard", "laptop")} == {2, 6}
+    assert reading_cells("standard", "laptop", depths=[4]) == []
+    assert mnist[0].flow_time == pytest.approx(grid("N2", "laptop")[0].flow_time, rel=1e-3)
+    with pytest.raises(InputError, match="reading is 'units'.*did you mean 'unit'"):
+        reading_cells("units", "laptop")
 
 
 def test_a_field_given_to_the_grid_is_that_of_every_cell():

@@ -316,9 +316,10 @@ def test_no_rows_are_a_frame_too():
 def test_collect_trains_a_profile_and_load_returns_all_there_is():
     choices = {"widths": [4], "seeds": [0, 1], "depths": [2], "epochs": 1, "points": 16}
     rows = sweep.collect("all", "smoke", device="cpu", **choices)
-    shown = set(zip(rows["init"], rows["power"].fillna(0), rows["seed"], strict=True))
-    powers = [("power", c) for c in (1.0, 1.5, 2.0, 3.0)]
-    assert shown == {(init, c, seed) for init, c in [("he", 0), ("lecun", 0), *powers] for seed in (0, 1)}
+    shown = set(zip(rows["init"], rows["power"].fillna(0), rows["scaling"], rows["seed"], strict=True))
+    curves = [("he", 0, "raw"), ("lecun", 0, "raw"), *(("power", c, "raw") for c in (1.0, 1.5, 2.0, 3.0))]
+    curves += [("he", 0, "unit"), ("lecun", 0, "unit"), ("power", 2.0, "unit")]
+    assert shown == {(*curve, seed) for curve in curves for seed in (0, 1)}
     assert len(rows) == len(shown)
     before = store.local_path().read_bytes()
     lazy = sweep.collect("N2", "smoke", device="cpu", **choices)

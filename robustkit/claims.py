@@ -6,6 +6,7 @@ Criteria were fixed after a small pilot and before the shipped runs. Verdicts ar
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ PREAMBLE = (
     "said of the paper's whole grid of widths, 16 to 16384, and never of a part of it."
 )
 DIGITS = "(digits: pipeline check only)"
+VERDICTS = ("reproduced", "partly", "not reproduced", "inconclusive", "outside hypotheses", "missing")
 DEPTHS = (2, 4, 6, 8, 10)
 
 
@@ -228,12 +230,13 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool) -> dict:
     if any(part.answer == "missing" for part in parts) and claim.curves:
         evidence.append("`python -m robustkit run PROFILE` fills missing cells (laptop or paper)")
     verdicts = {r: _verdict(parts if r == reading else _judge(claim, found), claim.either) for r, found in readings}
-    holds = f"holds in {list(verdicts.values()).count('reproduced')} of {len(verdicts)} tried" if readings else ""
+    counts = Counter(sorted(verdicts.values(), key=VERDICTS.index))
+    holds = f"{len(verdicts)} tried: " + ", ".join(f"{n} {word}" for word, n in counts.items()) if readings else ""
     if len(readings) > 1 and only_digits:
         evidence.append("other readings there: " + "; ".join(", ".join(other) for other, _ in readings[1:]))
     elif len(readings) > 1:
         words = "; ".join(f"{', '.join(other)}: {v}" for other, v in verdicts.items() if other != reading)
-        evidence.append(f"{holds}; beside the one judged: {words}")
+        evidence.append(f"readings, {holds}; beside the one judged: {words}")
     seen = [part.mde for part in parts if math.isfinite(part.mde)]
     return {
         **{name: getattr(claim, name) for name in ("id", "source", "claim", "hypotheses", "criterion", "figure")},

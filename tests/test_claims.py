@@ -107,7 +107,7 @@ def test_markdown_has_a_short_table_and_the_papers_words():
     table = claims.ledger(frame(hump))
     lines = claims.to_markdown(table).splitlines()
     assert (
-        "| E06 | P rises and then falls with width at all five depths | reproduced | holds in 1 of 1 tried | 165 |"
+        "| E06 | P rises and then falls with width at all five depths | reproduced | 1 tried: 1 reproduced | 165 |"
         in "\n".join(lines)
     )
     assert sum(line.startswith("> All of the five curves confirm the phase transition") for line in lines) == 1
@@ -299,7 +299,7 @@ def test_readings_are_never_pooled_and_the_main_one_is_judged():
     entry = of(pandas.concat([unit, proxy, main]), "E06")
     assert entry["n"] == len(main)
     assert entry["evidence"].startswith("reading: mnist, raw, cross_entropy, full\n")
-    assert "holds in 1 of 3 tried" in entry["evidence"]
+    assert "readings, 3 tried: 1 reproduced, 2 not reproduced" in entry["evidence"]
     assert "mnist, raw, cross_entropy, flow10: not reproduced" in entry["evidence"]
     assert "mnist, unit, cross_entropy, full: not reproduced" in entry["evidence"]
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import warnings
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from . import report, store, sweep
@@ -57,6 +58,11 @@ def main(arguments=None) -> int:
     except InputError as error:
         print(f"robustkit: {error}", file=sys.stderr)
         return 2
+    except BrokenExecutor:
+        print(
+            "robustkit: a worker process died (killed, or out of memory); what is finished is saved", file=sys.stderr
+        )
+        return 1
     except (OSError, store.ConflictError) as error:
         print(f"robustkit: {error}", file=sys.stderr)
         return 1
@@ -145,9 +151,9 @@ def write_report(chosen) -> int:
         report.check_parameters(report.notebooks(chosen.only), parameters)
         return 0
     failed = report.execute(chosen.profile, only=chosen.only, parameters=parameters)
-    print(f"report: {report.write_html(chosen.profile)}")
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
+    print(f"report: {report.write_html(chosen.profile)}")
     return 1 if failed else 0
 
 

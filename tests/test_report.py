@@ -131,12 +131,12 @@ def test_building_twice_gives_the_same_bytes(source):
 def test_the_readme_takes_its_verdicts_from_the_ledger(tmp_path):
     readme, claims = tmp_path / "README.md", tmp_path / "claims.csv"
     readme.write_text("before\n<!-- ledger -->\nold\n<!-- /ledger -->\nafter\n")
-    claims.write_text('id,claim,verdict\nE1,He rises,reproduced\nE2,"LeCun, falls",missing\n')
+    claims.write_text('id,claim,verdict,readings\nE1,He rises,reproduced,1 tried\nE2,"LeCun, falls",missing,\n')
     for _ in range(2):
         report.write_verdicts(readme, claims)
         first, *lines, last = readme.read_text().splitlines()
         assert (first, lines[0], lines[-1], last) == ("before", "<!-- ledger -->", "<!-- /ledger -->", "after")
-        assert lines[3:-1] == ["| E1 | He rises | reproduced |", "| E2 | LeCun, falls | missing |"]
+        assert lines[3:-1] == ["| E1 | He rises | reproduced | 1 tried |", "| E2 | LeCun, falls | missing |  |"]
 
 
 # ---------------------------------------------------------------------------------------------- shipped rows

@@ -44,6 +44,7 @@ figure, (left, right) = figures.panels(2)
 plots.over_time(lazy, left)
 plots.against(lazy, right, y="kappa")
 figures.save(figure, "N2", profile, lazy)
+
 # %% [markdown]
 # (a) left: $\kappa$ over epochs, a line a width, thin lines single seeds, grey where the rate drops. (b) right:
 # $\kappa$ at the end, against width. How well the networks are trained belongs beside it:
@@ -53,6 +54,7 @@ figure, (left, right) = figures.panels(2)
 plots.over_time(lazy, left, y="loss_over_time")
 plots.against(lazy, right, y="test_accuracy", log=False)
 figures.save(figure, "N2_training", profile, lazy)
+
 # %% [markdown]
 # ## Figure 3: non-lazy initialisation, $\beta_1 = \beta_2 = 1/m^2$
 #
@@ -73,11 +75,13 @@ figure, (left, right) = figures.panels(2)
 plots.over_time(nonlazy, left)
 plots.against(nonlazy, right, y="kappa")
 figures.save(figure, "N3", profile, nonlazy)
+
 # %%
 figure, (left, right) = figures.panels(2)
 plots.over_time(nonlazy, left, y="loss_over_time")
 plots.against(nonlazy, right, y="test_accuracy", log=False)
 figures.save(figure, "N3_training", profile, nonlazy)
+
 # %% [markdown]
 # ## What we saw
 #

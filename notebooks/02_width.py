@@ -44,6 +44,7 @@ plots.against(rows, left, y="stability")  # this line draws Figure 4(a)
 plots.mark_transitions(rows, left)
 plots.against(rows, right, y="train_loss")
 figures.save(figure, "N4a", profile, rows)
+
 # %% [markdown]
 # Left, the figure: dots are seeds, bands 95 % intervals of the geometric mean. Right, the training loss: at a
 # fixed rate and a fixed number of steps a wider network is trained further, so width and training change
@@ -70,6 +71,7 @@ for ax, (depth, curve) in zip(axes, rows.groupby("depth")):
     plots.against(curve, ax).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
 figures.save(figure, "N4a_bounds", profile, rows)
+
 # %% [markdown]
 # ## Figure 4(b): lazy against non-lazy, two layers
 #
@@ -87,6 +89,7 @@ plots.against(two, left, y="stability", by="init")
 plots.against(two, middle, y="train_loss", by="init", log=False)
 plots.against(two, right, y="test_accuracy", by="init", log=False)
 figures.save(figure, "N4b", profile, two)
+
 # %% [markdown]
 # ## What we saw
 #

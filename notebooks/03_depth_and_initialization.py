@@ -46,6 +46,7 @@ plots.mark_transitions(he, left)
 plots.against(he, middle, x="depth", by="width")
 plots.against(he, right, x="depth", y="train_loss", by="width")
 figures.save(figure, "N5a", profile, he)
+
 # %% [markdown]
 # ## Figure 5(b): LeCun initialisation
 #
@@ -66,6 +67,7 @@ plots.mark_transitions(lecun, left)
 plots.against(lecun, middle, x="depth", by="width")
 plots.against(lecun, right, x="depth", y="train_loss", by="width")
 figures.save(figure, "N5b", profile, lecun)
+
 # %% [markdown]
 # ## Another reading: points of unit norm
 #
@@ -98,6 +100,7 @@ plots.bounds_in_depth(he, left, init="he")
 plots.against(lecun, right, x="depth", y="stability_init", by="width")
 plots.bounds_in_depth(lecun, right, init="lecun")
 figures.save(figure, "N5_initial", profile, he)
+
 # %% [markdown]
 # ## What we saw
 #

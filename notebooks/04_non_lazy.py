@@ -49,6 +49,7 @@ plots.against(rows, left, by="power")
 plots.against(rows, middle, y="train_loss", by="power", log=False)
 plots.against(rows, right, y="test_accuracy", by="power", log=False)
 figures.save(figure, "W7", profile, rows)
+
 # %% [markdown]
 # The loss tells which networks have left their start: $\log 10 \approx 2.303$ is guessing. A curve of
 # $P/\epsilon$ that falls with width where the loss does not move is a curve of *initial* values.
@@ -103,6 +104,7 @@ figure, (left, right) = figures.panels(2)
 plots.over_time(two, left, y="stability_over_time").set_yscale("log")
 plots.over_time(two, right, y="loss_over_time")
 figures.save(figure, "W7_over_time", profile, two)
+
 # %% [markdown]
 # ## What we saw
 #

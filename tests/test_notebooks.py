@@ -22,7 +22,7 @@ MAY_LOOP = {"02_width"}
 SHOWS_THE_CODE = {"00_perturbation_stability"}
 
 TEXT_AND_PICTURES = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}
-A_PLACE = re.compile(r"/home/|/root/|/Users/|/work/|/tmp/|/content/|[A-Z]:\\\\")
+A_PLACE = re.compile(r"/(?:home|root|Users|work|tmp|content)/|[A-Z]:\\\\")
 
 
 def problems(notebook):

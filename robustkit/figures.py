@@ -26,7 +26,8 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
         return "a drawing, no data"
     gaps = rows.attrs.get("missing", [])
     if rows.empty:
-        return f"profile {profile}: no rows yet, {len(gaps)} trainings missing (python -m robustkit run laptop)"
+        command = f"python -m robustkit run {'laptop' if profile == 'shipped' else profile}"
+        return f"profile {profile}: no rows yet, {len(gaps)} trainings missing ({command})"
     lists = {name: ", ".join(map(str, rows[name].unique())) for name in ("dataset", "scaling", "schedule", "loss")}
     cells = [rows[name].fillna(0) for name in ("init", "depth", "width", "power", "gain")]
     counts = (rows["status"] == "ok").groupby(cells).sum()
@@ -64,9 +65,8 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
     """
     figure.supxlabel(caption(rows, profile), fontsize=6, color="0.35")
     seen = []
-    for legend in filter(
-        None, (ax.get_legend() for ax in figure.axes)
-    ):  # one legend serves panels with the same lines
+    # One legend serves panels with the same lines.
+    for legend in filter(None, (ax.get_legend() for ax in figure.axes)):
         labels = [text.get_text() for text in legend.get_texts()]
         legend.remove() if labels in seen else seen.append(labels)
     tables = [t.assign(panel=i) for i, ax in enumerate(figure.axes) for t in getattr(ax, "robustkit_tables", ())]

@@ -129,7 +129,7 @@ def merge(rows: list[dict], others: list[dict]) -> tuple[list[dict], list[str]]:
         if kept is None or (kept["status"] == "failed" and row["status"] != "failed"):
             merged[row["key"]] = row
         elif row["status"] != "failed" and _compared(kept) != _compared(row):
-            names = f"{row['cell']}: {_compared(kept)} and {_compared(row)}"
+            names = _difference(kept, row)
             if (kept["engine"], kept["versions"]) == (row["engine"], row["versions"]):
                 raise ConflictError(f"two rows of one cell, from one engine and versions, differ: {names}")
             notes.append(f"the first row is kept, another engine or version differs: {names}")
@@ -139,6 +139,13 @@ def merge(rows: list[dict], others: list[dict]) -> tuple[list[dict], list[str]]:
 def _compared(row: dict) -> dict:
     # Seconds, commit, engine and versions are facts about the run, not results of it.
     return {name: row.get(name) for name in ("status", "measures")}
+
+
+def _difference(kept: dict, row: dict) -> str:
+    first, second = ({"status": r["status"]} | (r.get("measures") or {}) for r in (kept, row))
+    values = [(n, a, second.get(n)) for n, a in first.items() if a != second.get(n) and not isinstance(a, list)]
+    words = ", ".join(f"{name} {a} and {b}" for name, a, b in values[:3]) or "values over time"
+    return f"{row['cell']}: {words}"
 
 
 def load_rows(*, shipped: bool = True, local: bool = True) -> list[dict]:

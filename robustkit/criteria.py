@@ -132,12 +132,18 @@ def _list(values) -> str:
 
 def trends_in_depth(way: str):
     def judge(rows) -> list[Part]:
-        depths, parts = set(rows["depth"]), []
+        depths, parts, waiting = set(rows["depth"]), [], []
         for width, curve in rows.groupby("width"):
+            if curve["depth"].nunique() < 3 <= len(depths):
+                waiting.append(width)  # just begun: noted, and judged when it has three depths
+                continue
             name = f"width {width}, L={_list(curve['depth'])}"
             parts.append(trend(curve, "stability", way, name=name, by="depth"))
             if absent := depths - set(curve["depth"]):
                 parts.append(Part("missing", f"width {width}, L={_list(absent)}: no rows"))
+        if parts and waiting:
+            text = f"{parts[-1].text}; not judged yet, with fewer than three depths: width {_list(waiting)}"
+            parts[-1] = Part(parts[-1].answer, text, parts[-1].mde)
         return parts
 
     return judge

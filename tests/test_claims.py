@@ -200,6 +200,19 @@ def test_trends_get_the_planted_verdict(name, init, truth, verdict):
     assert of(frame(truth, inits=(init,), depths=depths), name)["verdict"] == verdict
 
 
+def test_a_width_that_has_just_begun_is_noted_and_not_judged():
+    def rises(m, depth):
+        return depth
+
+    begun = pandas.concat([frame(rises, widths=WIDTHS[:5]), frame(rises, widths=WIDTHS[5:6], depths=(2,))])
+    entry = of(begun, "E09")
+    assert entry["verdict"] == "reproduced"
+    assert "not judged yet, with fewer than three depths: width 512" in entry["evidence"]
+    more = pandas.concat([begun, frame(rises, widths=WIDTHS[5:6], depths=(4, 6))])
+    assert of(more, "E09")["verdict"] == "partly"
+    assert "width 512, L=8, 10: no rows" in of(more, "E09")["evidence"]
+
+
 def test_two_powers_are_two_curves():
     steep = frame(wide, inits=("power",), depths=(2,), power=1.5)
     entry = of(steep, "E13")

@@ -75,8 +75,9 @@ figures.save_table(table, "W7_slopes", profile)
 # %% [markdown]
 # Slopes of $\log (P/\epsilon)$ in $\log m$, with 95 % intervals. At initialisation the exact value falls as
 # $m^{1/2 - 2c}$. The theorem's right-hand side, for $n = 8$ and widths of $10 n^2$ and beyond, falls as below:
-# its first term decides when $m \gg n^2$, while the paper's Remark keeps the second. The last column is a bound
-# that can be proved without the kernel argument of Appendix D (`rk.theory.theorem3_corrected`), at $t = 0$.
+# its first term decides when $m \gg n^2$, while the paper's Remark keeps the second. The column *proved* is a
+# bound that can be proved without the kernel argument of Appendix D (`rk.theory.theorem3_corrected`), at
+# $t = 0$.
 #
 # > $c = 2$ leads to
 # > $\mathcal{P}(f_t, \epsilon)/\epsilon \leq \Theta \left( \frac{\sqrt{n \log m} + n}{m^{2.5}} \right)$; and
@@ -108,8 +109,7 @@ figures.save(figure, "W7_over_time", profile, two)
 # %% [markdown]
 # ## What we saw
 #
-# $P/\epsilon$ at the end against its start, and the loss, for each $c$ and width (geometric mean over seeds for
-# $P$):
+# $P/\epsilon$ at the end against its start, and the loss, for each $c$ and width (means over seeds):
 
 # %%
 kept = rows.assign(growth=rows["stability"] / rows["stability_init"])

@@ -10,7 +10,7 @@
 # # 6. The ledger: what holds so far
 #
 # Each row is a statement of the paper that a run can decide, in the paper's words, with a criterion fixed
-# before the shipped runs (but for one cautious rule, named below) and a verdict that is computed from the rows.
+# before the shipped runs (but for three rules, named below) and a verdict that is computed from the rows.
 # *Missing* names the trainings that would decide a row; *inconclusive* says that the interval allows both
 # answers; *outside hypotheses* says what a run does not meet. None of them is a verdict on the authors: their
 # code was not to be found, and the text leaves choices open, which [the README](../README.md) lists. A column

@@ -1,6 +1,7 @@
 """The ledger: what the paper says, as statements that rows can decide, and the verdict they give.
 
-Criteria were fixed after a small pilot and before the shipped runs. Verdicts are computed, never typed.
+Criteria were fixed after a small pilot and before the shipped runs, but for the rules that PREAMBLE names.
+Verdicts are computed, never typed.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ from .store import write_atomically
 COLUMNS = ("id", "source", "claim", "hypotheses", "criterion", "verdict", "readings", "evidence", "n", "detectable")
 COLUMNS += ("figure", "authors_response")
 PREAMBLE = (
-    "Criteria were fixed after a small pilot and before the shipped runs; verdicts are computed from rows. One rule "
-    "was added after the first rows were seen, and it only makes verdicts more cautious: that a curve has no peak is "
-    "said of the paper's whole grid of widths, 16 to 16384, and never of a part of it."
+    "Criteria were fixed after a small pilot and before the shipped runs; verdicts are computed from rows. Three "
+    "rules were added after rows had been seen. That a curve has no peak is said of the paper's whole grid of "
+    "widths, 16 to 16384, never of a part of it (E04, E06, E08, E11). Of two rival versions, a no to one leaves the other "
+    "open (E04). A width that has fewer than three depths so far is noted and not judged (E09, E10); this one raised "
+    "the verdict on E09, when the first nets of width 512 had come in at one depth alone."
 )
 DIGITS = "(digits: pipeline check only)"
 VERDICTS = ("reproduced", "partly", "not reproduced", "inconclusive", "outside hypotheses", "missing")

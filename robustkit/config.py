@@ -1,4 +1,4 @@
-"""Where things live, what one training is (Cell), and which trainings stand behind each figure."""
+"""Where things live, what is known of a dataset before it is read, and what one training is (Cell)."""
 
 from __future__ import annotations
 

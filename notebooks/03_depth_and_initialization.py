@@ -96,9 +96,9 @@ figures.save(figure, "N5_unit", profile, unit)
 # %%
 figure, (left, right) = figures.panels(2, width=3.8, height=3.2)
 plots.against(he, left, x="depth", y="stability_init", by="width")
-plots.bounds_in_depth(he, left, init="he").set_title("He", y=1.13)
+plots.bounds_in_depth(he, left, init="he").set_xlabel("depth $L$, He")
 plots.against(lecun, right, x="depth", y="stability_init", by="width")
-plots.bounds_in_depth(lecun, right, init="lecun").set_title("LeCun", y=1.13)
+plots.bounds_in_depth(lecun, right, init="lecun").set_xlabel("depth $L$, LeCun")
 figures.save(figure, "N5_initial", profile, he)
 
 # %% [markdown]

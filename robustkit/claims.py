@@ -39,9 +39,9 @@ COLUMNS += ("figure", "authors_response")
 PREAMBLE = (
     "Criteria were fixed after a small pilot and before the shipped runs; verdicts are computed from rows. Three "
     "rules were added after rows had been seen. That a curve has no peak is said of the paper's whole grid of "
-    "widths, 16 to 16384, never of a part of it (E04, E06, E08, E11). Of two rival versions, a no to one leaves the other "
-    "open (E04). A width that has fewer than three depths so far is noted and not judged (E09, E10); this one raised "
-    "the verdict on E09, when the first nets of width 512 had come in at one depth alone."
+    "widths, 16 to 16384, never of a part of it (E04, E06, E08, E11). Of two rival versions, a no to one leaves "
+    "the other open (E04). A width that has fewer than three depths so far is noted and not judged (E09, E10); "
+    "this one raised the verdict on E09, when the first nets of width 512 had come in at one depth alone."
 )
 DIGITS = "(digits: pipeline check only)"
 VERDICTS = ("reproduced", "partly", "not reproduced", "inconclusive", "outside hypotheses", "missing")

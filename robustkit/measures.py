@@ -10,19 +10,18 @@ import platform
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy
 import torch
 
-from .checks import InputError
 from .config import FRACTIONS, INSTANTS, ROOT, Cell, dataset_info
-from .data import Dataset, fixed_points, load_dataset, stream_generator
-from .networks import FCN
-from .stability import gram_eigenvalues, jacobian, norm_in_ball
-from .training import layer_movement, lazy_ratio, loss_function, targets, train
+from .data import Dataset, fixed_points, load_dataset
+from .ensemble import Ensemble, batchable
+from .stability import norm_in_ball
+from .training import CHUNK, Loop, layer_movement, lazy_ratio, loss_function, targets
 
 LOSS_POINTS = 10_000  # training points on which the loss is followed over time, the same for every network
-CHUNK = 2_000  # points evaluated at once
 
 MEASURES = (
     *("stability", "stability_sem", "stability_init", "stability_train", "lipschitz_mean", "lipschitz_max"),
@@ -40,20 +39,37 @@ def _dataset(name: str, scaling: str, device: str, dtype: torch.dtype, _digest: 
     return load_dataset(name, scaling=scaling, device=device, dtype=dtype)
 
 
-def build(cell: Cell) -> FCN:
-    """The network of a cell as initialised from its seed, on the CPU."""
-    if cell.model != "fcn":
-        raise InputError(f"model is {cell.model!r}, which is not written yet; use fcn")
-    generators = [stream_generator(cell.seed, "weights", layer) for layer in range(cell.depth)]
-    shape = {
-        name: getattr(cell, name) for name in ("width", "depth", "d_in", "d_out", "init", "power", "gain", "alpha")
-    }
-    return FCN(**shape, generator=generators)
+def engine_of(cell: Cell) -> type:
+    """What trains a cell: Ensemble where it can, else Loop."""
+    return Ensemble if batchable(cell) else Loop
 
 
 def measure(cell: Cell, device: str = "cpu", deadline: float = math.inf) -> dict:
-    """Train one cell and return its row. Raises OutOfTimeError when time.time() passes the deadline."""
-    started = time.time()
+    """Train one cell and return its row; see `measure_group`."""
+    return measure_group([cell], device, deadline)[0]
+
+
+@contextlib.contextmanager
+def one_thread(device: str):
+    # One CPU thread a training: several workers beat several threads, and the bits do not depend on the machine.
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_group(
+    cells: Sequence[Cell], device: str = "cpu", deadline: float = math.inf, *, engine: type | None = None
+) -> list[dict]:
+    """Train the cells of one group of `ensemble.groups` and return their rows.
+
+    engine: Ensemble or Loop; None takes the fast one where it can train the cell.
+    Raises OutOfTimeError when time.time() passes the deadline.
+    """
+    started, cell = time.time(), cells[0]
     dtype = torch.float64 if cell.precision == "float64" else torch.float32
     torch.set_float32_matmul_precision("high" if cell.precision == "tf32" else "highest")
     data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
@@ -64,83 +80,123 @@ def measure(cell: Cell, device: str = "cpu", deadline: float = math.inf) -> dict
     followed = fixed_points(len(x), LOSS_POINTS, "loss points").to(device)
     x_test, x_same, x_followed, y_followed = data.x_test[test], x[same], x[followed], y_train[followed]
 
-    model = build(cell).to(device, dtype)
-    weights = list(model.parameters())
-    start = [w.detach().clone() for w in weights]
+    nets = (engine or engine_of(cell))(cells, device, dtype)
+    several = range(len(cells))
+    start = [[w.clone() for w in nets.network(s)] for s in several]
     loss_steps = Counter(round(f * cell.steps) for f in INSTANTS)  # a short training meets a step more than once
     stability_steps = Counter(round(f * cell.steps) for f in FRACTIONS)
-    trace = {name: [] for name in MEASURES if name.endswith("_over_time") or name == "loss_at_stability"}
-    status, reason = "ok", None
+    names = [name for name in MEASURES if name.endswith("_over_time") or name == "loss_at_stability"]
+    traces, reasons = [{name: [] for name in names} for _ in several], [None for _ in several]
+    going = [True for _ in several]
 
-    def observe(step: int) -> bool:
-        nonlocal status, reason
+    def observe(step: int) -> list[bool]:
+        """Follow the networks that go on; one that diverged or met its stop_loss does not."""
         if time.time() > deadline:
             raise OutOfTimeError
-        loss, _ = evaluate(model, x_followed, y_followed, cell)
-        if not math.isfinite(loss):
-            status, reason = "diverged", f"the training loss is {loss} at step {step}"
-            return False
-        if times := loss_steps[step]:
-            trace["loss_over_time"] += [loss] * times
-            trace["kappa_over_time"] += [lazy_ratio(weights, start)] * times
-        if times := stability_steps[step]:
-            trace["stability_over_time"] += [ball_norms(model, x_test)[0].mean().item()] * times
-            trace["loss_at_stability"] += [loss] * times
-            trace["movement_over_time"] += [layer_movement(weights, start)] * times
-        return not (cell.stop_loss and loss_steps[step] and loss <= cell.stop_loss)
+        losses = mean_losses(nets, x_followed, y_followed, cell)
+        values = ball_norms(nets, x_test)[0].mean(1).tolist() if stability_steps[step] else None
+        for s in several:
+            if going[s] and not math.isfinite(losses[s]):
+                going[s], reasons[s] = False, f"the training loss is {losses[s]} at step {step}"
+            if not going[s]:
+                continue
+            weights, trace = nets.network(s), traces[s]
+            if times := loss_steps[step]:
+                trace["loss_over_time"] += [losses[s]] * times
+                trace["kappa_over_time"] += [lazy_ratio(weights, start[s])] * times
+            if times := stability_steps[step]:
+                trace["stability_over_time"] += [values[s]] * times
+                trace["loss_at_stability"] += [losses[s]] * times
+                trace["movement_over_time"] += [layer_movement(weights, start[s])] * times
+            going[s] = not (cells[s].stop_loss and loss_steps[step] and losses[s] <= cells[s].stop_loss)
+        return going
 
-    order = stream_generator(cell.seed, "order")
-    train(model, x, y_train, cell, order=order, instants={*loss_steps, *stability_steps}, observe=observe)
-    measures = dict.fromkeys(MEASURES) | trace
-    if status == "ok":
-        values, eigenvalues = ball_norms(model, x_test)
-        with torch.no_grad():
-            logits = model(x_test).double()
-        lipschitz = eigenvalues[:, -1].sqrt()
-        measures["stability"] = values.mean().item()
-        measures["stability_sem"] = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-        measures["stability_init"] = trace["stability_over_time"][0]
-        measures["stability_train"] = ball_norms(model, x_same)[0].mean().item()
-        measures["lipschitz_mean"], measures["lipschitz_max"] = lipschitz.mean().item(), lipschitz.max().item()
-        measures["frobenius"] = eigenvalues.sum(1).sqrt().mean().item()
-        measures["logit_norm"] = (logits - logits.mean(1, keepdim=True)).norm(dim=1).mean().item()
-        measures["train_loss"], measures["train_accuracy"] = evaluate(model, x, y_train, cell)
-        measures["test_loss"], measures["test_accuracy"] = evaluate(model, data.x_test, y_test, cell)
-        measures["kappa"] = lazy_ratio(weights, start)
-        bad = [name for name in MEASURES if not _finite(measures[name])]
-        if bad or measures["stability"] == 0:
-            status = "diverged"
-            reason = f"{bad[0]} is not finite" if bad else "every hidden unit is dead: the stability is exactly 0"
-            measures = dict.fromkeys(MEASURES) | {name: value for name, value in trace.items() if name not in bad}
-    return row_of(cell, status, device, started, measures=measures, reason=reason)
+    nets.train(x, y, instants={*loss_steps, *stability_steps}, observe=observe)
+    values, eigenvalues = ball_norms(nets, x_test)
+    same_values, _ = ball_norms(nets, x_same)
+    logits = nets.logits(x_test).double()
+    train_losses, test_losses = mean_losses(nets, x, y_train, cell), mean_losses(nets, data.x_test, y_test, cell)
+    train_accuracies, test_accuracies = (
+        accuracies(nets, *part, cell) for part in ((x, y), (data.x_test, data.y_test))
+    )
+    rows = []
+    for s in several:
+        measures = dict.fromkeys(MEASURES) | traces[s]
+        if not reasons[s]:
+            lipschitz = eigenvalues[s, :, -1].sqrt()
+            sem = (values[s].std() / math.sqrt(len(values[s]))).item() if len(values[s]) > 1 else None
+            final = {
+                "stability": values[s].mean().item(),
+                "stability_sem": sem,
+                "stability_init": traces[s]["stability_over_time"][0],
+                "stability_train": same_values[s].mean().item(),
+                "lipschitz_mean": lipschitz.mean().item(),
+                "lipschitz_max": lipschitz.max().item(),
+                "frobenius": eigenvalues[s].sum(1).sqrt().mean().item(),
+                "logit_norm": (logits[s] - logits[s].mean(1, keepdim=True)).norm(dim=1).mean().item(),
+                "train_loss": train_losses[s],
+                "train_accuracy": train_accuracies[s],
+                "test_loss": test_losses[s],
+                "test_accuracy": test_accuracies[s],
+                "kappa": lazy_ratio(nets.network(s), start[s]),
+            }
+            bad = [name for name, value in (traces[s] | final).items() if not _finite(value)]
+            if bad:
+                reasons[s] = f"{bad[0]} is not finite"
+                measures |= {name: None for name in bad if name in traces[s]}
+            elif final["stability"] == 0:
+                reasons[s] = "every hidden unit is dead: the stability is exactly 0"
+            else:
+                measures |= final
+        status = "diverged" if reasons[s] else "ok"
+        facts = {"engine": nets.name, "group": len(cells)}
+        rows.append(row_of(cells[s], status, device, started, measures=measures, reason=reasons[s], **facts))
+    return rows
 
 
 def _finite(value) -> bool:
     return value is None or (all(map(_finite, value)) if isinstance(value, list) else math.isfinite(value))
 
 
-@torch.no_grad()
-def evaluate(model, x, y, cell: Cell) -> tuple[float, float]:
-    """Mean loss and accuracy of a model on points; for one output, accuracy is agreement in sign."""
-    loss_of, total, right = loss_function(cell.loss), 0.0, 0
+def mean_losses(nets, x, y, cell: Cell) -> list[float]:
+    """Mean loss of each network over points x with `targets` y."""
+    loss_of, totals = loss_function(cell.loss), [0.0 for _ in nets.cells]
     for part, target in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-        output = model(part)
-        total += loss_of(output, target).item() * len(part)
-        if cell.target == "parity":
-            right += ((output > 0) == (target > 0)).sum().item()
-        else:
-            classes = target if target.ndim == 1 else target.argmax(1)
-            right += (output.argmax(1) == classes).sum().item()
-    return total / len(x), right / len(x)
+        for s, outputs in enumerate(nets.logits(part)):
+            totals[s] += loss_of(outputs, target).item() * len(part)
+    return [total / len(x) for total in totals]
 
 
-def ball_norms(model, x) -> tuple[torch.Tensor, torch.Tensor]:
-    """E_u ||J(x) u|| at each point (n,), and the eigenvalues of J J^T there, ascending (n, min(d_out, d_in))."""
-    eigenvalues = torch.cat([gram_eigenvalues(jacobian(model, part)) for part in x.split(256)])
-    return norm_in_ball(eigenvalues, x[0].numel()), eigenvalues
+def accuracies(nets, x, y, cell: Cell) -> list[float]:
+    """Share of points that each network classifies as y; for one output, agreement in sign with the parity of y."""
+    right = [0 for _ in nets.cells]
+    for part, classes in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+        for s, outputs in enumerate(nets.logits(part)):
+            hits = (
+                (outputs[:, 0] > 0) == (classes % 2 == 1) if cell.target == "parity" else outputs.argmax(1) == classes
+            )
+            right[s] += hits.sum().item()
+    return [count / len(x) for count in right]
 
 
-def row_of(cell: Cell, status: str, device: str, started: float, *, measures: dict, reason: str | None) -> dict:
+def ball_norms(nets, x) -> tuple[torch.Tensor, torch.Tensor]:
+    """E_u ||J(x) u|| of each network at each point (networks, n), and the eigenvalues of J J^T there, ascending."""
+    eigenvalues = nets.eigenvalues(x)
+    return torch.stack([norm_in_ball(values, x[0].numel()) for values in eigenvalues]), eigenvalues
+
+
+def row_of(
+    cell: Cell,
+    status: str,
+    device: str,
+    started: float,
+    *,
+    measures: dict,
+    reason: str | None,
+    engine: str,
+    group: int,
+) -> dict:
+    """A row as the store takes it; its seconds are its share of the group's."""
     on_gpu = device.startswith("cuda")
     return {
         "key": cell.key,
@@ -149,16 +205,16 @@ def row_of(cell: Cell, status: str, device: str, started: float, *, measures: di
         "reason": reason,
         "measures": measures,
         "engine": {
-            "name": "loop",
+            "name": engine,
             "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
             "dtype": "float64" if cell.precision == "float64" else "float32",
             "tf32": on_gpu and cell.precision == "tf32",
             "threads": torch.get_num_threads(),
-            "group": 1,
+            "group": group,
         },
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "commit": _commit(),
-        "seconds": round(time.time() - started, 3),
+        "seconds": round((time.time() - started) / group, 3),
     }
 
 

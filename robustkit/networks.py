@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .checks import InputError, check_number
+from .config import Cell
+from .data import stream_generator
 from .initialization import layer_stds
 
 
@@ -38,3 +40,14 @@ class FCN(nn.Module):
         for weight in self.weights[:-1]:
             h = torch.relu(h @ weight.T)
         return h @ self.weights[-1].T / self.alpha
+
+
+def build(cell: Cell) -> FCN:
+    """The network of a cell as initialised from its seed, on the CPU, in float32."""
+    if cell.model != "fcn":
+        raise InputError(f"model is {cell.model!r}, which is not written yet; use fcn")
+    generators = [stream_generator(cell.seed, "weights", layer) for layer in range(cell.depth)]
+    shape = {
+        name: getattr(cell, name) for name in ("width", "depth", "d_in", "d_out", "init", "power", "gain", "alpha")
+    }
+    return FCN(**shape, generator=generators)

@@ -46,30 +46,42 @@ def expected_norm(jacobian: Tensor, radius: float = 1.0) -> Tensor:
     """
     if jacobian.ndim < 2:
         raise ValueError(f"jacobian has shape {tuple(jacobian.shape)}, but must be (..., d_out, d_in)")
+    if not torch.isfinite(jacobian).all():
+        raise ValueError("the Jacobian holds a value that is not finite: has the model diverged?")
     _check_radius(radius)
     return radius * norm_in_ball(gram_eigenvalues(jacobian), jacobian.shape[-1])
 
 
 def gram_eigenvalues(jacobian: Tensor) -> Tensor:
-    """Eigenvalues of J J^T (or of the smaller J^T J), float64, ascending: (..., d_out, d_in) -> (..., min)."""
-    if not torch.isfinite(jacobian).all():
-        raise ValueError("the Jacobian holds a value that is not finite: has the model diverged?")
+    """Eigenvalues of J J^T (or of the smaller J^T J), float64, ascending: (..., d_out, d_in) -> (..., min).
+
+    NaN where the product is not finite.
+    """
     jacobian = jacobian.double()
     if jacobian.shape[-2] > jacobian.shape[-1]:
         jacobian = jacobian.mT
-    return torch.linalg.eigvalsh(jacobian @ jacobian.mT).clamp(min=0)
+    gram = jacobian @ jacobian.mT
+    finite = gram.isfinite().all(-1).all(-1)[..., None]
+    return torch.linalg.eigvalsh(gram.where(finite[..., None], 0)).clamp(min=0).where(finite, math.nan)
 
 
 def norm_in_ball(eigenvalues: Tensor, d: int) -> Tensor:
     """E ||J u|| in the unit d-ball from the eigenvalues of J J^T: (..., k) -> (...); see `expected_norm`."""
+    parts = eigenvalues.reshape(-1, eigenvalues.shape[-1]).split(250)  # a few points at a time stay in cache
+    gaussian = torch.cat([_gaussian_norm(part) for part in parts]).reshape(eigenvalues.shape[:-1])
+    mean_norm = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+    return d / (d + 1) / mean_norm * gaussian
+
+
+def _gaussian_norm(eigenvalues: Tensor) -> Tensor:
+    """E ||J g||, g ~ N(0, I): (n, k) -> (n,)."""
     # Normalised to sum 1, so that scale neither overflows nor underflows.
-    total = eigenvalues.sum(-1, keepdim=True)
+    total = eigenvalues.sum(1, keepdim=True)
     share = eigenvalues / total.where(total > 0, torch.ones_like(total))
     y = torch.linspace(-66, 66, 321, dtype=torch.float64, device=eigenvalues.device)
-    log_product = torch.log1p(2 * share[..., None] * y.exp()).sum(-2) / 2  # (..., nodes)
-    gaussian = torch.trapezoid(torch.exp(-y / 2) * -torch.expm1(-log_product), y) / (2 * math.sqrt(math.pi))
-    mean_norm = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-    return d / (d + 1) / mean_norm * gaussian * total.squeeze(-1).sqrt()
+    log_product = torch.log1p(2 * share[..., None] * y.exp()).sum(1) / 2  # (n, nodes)
+    integral = torch.trapezoid(torch.exp(-y / 2) * -torch.expm1(-log_product), y) / (2 * math.sqrt(math.pi))
+    return integral * total.squeeze(1).sqrt()
 
 
 def jacobian(model, x: Tensor) -> Tensor:

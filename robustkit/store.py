@@ -145,10 +145,13 @@ def _difference(kept: dict, row: dict) -> str:
     first, second = ({"status": r["status"]} | (r.get("measures") or {}) for r in (kept, row))
     values = [(n, a, second.get(n)) for n, a in first.items() if a != second.get(n) and not isinstance(a, list)]
     words = ", ".join(f"{name} {a} and {b}" for name, a, b in values[:3]) or "values over time"
-    return f"{row['cell']}: {words}"
+    return (f"{row['measure']} of " if "measure" in row else "") + f"{row['cell']}: {words}"
 
 
-def load_rows(*, shipped: bool = True, local: bool = True) -> list[dict]:
-    """Every row, shipped before local, one a cell."""
-    rows, _ = merge([], read_rows(SHIPPED) if shipped else [])
-    return merge(rows, read_rows(local_path()))[0] if local else rows
+def load_rows(*, shipped: bool = True, local: bool = True, measure: str | None = None) -> list[dict]:
+    """Every row, shipped before local, one a cell: the trainings, or those of one further measure."""
+    files = [SHIPPED] * shipped + [local_path()] * local
+    rows = []
+    for path in files:
+        rows, _ = merge(rows, [row for row in read_rows(path) if row.get("measure") == measure])
+    return rows

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import math
 import multiprocessing
 import os
@@ -12,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 
 import pandas
@@ -21,12 +19,12 @@ from tqdm import tqdm
 
 from . import store
 from .checks import InputError, check_choice, check_number
-from .config import FRACTIONS, INSTANTS, Cell, dataset_info, schedule_name
-from .data import load_dataset, stream_generator
-from .measures import LOSS_POINTS, MEASURES, OutOfTimeError, measure, row_of
-from .networks import FCN
-from .profiles import FIGURES, READINGS, grid, profile_cells, reading_cells
-from .training import train
+from .config import Cell, schedule_name
+from .cost import relative_cost
+from .data import load_dataset
+from .ensemble import groups
+from .measures import MEASURES, OutOfTimeError, measure_group, one_thread, row_of
+from .profiles import CONTROLS, FIGURES, READINGS, control_cells, grid, profile_cells, reading_cells
 
 
 def pick_device(device: str = "auto") -> str:
@@ -43,35 +41,36 @@ def pick_device(device: str = "auto") -> str:
     return str(found)
 
 
-def _measure_safely(cell: Cell, device: str, deadline: float) -> dict | None:
-    """A row whatever happens: status failed if the cell raises, None if time ran out."""
+def _measure_safely(
+    cells: Sequence[Cell], device: str, deadline: float, how: Callable | None = None
+) -> list[dict] | None:
+    """Rows of a group whatever happens, None if time ran out; `how` in place of `measure_group`.
+
+    A group that raises is tried again in halves, down to the cell that fails alone: so does one that lacks memory.
+    """
     started = time.time()
     try:
         with one_thread(device):
-            return measure(cell, device, deadline)
+            return (how or measure_group)(cells, device, deadline)
     except OutOfTimeError:
         return None
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        return row_of(cell, "failed", device, started, measures=dict.fromkeys(MEASURES), reason=reason)
+    # Outside the except clause, whose traceback holds the group's tensors.
+    if len(cells) == 1:
+        facts = {"measures": dict.fromkeys(MEASURES), "reason": reason, "engine": None, "group": 1}
+        return [row_of(cells[0], "failed", device, started, **facts)]
+    if device != "cpu":
+        torch.cuda.empty_cache()
+    halves = cells[: len(cells) // 2], cells[len(cells) // 2 :]
+    found = [_measure_safely(half, device, deadline, how) for half in halves]
+    return [row for rows in found if rows for row in rows] or None
 
 
-@contextlib.contextmanager
-def one_thread(device: str):
-    # One CPU thread a training: several workers beat several threads, and the bits do not depend on the machine.
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def missing(cells: Sequence[Cell], rows: Sequence[dict]) -> list[Cell]:
+def missing(cells: Sequence[Cell], rows: Sequence[dict], key_of: Callable = lambda cell: cell.key) -> list[Cell]:
     """The cells without a finished row (a failed row does not count), cheapest first."""
     done = {row["key"] for row in rows if row["status"] != "failed"}
-    return sorted((c for c in cells if c.key not in done), key=lambda c: (c.flops, c.seed))
+    return sorted((c for c in cells if key_of(c) not in done), key=lambda c: (c.flops, c.seed))
 
 
 def run(
@@ -84,25 +83,44 @@ def run(
     Raises InputError, before any training, on an empty or repeated cell list, a bad device or a folder that
     cannot be written. A cell that fails has status "failed" with its reason, and the others go on.
     """
+    cells, device, workers = checked(cells, device, workers)
+    minutes = check_number("minutes", minutes, above=0, optional=True)
+    deadline = time.time() + 60 * minutes if minutes else math.inf
+    train_and_save(missing(cells, store.load_rows()), device, workers, executor, deadline)
+    return frame(cells)
+
+
+def checked(cells: Sequence[Cell], device: str, workers: int) -> tuple[list[Cell], str, int]:
+    """What `run` was given, checked; raises InputError."""
     cells = list(cells)
     if not cells:
         raise InputError("cells is empty, but must hold at least one Cell")
     if len({cell.key for cell in cells}) != len(cells):
         raise InputError("cells holds the same training twice; each must be there once")
     workers = check_number("workers", workers, low=1, integer=True)
-    minutes = check_number("minutes", minutes, above=0, optional=True)
-    device = pick_device(device)
-    todo = missing(cells, store.load_rows())
-    if todo:
-        _check_writable()
-        for name, scaling in {(c.dataset, c.scaling) for c in todo}:
-            load_dataset(name, scaling=scaling)  # a missing or damaged file is said once, before any training
-        deadline = time.time() + 60 * minutes if minutes else math.inf
-        with _Progress(todo) as progress:
-            for row in _rows(todo, device, workers, executor, deadline):
-                store.append(row)
-                progress.add(row)
-    return frame(cells)
+    return cells, pick_device(device), workers
+
+
+def train_and_save(
+    todo: Sequence[Cell],
+    device: str,
+    workers: int,
+    executor: Executor | None = None,
+    deadline: float = math.inf,
+    *,
+    how: Callable | None = None,
+    as_saved: Callable[[dict], dict] = lambda row: row,
+) -> None:
+    """Append `as_saved` of each row as it comes from `how` (None: measures.measure_group) to the store."""
+    if not todo:
+        return
+    _check_writable()
+    for name, scaling in {(c.dataset, c.scaling) for c in todo}:
+        load_dataset(name, scaling=scaling)  # a missing or damaged file is said once, before any training
+    with _Progress(todo) as progress:
+        for row in _rows(todo, device, workers, executor, deadline, how):
+            store.append(as_saved(row))
+            progress.add(row)
 
 
 def _check_writable() -> None:
@@ -116,27 +134,28 @@ def _check_writable() -> None:
         ) from error
 
 
-def _rows(todo, device, workers, executor, deadline):
+def _rows(todo, device, workers, executor, deadline, how):
     """Rows as they finish; nothing new is started after the deadline."""
-    if executor is None and (workers == 1 or device != "cpu" or len(todo) == 1):
-        for cell in todo:
-            if (row := _measure_safely(cell, device, deadline)) is None:
+    grouped = groups(todo, device, workers)
+    if executor is None and (workers == 1 or device != "cpu" or len(grouped) == 1):
+        for group in grouped:
+            if (rows := _measure_safely(group, device, deadline, how)) is None:
                 return
-            yield row
+            yield from rows
         return
     own = executor is None
     if own:
         spawn = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(min(workers, len(todo)), mp_context=spawn, initializer=_start_worker)
-    queue, pending, limit = iter(todo), set(), workers if own else len(todo)
+        executor = ProcessPoolExecutor(min(workers, len(grouped)), mp_context=spawn, initializer=_start_worker)
+    queue, pending, limit = iter(grouped), set(), workers if own else len(grouped)
     try:
         while True:
-            while len(pending) < limit and time.time() < deadline and (cell := next(queue, None)):
-                pending.add(executor.submit(_measure_safely, cell, device, deadline))
+            while len(pending) < limit and time.time() < deadline and (group := next(queue, None)):
+                pending.add(executor.submit(_measure_safely, group, device, deadline, how))
             if not pending:
                 return
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (row for row in (future.result() for future in finished) if row is not None)
+            yield from (row for future in finished for row in future.result() or ())
     finally:
         if own:
             for process in list((executor._processes or {}).values()):
@@ -178,8 +197,9 @@ class _Progress:
         )
         if self.bar.disable and not os.environ.get("TQDM_DISABLE"):
             left = (time.time() - self.started) * (sum(self.cost.values()) / self.spent - 1)
-            cell, value = row["cell"], row["measures"]["stability"]
-            said = f"P/eps {value:.4g}" if value is not None else f"{row['status']}: {row['reason']}"
+            cell, value = row["cell"], row["measures"].get("stability")
+            said = row["status"] + (f": {row['reason']}" if row["reason"] else "")
+            said = f"P/eps {value:.4g}" if value is not None else said
             power = "" if cell["power"] is None else f" {cell['power']:g}"
             where = f"{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
             print(
@@ -188,11 +208,6 @@ class _Progress:
 
     def __exit__(self, *_):
         self.bar.close()
-
-
-def relative_cost(cell: Cell) -> float:
-    """Steps times a fixed cost a layer and a cost a weight: good enough to share out a progress bar."""
-    return cell.steps * (1 + cell.depth + cell.parameters / 10_000)
 
 
 # ---------------------------------------------------------------------------------------------- frames
@@ -207,74 +222,32 @@ def frame(cells: Sequence[Cell], *, shipped: bool = True, local: bool = True) ->
 
 
 def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1, **choices) -> pandas.DataFrame:
-    """Rows behind a figure, a reading or "all": "shipped" reads committed rows, other profiles train what is missing.
+    """Rows behind a figure, a reading, a control or "all".
 
+    "shipped" reads committed rows; other profiles train what is missing.
     choices: seeds, widths, depths in place of the profile's own (see `grid`).
     """
-    check_choice("figure", figure, (*FIGURES, *READINGS, "all"))
+    check_choice("figure", figure, (*FIGURES, *READINGS, *CONTROLS, "all"))
     if figure == "all":
         cells = profile_cells(profile, **choices)
     else:
-        cells = (reading_cells if figure in READINGS else grid)(figure, profile, **choices)
+        kind = reading_cells if figure in READINGS else control_cells if figure in CONTROLS else grid
+        cells = kind(figure, profile, **choices)
     return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
 
 
-def to_frame(rows: Sequence[dict]) -> pandas.DataFrame:
+def to_frame(rows: Sequence[dict], measures: Sequence[str] = MEASURES, also: Sequence[str] = ()) -> pandas.DataFrame:
     """Rows of the store as columns: the cell's fields, then key, status, schedule, measures, engine and seconds."""
     columns = [field.name for field in dataclasses.fields(Cell)]
-    columns += ["key", "status", "reason", "schedule", *MEASURES, "engine", "versions", "commit", "seconds"]
+    columns += ["key", "status", "reason", "schedule", *also, *measures, "engine", "versions", "commit", "seconds"]
     flat = [row | row["cell"] | row["measures"] for row in rows]
     for row in flat:
         row["schedule"] = schedule_name(row["epochs"], row["lr"])
     table = pandas.DataFrame(flat, columns=columns)
-    numbers = [name for name in MEASURES if not name.endswith("_over_time") and name != "loss_at_stability"]
+    numbers = [name for name in measures if not name.endswith("_over_time") and name != "loss_at_stability"]
     return table.astype(dict.fromkeys(numbers, float))
 
 
 def load() -> pandas.DataFrame:
     """Every row there is, shipped and local."""
     return to_frame(store.load_rows())
-
-
-# ---------------------------------------------------------------------------------------------- what it will cost
-
-
-def memory_bytes(cell: Cell) -> int:
-    """Weights four times over (W, its gradient, W_0 and a spare), and the dataset twice, in bytes."""
-    data = dataset_info(cell.dataset)
-    size = 8 if cell.precision == "float64" else 4
-    return size * (4 * cell.parameters + 2 * (data.n_train + data.n_test) * cell.d_in)
-
-
-def estimate_seconds(cells: Sequence[Cell], device: str) -> float:
-    """Seconds for all cells one after another, from a quick measurement of a step of each shape on this machine.
-
-    Widths above 1024 are taken in proportion to their operations. Measuring adds a step's cost for every 192 points
-    on which the loss is followed (a third of a step for 64), and one for every 3 Jacobians of 10 outputs.
-    """
-    total = 0.0
-    for cell in cells:
-        width = min(cell.width, 1024)
-        step = _step_seconds(width, cell.depth, cell.d_in, cell.d_out, cell.batch_size, device)
-        step *= cell.flops / dataclasses.replace(cell, width=width).flops
-        looked = min(LOSS_POINTS, cell.train_points) * len(INSTANTS) / (3 * cell.batch_size)
-        looked += 2 * len(FRACTIONS) * cell.points * cell.d_out / (3 * cell.batch_size)
-        total += step * (cell.steps + looked)
-    return total
-
-
-@functools.cache
-def _step_seconds(width: int, depth: int, d_in: int, d_out: int, batch: int, device: str) -> float:
-    generator = stream_generator(0, "timing")
-    points = min(20 * batch, dataset_info("mnist").n_train)
-    cell = Cell(width=width, depth=depth, batch_size=batch, dataset="mnist", n_train=points, epochs=1)
-    model = FCN(width=width, depth=depth, d_in=d_in, d_out=d_out, generator=generator).to(device)
-    x = torch.rand(cell.train_points, d_in, generator=generator).to(device)
-    y = torch.randint(d_out, (cell.train_points,), generator=generator).to(device)
-    seconds = []
-    with one_thread(device):
-        for _ in range(3):
-            started = time.perf_counter()
-            train(model, x, y, cell, order=generator, instants=(), observe=lambda _: True)
-            seconds.append((time.perf_counter() - started) / cell.steps)
-    return min(seconds)

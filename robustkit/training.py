@@ -9,6 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .config import Cell
+from .data import stream_generator
+from .networks import build
+from .stability import gram_eigenvalues, jacobian
+
+CHUNK = 1_000  # points evaluated at once
 
 
 def targets(y: Int[Tensor, " n"], cell: Cell, dtype: torch.dtype) -> Tensor:
@@ -65,12 +70,20 @@ def train(
         observe(steps)
 
 
+def _norm(weight: Tensor, minus: Tensor | None = None) -> Tensor:
+    # A few rows at a time: a wide layer, in float64, would not fit beside itself.
+    rows = weight.detach().split(2048)
+    if minus is not None:
+        rows = (now - start for now, start in zip(rows, minus.detach().split(2048), strict=True))
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.double()) for part in rows]))
+
+
 def _norms(weights: Sequence[Tensor]) -> Tensor:
-    return torch.stack([torch.linalg.vector_norm(w.detach().double()) for w in weights])
+    return torch.stack([_norm(w) for w in weights])
 
 
 def _moved(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -> Tensor:
-    return _norms([now.detach() - start.detach() for now, start in zip(weights_now, weights_start, strict=True)])
+    return torch.stack([_norm(now, start) for now, start in zip(weights_now, weights_start, strict=True)])
 
 
 def lazy_ratio(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -> float:
@@ -84,3 +97,31 @@ def lazy_ratio(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -
 def layer_movement(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -> list[float]:
     """||W_l(t) - W_l(0)||_F / ||W_l(0)||_F of each layer (Theorem 2 says each exceeds any constant when non-lazy)."""
     return (_moved(weights_now, weights_start) / _norms(weights_start)).tolist()
+
+
+class Loop:
+    """One network under `train`, with the interface of `ensemble.Ensemble`: its slow twin, for any module."""
+
+    name = "loop"
+
+    def __init__(self, cells: Sequence[Cell], device: str, dtype: torch.dtype):
+        (self.cell,) = self.cells = list(cells)
+        self.dtype, self.model = dtype, build(self.cell).to(device, dtype)
+
+    def network(self, s: int) -> list[Tensor]:
+        """Weights of the network, s = 0."""
+        return [weight.detach() for weight in self.model.parameters()]
+
+    def train(self, x: Tensor, y: Tensor, *, instants: Collection[int], observe: Callable) -> None:
+        """`train` on points x with classes y; `observe(step)` returns a list of one."""
+        y, order = targets(y, self.cell, self.dtype), stream_generator(self.cell.seed, "order")
+        train(self.model, x, y, self.cell, order=order, instants=instants, observe=lambda step: observe(step)[0])
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Float[Tensor, " 1 n d_out"]:
+        """f(x)."""
+        return torch.cat([self.model(part) for part in x.split(CHUNK)])[None]
+
+    def eigenvalues(self, x: Tensor) -> Float[Tensor, " 1 n rank"]:
+        """Eigenvalues of J J^T at each point, ascending, float64; the rank is at most min(d_out, d_in)."""
+        return torch.cat([gram_eigenvalues(jacobian(self.model, part)) for part in x.split(256)])[None]

@@ -12,7 +12,8 @@ import torch
 from robustkit import store
 from robustkit.config import FRACTIONS, INSTANTS, Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
-from robustkit.measures import MEASURES, OutOfTimeError, build, measure
+from robustkit.measures import MEASURES, OutOfTimeError, measure
+from robustkit.networks import build
 from robustkit.stability import perturbation_stability
 from robustkit.training import layer_movement, targets, train
 

@@ -9,8 +9,7 @@ from conftest import SHAPES_CHECKED
 from robustkit.config import Cell, InputError
 from robustkit.data import stream_generator
 from robustkit.initialization import layer_stds
-from robustkit.measures import build
-from robustkit.networks import FCN
+from robustkit.networks import FCN, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 

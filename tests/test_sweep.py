@@ -19,6 +19,7 @@ import torch
 from robustkit import store, sweep
 from robustkit.config import Cell, InputError
 from robustkit.measures import MEASURES
+from robustkit.profiles import profile_cells
 
 # Children of a server that has torch in memory already: a process each, without its seconds of start.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -59,14 +60,14 @@ def no_training(monkeypatch):
 
 def fail_at(monkeypatch, chosen, error):
     """Let one cell raise instead of being measured."""
-    measure = sweep.measure
+    measure_group = sweep.measure_group
 
-    def measure_or_raise(cell, *others):
-        if cell == chosen:
+    def measure_or_raise(cells, *others):
+        if chosen in cells:
             raise error
-        return measure(cell, *others)
+        return measure_group(cells, *others)
 
-    monkeypatch.setattr(sweep, "measure", measure_or_raise)
+    monkeypatch.setattr(sweep, "measure_group", measure_or_raise)
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -217,7 +218,7 @@ def test_an_interrupt_keeps_what_is_finished(monkeypatch, expected):
     assert saved() == expected
 
 
-MANY = [cell(width, seed, epochs=4) for width in (4, 8, 16) for seed in range(8)]
+MANY = [cell(width, seed, depth=depth, epochs=4) for width in (4, 8) for depth in range(2, 7) for seed in range(3)]
 
 
 def run_many(folder):
@@ -316,11 +317,7 @@ def test_no_rows_are_a_frame_too():
 def test_collect_trains_a_profile_and_load_returns_all_there_is():
     choices = {"widths": [4], "seeds": [0, 1], "depths": [2], "epochs": 1, "points": 16}
     rows = sweep.collect("all", "smoke", device="cpu", **choices)
-    shown = set(zip(rows["init"], rows["power"].fillna(0), rows["scaling"], rows["seed"], strict=True))
-    curves = [("he", 0, "raw"), ("lecun", 0, "raw"), *(("power", c, "raw") for c in (1.0, 1.5, 2.0, 3.0))]
-    curves += [("he", 0, "unit"), ("lecun", 0, "unit"), ("power", 2.0, "unit")]
-    assert shown == {(*curve, seed) for curve in curves for seed in (0, 1)}
-    assert len(rows) == len(shown)
+    assert list(rows["key"]) == [made.key for made in profile_cells("smoke", **choices)]
     before = store.local_path().read_bytes()
     lazy = sweep.collect("N2", "smoke", device="cpu", **choices)
     assert list(lazy["init"]) == ["he", "he"]
@@ -332,15 +329,3 @@ def test_the_shipped_profile_reads_shipped_rows_alone_and_trains_nothing(no_trai
     rows = sweep.collect("N2", "shipped", widths=[16, 32], seeds=[0])
     assert len(rows) == 0
     assert [(c.width, c.dataset) for c in rows.attrs["missing"]] == [(16, "mnist"), (32, "mnist")]
-
-
-def test_time_and_memory_grow_with_the_work():
-    short, long = (sweep.estimate_seconds([cell(16, epochs=epochs)], "cpu") for epochs in (1, 10))
-    assert 0 < short < long
-    assert sweep.estimate_seconds([cell(16), cell(16)], "cpu") == pytest.approx(2 * short)
-    assert sweep.memory_bytes(cell(64, depth=4)) > sweep.memory_bytes(cell(64)) > 0
-    assert sweep.memory_bytes(cell(64, precision="float64")) == 2 * sweep.memory_bytes(cell(64))
-
-
-def test_the_estimate_takes_any_batch_that_a_cell_may_have():
-    assert sweep.estimate_seconds([Cell(width=4, depth=2, dataset="mnist", batch_size=2048)], "cpu") > 0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from robustkit.config import Cell
 from robustkit.data import load_dataset, stream_generator
-from robustkit.measures import build
+from robustkit.networks import build
 from robustkit.training import layer_movement, lazy_ratio, loss_function, targets, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one

@@ -1,0 +1,314 @@
+"""Networks trained together: the same numbers as one at a time under autograd, and the same bits in any company."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from robustkit import sweep
+from robustkit.config import INITS, Cell
+from robustkit.data import load_dataset
+from robustkit.ensemble import Ensemble, batchable, group_size, groups
+from robustkit.initialization import layer_stds
+from robustkit.measures import measure_group
+from robustkit.stability import gram_eigenvalues, jacobian
+from robustkit.training import Loop
+
+# Small networks are faster on one thread, and on one thread alone do bits not depend on the machine's cores.
+pytestmark = pytest.mark.usefixtures("one_thread")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
+
+# 23 points in batches of 4: six steps an epoch, the last of three points; 18 steps, the rate falling before 9 and 14.
+SHORT = {
+    **{"width": 20, "depth": 3, "n_train": 23, "batch_size": 4, "epochs": 3, "lr": 0.2, "points": 10},
+    **{"milestones": (0.5, 0.75), "lr_decay": 0.3, "precision": "float64"},
+}
+
+
+def cell(**fields):
+    own = {name: 1.0 for name in ("power", "gain") if fields.get("init") == name}
+    return Cell(**(SHORT | own | fields))
+
+
+def trained(engine, cells, device="cpu"):
+    dtype = torch.float64 if cells[0].precision == "float64" else torch.float32
+    data = load_dataset(cells[0].dataset, dtype=dtype, device=device)
+    nets = engine(cells, device, dtype)
+    n = cells[0].train_points
+    nets.train(data.x_train[:n], data.y_train[:n], instants=(), observe=lambda step: [True])
+    return nets
+
+
+def distance(weights, others):
+    """Largest relative distance of a layer, in norm."""
+    pairs = zip(weights, others, strict=True)
+    return max((torch.linalg.norm(a.cpu() - b.cpu()) / torch.linalg.norm(b.cpu())).item() for a, b in pairs)
+
+
+# ------------------------------------------------------------------------------------------------ the same numbers
+
+KINDS = [
+    *({"init": init, "depth": depth} for init in INITS for depth in (2, 3, 6, 10) if init != "power" or depth == 2),
+    *({"loss": "squared", "depth": depth, "lr": 0.05} for depth in (2, 4)),
+    {"loss": "squared", "target": "parity", "depth": 2, "lr": 0.05},
+    {"alpha": 3.0, "depth": 2},
+    {"lr_rule": "inverse_width", "lr": 0.005},
+    {"batch_size": 23},
+    {"batch_size": 1, "lr": 0.05},
+    {"epochs": 0.5},
+    {"milestones": ()},
+    {"width": 17, "depth": 4},
+    {"dataset": "three columns", "n_train": 19},
+]
+
+
+@functools.cache
+def three_columns(folder):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((28, 3)).astype(np.float32), np.arange(28) % 3
+    np.savez(folder / "own.npz", x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
+    return str(folder / "own.npz")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    return three_columns(tmp_path_factory.mktemp("own"))
+
+
+def named(fields):
+    return ", ".join(f"{k} {v}" for k, v in fields.items())
+
+
+@pytest.mark.parametrize("fields", KINDS, ids=named)
+def test_together_they_train_as_each_does_under_autograd(own, fields):
+    fields = fields | ({"dataset": own} if "dataset" in fields else {})
+    cells = [cell(**fields, seed=seed) for seed in (0, 3, 5)]
+    nets = trained(Ensemble, cells)
+    for s, one in enumerate(cells):
+        alone, start = trained(Loop, [one]).network(0), Loop([one], "cpu", torch.float64).network(0)
+        # 12 to 70 steps of a stable training, each adding a few roundings of 1e-16.
+        assert distance(nets.network(s), alone) < 1e-12
+        assert distance(start, alone) > 1e-4  # or nothing would have been compared
+
+
+def test_networks_of_one_group_may_differ_in_initialisation_rate_and_seed():
+    cells = [
+        cell(),
+        cell(init="lecun", seed=1, lr=0.1, milestones=(0.3,), lr_decay=0.5),
+        cell(init="ntk", lr_rule="inverse_width", lr=0.005),
+        cell(init="power", power=0.5, alpha=2.0, seed=7),
+        cell(init="gain", gain=1.5, milestones=()),
+    ]
+    assert groups(cells, "cpu") == [cells]
+    nets = trained(Ensemble, cells)
+    for s, one in enumerate(cells):
+        assert distance(nets.network(s), trained(Loop, [one]).network(0)) < 1e-12
+
+
+@pytest.mark.parametrize("fields", [k for k in KINDS if "dataset" not in k], ids=named)
+def test_one_step_in_float32_is_that_of_float64_autograd(fields):
+    """The update alone, as large as the weights so that it is not lost in their rounding."""
+    n, size = (23, 23) if fields.get("batch_size") != 1 else (1, 1)
+    one = cell(**fields | {"n_train": n, "batch_size": size, "epochs": 1, "milestones": ()})
+    steps = {}
+    for rate in (1.0, None):
+        here = dataclasses.replace(one, lr=rate or 1.0 / steps["norm"], lr_rule="fixed")
+        exact, start = trained(Loop, [here]).network(0), Loop([here], "cpu", torch.float64).network(0)
+        if rate:
+            steps["norm"] = max(((a - b).norm() / b.norm()).item() for a, b in zip(exact, start, strict=True))
+    single = trained(Ensemble, [dataclasses.replace(here, precision="float32")] * 2)
+    for s in range(2):
+        for now, before, wanted in zip(single.network(s), start, exact, strict=True):
+            # Weights are drawn in float32, so both start from the same; a few roundings of 6e-8 a layer.
+            error = (now.double() - wanted).norm() / torch.maximum((wanted - before).norm(), before.norm())
+            assert error < 1e-5
+
+
+@pytest.mark.parametrize("fields", KINDS[:12:3] + KINDS[13:], ids=named)
+@pytest.mark.parametrize("engine", [Ensemble, Loop])
+def test_logits_and_jacobians_are_those_of_the_module(own, fields, engine):
+    cells = [cell(**fields | ({"dataset": own} if "dataset" in fields else {}), seed=seed) for seed in (0, 3, 5)]
+    cells = cells[:1] if engine is Loop else cells
+    nets = trained(engine, cells)
+    x = load_dataset(cells[0].dataset, dtype=torch.float64).x_test[:20]
+    eigenvalues, logits = nets.eigenvalues(x), nets.logits(x)
+    assert logits.shape == (len(cells), len(x), cells[0].d_out)
+    for s, one in enumerate(cells):
+        model = trained(Loop, [one]).model
+        assert torch.allclose(logits[s], model(x), rtol=1e-10, atol=1e-12)
+        expected = gram_eigenvalues(jacobian(model, x))
+        rank = min(expected.shape[1], eigenvalues.shape[2])
+        assert torch.allclose(eigenvalues[s, :, -rank:], expected[:, -rank:], rtol=0, atol=1e-11 * expected.max())
+
+
+def test_a_row_is_that_of_the_plain_loop():
+    """In float64, where a short training does not amplify rounding: every number of the row."""
+    cells = [cell(seed=seed, init=init, n_train=200, batch_size=16) for seed in (0, 1) for init in ("he", "lecun")]
+    rows = measure_group(cells)
+    for one, row in zip(cells, rows, strict=True):
+        slow = measure_group([one], engine=Loop)[0]
+        assert row["key"] == slow["key"] == one.key and row["status"] == slow["status"] == "ok"
+        assert (row["engine"]["name"], row["engine"]["group"]) == ("ensemble", 4)
+        assert (slow["engine"]["name"], slow["engine"]["group"]) == ("loop", 1)
+        for name, value in slow["measures"].items():
+            assert np.allclose(row["measures"][name], value, rtol=1e-9, atol=0), name
+
+
+# ------------------------------------------------------------------------------------------------ the same bits
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"width": 16, "depth": 2, "n_train": 200, "batch_size": 64},
+        {"width": 17, "depth": 4, "n_train": 87, "batch_size": 20, "points": 33},
+        {"width": 5, "depth": 2, "loss": "squared", "target": "parity", "n_train": 9, "batch_size": 8, "lr": 0.02},
+        {"width": 100, "depth": 3, "loss": "squared", "lr": 0.02},
+        {"width": 7, "dataset": "three columns", "n_train": 19},
+    ],
+    ids=lambda fields: named(fields) or "plain",
+)
+def test_a_row_is_the_same_bits_alone_and_in_any_group(own, fields):
+    fields = fields | {"precision": "float32"} | ({"dataset": own} if "dataset" in fields else {})
+    cells = [cell(**fields, seed=seed, init=init) for seed in (0, 1, 2) for init in ("he", "ntk")]
+    measures = {row["key"]: row["measures"] for row in measure_group(cells)}
+    assert all(values["stability"] for values in measures.values())
+    for order in (cells[::-1], cells[2:5], cells[3:4], [cells[5], cells[0]]):
+        for row in measure_group(order):
+            assert row["measures"] == measures[row["key"]]
+
+
+def test_a_network_that_diverges_is_marked_and_leaves_its_neighbours_bits_alone():
+    cells = [cell(width=16, depth=4, precision="float32", seed=seed) for seed in range(4)]
+    before = {row["key"]: row["measures"] for row in measure_group(cells)}
+    wild = [cell(width=16, depth=4, precision="float32", seed=seed, lr=1e6) for seed in (7, 8)]
+    rows = {row["key"]: row for row in measure_group([cells[0], wild[0], *cells[1:], wild[1]])}
+    assert [rows[one.key]["status"] for one in wild] == ["diverged", "diverged"]
+    assert all(rows[key]["measures"] == measures for key, measures in before.items())
+
+
+def test_a_network_that_reached_its_loss_keeps_its_weights_while_the_others_go_on():
+    free = cell(epochs=15, milestones=(), lr=0.1)
+    losses = measure_group([free])[0]["measures"]["loss_over_time"]
+    stopping = dataclasses.replace(free, stop_loss=losses[20] * (1 + 1e-9))
+    alone = measure_group([stopping])[0]["measures"]
+    rows = measure_group([free, stopping, dataclasses.replace(free, seed=1)])
+    assert rows[1]["measures"] == alone
+    assert len(alone["loss_over_time"]) <= 21 and alone["train_loss"] > rows[0]["measures"]["train_loss"]
+    assert rows[0]["measures"]["loss_over_time"] == losses
+
+
+# ------------------------------------------------------------------------------------------------ groups
+
+
+def test_groups_hold_every_cell_once_with_networks_of_one_shape_only():
+    cells = [
+        cell(width=width, depth=depth, seed=seed, init=init)
+        for width in (16, 64, 1024)
+        for depth in (2, 3)
+        for seed in range(5)
+        for init in ("he", "lecun")
+    ]
+    cells += [cell(width=16, momentum=0.9), cell(width=16, weight_decay=0.1), cell(width=1)]
+    for device, workers in (("cpu", 1), ("cpu", 2), ("cuda", 1)):
+        found = groups(cells, device, workers)
+        assert sorted(c.key for group in found for c in group) == sorted(c.key for c in cells)
+        for group in found:
+            assert len({(c.width, c.depth, c.momentum, c.weight_decay) for c in group}) == 1
+            assert len(group) <= group_size(group[0], device)
+    sizes = [len(group) for group in groups(cells, "cpu", 2)]
+    assert max(sizes) == 5 and sizes[-3:] == [1, 1, 1]  # ten alike are shared by two workers
+    assert not any(batchable(c) for c in cells[-3:])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"loss": "squared"}, {"scaling": "unit"}, {"epochs": 4}, {"batch_size": 5}, {"n_train": 20}, {"points": 9}],
+)
+def test_what_a_group_shares_is_not_mixed(other):
+    cells = [cell(), cell(**other)]
+    assert groups(cells, "cpu") == [[one] for one in cells]
+
+
+def test_a_group_that_fails_is_tried_in_halves_until_the_cell_at_fault_is_alone(monkeypatch):
+    """As when memory does not suffice for the group."""
+    cells, tried = [cell(seed=seed) for seed in range(6)], []
+    real = sweep.measure_group
+
+    def limited(group, *others):
+        tried.append(len(group))
+        if len(group) > 2 or cells[4] in group:
+            raise torch.OutOfMemoryError("not enough memory")
+        return real(group, *others)
+
+    monkeypatch.setattr(sweep, "measure_group", limited)
+    rows = sweep.run(cells, device="cpu")
+    assert list(rows["status"]) == ["ok"] * 4 + ["failed", "ok"]
+    assert "not enough memory" in rows["reason"][4]
+    assert tried[0] == 6 and max(tried[1:]) == 3
+
+
+# ------------------------------------------------------------------------------------------------ extremes
+
+
+def test_weights_as_small_as_the_widest_non_lazy_net_do_not_underflow():
+    """width 16384, beta = 1/width^3: entries of J are 1e-23, and their squares below what float32 holds."""
+    tiny = Cell(width=16384, depth=2, init="power", power=3.0, precision="float32")
+    nets = Ensemble([tiny], "cpu", torch.float32)
+    eigenvalues = nets.eigenvalues(torch.rand(3, 64))[0]
+    std = layer_stds("power", width=16384, depth=2, d_in=64, d_out=10, power=3.0)[0]
+    assert std == 16384.0**-3
+    # E trace J J^T = d_out d_in m std^4 / 2; its relative spread over weights is below 20/sqrt(m)
+    assert eigenvalues.sum(1).numpy() == pytest.approx(10 * 64 * 16384 * std**4 / 2, rel=20 / math.sqrt(16384))
+    assert (eigenvalues > 0).all()
+
+
+# ------------------------------------------------------------------------------------------------ on a GPU
+
+
+@needs_gpu
+@pytest.mark.parametrize("fields", KINDS[:-1], ids=named)
+def test_the_gpu_trains_as_the_cpu_does(fields):
+    cells = [cell(**fields, seed=seed) for seed in (0, 3, 5)]
+    here, there = trained(Ensemble, cells), trained(Ensemble, cells, device="cuda")
+    for s in range(3):
+        assert distance(there.network(s), here.network(s)) < 1e-12
+
+
+@needs_gpu
+def test_a_row_from_the_gpu_is_that_of_the_cpu():
+    cells = [cell(seed=seed, n_train=200, batch_size=16) for seed in (0, 1)]
+    for row, other in zip(measure_group(cells, "cuda"), measure_group(cells), strict=True):
+        assert row["status"] == "ok" and row["engine"]["device"] != "cpu"
+        for name, value in other["measures"].items():
+            assert np.allclose(row["measures"][name], value, rtol=1e-9, atol=0), name
+
+
+@needs_gpu
+def test_the_gpu_holds_little_more_than_the_weights_twice():
+    wide = Cell(width=4096, depth=10, n_train=256, epochs=1, points=8)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    measure_group([wide], "cuda")
+    used = torch.cuda.max_memory_allocated() - before
+    assert used < 2.1 * 4 * wide.parameters + 400 * 2**20  # activations, Jacobians and the workspace of the products
+
+
+@needs_gpu
+def test_a_group_too_large_for_the_gpu_is_halved():
+    """The limit is real: this process may use one part in a thousand more than the halves need."""
+    cells = [Cell(width=1024, depth=10, n_train=256, epochs=1, points=8, seed=seed) for seed in range(8)]
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    need = 2 * 4 * cells[0].parameters * 5 + 2**30
+    try:
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + need) / total)
+        rows = sweep.run(cells, device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert list(rows["status"]) == ["ok"] * 8
+    assert {row["group"] for row in rows["engine"]} <= {1, 2, 4}

@@ -39,6 +39,25 @@ FIGURES = {
 READINGS = {"unit": ({"scaling": "unit"}, None), "standard": ({"scaling": "standard"}, (2, 6))}
 PROXY = {"epochs": 5, "lr": 0.01}
 
+# Runs beside the figures, for what the ledger asks and no figure shows: name -> (curves as in FIGURES, their fields,
+# widths (None for the profile's), seeds). On MNIST their schedule is the proxy's unless they have their own.
+_TWO = [("he", None, (2, 6)), ("power", 2.0, (2,))]
+_LONG = {"milestones": (), "scaling": "unit", "loss": "squared"}  # constant rate, Assumption 1, the theorems' loss
+_SCALAR = _LONG | {"target": "parity", "epochs": 400}
+_SMALL = [("power", c, (2,)) for c in (1.5, 2.0, 3.0)]
+CONTROLS = {
+    "ntk": ([("ntk", None, None), ("he", None, (2,)), ("lecun", None, (2,))], {}, None, 3),
+    "inverse_width": (_TWO, {"lr_rule": "inverse_width"}, None, 3),
+    "common_loss": (_TWO, {"milestones": (), "epochs": 10, "stop_loss": 0.5}, None, 3),
+    "constant_rate": ([("he", None, (2,)), ("power", 2.0, (2,))], {"milestones": ()}, (16, 64, 256), 3),
+    "gain": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
+    "theorem1": ([("he", None, None)], _LONG | {"lr": 0.1, "stop_loss": 0.2}, None, 3),
+    "theorem2": ([("power", 2.0, (2,))], _SCALAR | {"dataset": "digits", "lr": 0.1}, (64, 256, 1024, 4096), 5),
+    "theorem3_n8": (_SMALL, _SCALAR | {"n_train": 8, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
+    "theorem3_n16": (_SMALL, _SCALAR | {"n_train": 16, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
+    "theorem3_n32": (_SMALL, _SCALAR | {"n_train": 32, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
+}
+
 
 def seeds_of(profile: str, width: int) -> tuple[int, ...]:
     """Seeds of a profile at a width: fewer where a training is dear."""
@@ -99,9 +118,38 @@ def reading_cells(reading: str, profile: str, *, seeds=None, widths=None, depths
     return list(dict.fromkeys(cell for cells in found for cell in cells))
 
 
+def control_cells(control: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
+    """The trainings of one control (a key of CONTROLS); keywords replace its choices.
+
+    theorem2 and theorem3 train one output on the parity of the class; theorem3 in full batches of n_train points.
+    """
+    check_choice("control", control, CONTROLS)
+    check_choice("profile", profile, PROFILES)
+    curves, own, own_widths, count = CONTROLS[control]
+    small = profile == "smoke"
+    base = SETTINGS[profile] if small else SETTINGS[profile] | PROXY
+    own = own | ({"batch_size": own["n_train"], "points": 100} if "n_train" in own else {})
+    if small and "target" not in own:
+        own = {name: value for name, value in own.items() if name != "epochs"}
+    choices = base | own | fields
+    widths = (
+        _list("widths", widths) or (own_widths or ((16, 64) if small else WIDTHS[profile]))[: 2 if small else None]
+    )
+    seeds = _list("seeds", seeds) or range(2 if small else count)
+    cells = {}
+    for init, power, own_depths in curves:
+        for depth in _list("depths", depths) or DEPTHS[profile]:
+            if own_depths is None or depth in own_depths:
+                curve = {"init": init, "power": power, "depth": depth} | choices
+                cells |= {Cell(width=width, seed=seed, **curve): None for width in widths for seed in seeds}
+    return list(cells)
+
+
 def profile_cells(profile: str, **choices) -> list[Cell]:
-    """Every training of a profile, each once, cheapest first; and the cells of the other readings it takes."""
+    """Every training of a profile with the readings and controls it takes, each once, cheapest first."""
     cells = {cell: None for figure in FIGURES for cell in grid(figure, profile, **choices)}
     readings = {"smoke": ["unit"], "paper": []}.get(profile, READINGS)
     cells |= {cell: None for reading in readings for cell in reading_cells(reading, profile, **choices)}
+    controls = () if profile == "paper" else CONTROLS
+    cells |= {cell: None for control in controls for cell in control_cells(control, profile, **choices)}
     return sorted(cells, key=lambda cell: (cell.flops, cell.seed))

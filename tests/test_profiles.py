@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robustkit.config import Cell, InputError
-from robustkit.profiles import FIGURES, PROFILES, grid, profile_cells, reading_cells
+from robustkit.profiles import CONTROLS, FIGURES, PROFILES, control_cells, grid, profile_cells, reading_cells
 
 EIGHT, ELEVEN = [2**k for k in range(4, 10)], [2**k for k in range(4, 15)]
 
@@ -50,7 +50,7 @@ def test_the_non_lazy_curves_have_one_hidden_layer(profile, widths):
 
 def test_the_schedules_flow_for_about_the_same_time():
     assert {(c.dataset, c.schedule) for c in profile_cells("paper")} == {("mnist", "full")}
-    for made in profile_cells("smoke"):
+    for made in [c for figure in FIGURES for c in grid(figure, "smoke")]:
         assert (made.dataset, made.epochs, made.lr) == ("digits", 50, 0.04)
         assert 23 < made.flow_time < 25
 
@@ -61,6 +61,7 @@ def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
     assert len(cells) == len({c.key for c in cells})
     readings = {"smoke": ["unit"], "paper": []}.get(profile, ["unit", "standard"])
     beside = {c for reading in readings for c in reading_cells(reading, profile)}
+    beside |= {c for control in CONTROLS if profile != "paper" for c in control_cells(control, profile)}
     assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)} | beside
     assert set(grid("N4a", profile)) < set(cells)
     flops = [c.flops for c in cells]
@@ -75,7 +76,31 @@ def test_keywords_replace_the_profiles_choices():
     cells = grid("N4a", "smoke", seeds=[7], widths=[20, 30], depths=[3], epochs=2, scaling="unit")
     fields = {"depth": 3, "seed": 7, "epochs": 2, "scaling": "unit", "lr": 0.04, "points": 256}
     assert cells == [Cell(width=m, **fields) for m in (20, 30)]
-    assert len(profile_cells("smoke", seeds=[0], widths=[16])) == 3 + 3 + 4 + 7  # He, LeCun, four powers; unit norm
+    alone = {c for c in profile_cells("smoke", seeds=[0], widths=[16])}
+    controls = {c for name in CONTROLS for c in control_cells(name, "smoke", seeds=[0], widths=[16])}
+    assert len(alone - controls) == 3 + 3 + 4 + 7 - 2  # He, LeCun, four powers; unit norm; two are in "ntk" as well
+
+
+def test_the_controls_are_what_they_are_called():
+    def cells(name, profile="laptop"):
+        return control_cells(name, profile)
+
+    assert {c.rate(0) for c in cells("inverse_width") if c.width == 256} == {0.005}
+    assert {c.stop_loss for c in cells("common_loss")} == {0.5}
+    assert {c.milestones for name in ("constant_rate", "common_loss", "theorem1") for c in cells(name)} == {()}
+    assert {c.gain for c in cells("gain")} == {1.25} and {c.init for c in cells("ntk") if c.depth > 2} == {"ntk"}
+    for name in ("theorem1", "theorem2", "theorem3_n8", "theorem3_n32"):
+        assert {(c.scaling, c.loss) for c in cells(name)} == {("unit", "squared")}
+    assert {(c.d_in, c.d_out, c.depth) for c in cells("theorem2")} == {(64, 1, 2)}
+    for n in (8, 16, 32):
+        made = cells(f"theorem3_n{n}")
+        assert {(c.train_points, c.batch_size, c.d_out, c.flow_time) for c in made} == {(n, n, 1, 20.0)}
+        assert max(c.width for c in made) > 10 * n**2 and {c.power for c in made} == {1.5, 2.0, 3.0}
+    for name in CONTROLS:
+        assert {c.dataset for c in cells(name, "smoke")} == {"digits"}
+        assert len(cells(name, "smoke")) <= 20
+    with pytest.raises(InputError, match="control is 'ntks'.*did you mean 'ntk'"):
+        control_cells("ntks", "laptop")
 
 
 def test_other_readings_change_the_scaling_and_on_mnist_the_schedule():

@@ -1,0 +1,270 @@
+"""Measures that a training's row does not hold, by training it again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas
+import torch
+from torch import Tensor, nn
+
+from . import store, sweep
+from .checks import check_choice
+from .config import FRACTIONS, INSTANTS, Cell, dataset_info
+from .data import fixed_points
+from .measures import LOSS_POINTS, OutOfTimeError, _dataset, _finite, engine_of, mean_losses, row_of
+from .networks import build
+from .stability import gram_eigenvalues, jacobian, norm_in_ball
+from .training import Loop, targets
+
+# A measure's version is part of its rows' keys: raise it when an edit changes what they mean.
+FURTHER = {"jacobian_change": 1, "attack": 1}
+POINTS = {"jacobian_change": 100, "attack": 200}  # the first of the fixed points that every row is measured on
+RADII = (0.5, 1.0, 2.0)  # of the attack, in the l2 norm and the scaling of the cell's own points
+STEPS = 20
+
+# loss_at_end is the last loss_over_time of the training's own row, if the same network was trained again.
+COLUMNS = {
+    "jacobian_change": (
+        *("loss_at_end", "jacobian_init", "jacobian_end", "jacobian_change", "jacobian_change_over_time"),
+        *("frobenius_init", "frobenius_end", "frobenius_change", "frobenius_change_over_time"),
+    ),
+    "attack": (
+        *("loss_at_end", "logit_stability", "logit_stability_train", "softmax_stability", "softmax_stability_train"),
+        *("lipschitz_mean", "accuracy", *(f"accuracy_attacked_{r:g}".replace(".", "_") for r in RADII)),
+    ),
+}
+TRACES = ("jacobian_change_over_time", "frobenius_change_over_time")
+
+
+def further_key(cell: Cell, name: str) -> str:
+    """SHA-256 of the cell's key, the measure's name and its version, in canonical JSON."""
+    return _key(cell.key, name)
+
+
+def _key(cell_key: str, name: str) -> str:
+    check_choice("a further measure", name, FURTHER)
+    fields = {"cell": cell_key, "measure": name, "version": FURTHER[name]}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def measure_further(cell: Cell, name: str, device: str = "cpu", deadline: float = math.inf) -> dict:
+    """Train one cell again and return the row of one further measure, as the store takes it.
+
+    "jacobian_change": E_x ||J_t - J_0||, E_x ||J_0|| and E_x ||J_T||, in the spectral (jacobian_) and the Frobenius
+        (frobenius_) norm, over 100 fixed test points; the change over time at the 7 FRACTIONS of training, too.
+        Source: NeurIPS Lemma 4 bounds it.
+    "attack": at the end, over 200 fixed test points, P(f, eps)/eps of logits and of softmax(f) (also over 200 fixed
+        training points; none for one output), the mean local Lipschitz constant E_x ||J||_2, the accuracy, and that
+        under `attacked_accuracies`.
+    Raises InputError on an unknown name, OutOfTimeError when time.time() passes the deadline.
+    """
+    check_choice("a further measure", name, FURTHER)
+    return _as_further(measure_further_group([cell], device, deadline, name=name)[0], name)
+
+
+def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: int = 1) -> pandas.DataFrame:
+    """Measure what the store lacks of one further measure, cheapest first, save each row as it comes; a row a cell.
+
+    Columns are those of `load_further`; `.attrs["missing"]` lists the cells that have no row.
+    Raises InputError as `sweep.run` does, and on an unknown name.
+    """
+    check_choice("a further measure", name, FURTHER)
+    cells, device, workers = sweep.checked(cells, device, workers)
+    keys = {cell: further_key(cell, name) for cell in cells}
+    todo = sweep.missing(cells, store.load_rows(measure=name), key_of=keys.get)
+    how = functools.partial(measure_further_group, name=name)
+    sweep.train_and_save(todo, device, workers, how=how, as_saved=lambda row: _as_further(row, name))
+    rows = {row["key"]: row for row in store.load_rows(measure=name)}
+    found = _to_frame([rows[key] for key in keys.values() if key in rows], name)
+    found.attrs["missing"] = [cell for cell, key in keys.items() if key not in rows]
+    return found
+
+
+def load_further(name: str, shipped: bool = True, local: bool = True) -> pandas.DataFrame:
+    """Every row there is of one further measure, in its present version.
+
+    Columns are the cell's fields, key, cell_key (the key of the training's own row), status, and the measures.
+    """
+    check_choice("a further measure", name, FURTHER)
+    rows = store.load_rows(shipped=shipped, local=local, measure=name)
+    return _to_frame([row for row in rows if row["version"] == FURTHER[name]], name)
+
+
+def _to_frame(rows: list[dict], name: str) -> pandas.DataFrame:
+    return sweep.to_frame(rows, COLUMNS[name], also=("cell_key", "measure", "version"))
+
+
+def _as_further(row: dict, name: str) -> dict:
+    """The row of a training as that of a further measure: a failed one has none of its numbers either."""
+    own = {"key": _key(row["key"], name), "cell_key": row["key"], "measure": name, "version": FURTHER[name]}
+    return row | own | ({"measures": dict.fromkeys(COLUMNS[name])} if row["status"] == "failed" else {})
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def measure_further_group(
+    cells: Sequence[Cell], device: str = "cpu", deadline: float = math.inf, *, name: str
+) -> list[dict]:
+    """Train the cells of one group as `measures.measure_group` does; the rows are keyed by their cells still."""
+    started, cell = time.time(), cells[0]
+    dtype = torch.float64 if cell.precision == "float64" else torch.float32
+    torch.set_float32_matmul_precision("high" if cell.precision == "tf32" else "highest")
+    data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
+    x, y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
+    test = fixed_points(len(data.x_test), POINTS[name], "test points").to(device)
+    same = fixed_points(len(x), POINTS[name], "train points").to(device)
+    followed = fixed_points(len(x), LOSS_POINTS, "loss points").to(device)
+    x_followed, y_followed = x[followed], targets(y[followed], cell, dtype)
+    x_test, y_test, x_same = data.x_test[test], data.y_test[test], x[same]
+
+    nets = engine_of(cell)(cells, device, dtype)
+    several = range(len(cells))
+    models = [_model(nets, s) for s in several]
+    start = [_jacobians(models[s], x_test) if name == "jacobian_change" else None for s in several]
+    traces = [{trace: [] for trace in TRACES if trace in COLUMNS[name]} for _ in several]
+    reasons, going = [None for _ in several], [True for _ in several]
+    loss_steps, looks = {round(f * cell.steps) for f in INSTANTS}, Counter(round(f * cell.steps) for f in FRACTIONS)
+
+    def observe(step: int) -> list[bool]:
+        """As in `measure_group`: a network that diverged, or met its stop_loss, does not go on."""
+        if time.time() > deadline:
+            raise OutOfTimeError
+        may_stop = step in loss_steps and any(c.stop_loss for c in cells)
+        losses = mean_losses(nets, x_followed, y_followed, cell) if may_stop or looks[step] else None
+        for s in several:
+            if losses and going[s] and not math.isfinite(losses[s]):
+                going[s], reasons[s] = False, f"the training loss is {losses[s]} at step {step}"
+            if not going[s]:
+                continue
+            if looks[step] and traces[s]:
+                for trace, value in zip(TRACES, _norms(_jacobians(models[s], x_test) - start[s]), strict=True):
+                    traces[s][trace] += [value] * looks[step]
+            going[s] = not (may_stop and cells[s].stop_loss and losses[s] <= cells[s].stop_loss)
+        return going
+
+    nets.train(x, y, instants={*loss_steps, *looks}, observe=observe)
+    losses = mean_losses(nets, x_followed, y_followed, cell)
+    rows = []
+    for s in several:
+        measures = dict.fromkeys(COLUMNS[name])
+        if not reasons[s]:
+            found = {"loss_at_end": losses[s]} | traces[s]
+            if name == "jacobian_change":
+                found |= _changes(models[s], x_test, start[s])
+                scale = found["jacobian_end"]
+            else:
+                found |= _attack(models[s], x_test, y_test, x_same, cell)
+                scale = found["logit_stability"]
+            bad = [column for column, value in found.items() if not _finite(value)]
+            if bad:
+                reasons[s] = f"{bad[0]} is not finite"
+            elif scale == 0:
+                reasons[s] = "every hidden unit is dead: the stability is exactly 0"
+            else:
+                measures |= found
+        status, facts = "diverged" if reasons[s] else "ok", {"engine": nets.name, "group": len(cells)}
+        rows.append(row_of(cells[s], status, device, started, measures=measures, reason=reasons[s], **facts))
+    return rows
+
+
+def _model(nets, s: int) -> nn.Module:
+    """Network s as a module on the engine's own weights: it follows the training without a copy."""
+    if isinstance(nets, Loop):
+        return nets.model
+    model = build(nets.cells[s])
+    model.weights = nn.ParameterList(nn.Parameter(w, requires_grad=False) for w in nets.network(s))
+    return model
+
+
+def _jacobians(model: nn.Module, x: Tensor) -> Tensor:
+    """The Jacobian of `model` at each point: (n, d_out, d_in)."""
+    return torch.cat([jacobian(model, part) for part in x.split(50)])
+
+
+def _norms(jacobians: Tensor) -> tuple[float, float]:
+    """E ||J||_2 and E ||J||_F over the points."""
+    eigenvalues = torch.cat([gram_eigenvalues(part) for part in jacobians.split(50)])
+    return eigenvalues[:, -1].sqrt().mean().item(), eigenvalues.sum(1).sqrt().mean().item()
+
+
+def _changes(model: nn.Module, x: Tensor, start: Tensor) -> dict:
+    end, found = _jacobians(model, x), {}
+    for when, matrices in (("init", start), ("end", end), ("change", end - start)):
+        found[f"jacobian_{when}"], found[f"frobenius_{when}"] = _norms(matrices)
+    return found
+
+
+def _attack(model: nn.Module, x: Tensor, y: Tensor, x_same: Tensor, cell: Cell) -> dict:
+    def softmax(z):
+        return torch.softmax(model(z), 1)
+
+    found = {"lipschitz_mean": _norms(_jacobians(model, x))[0]}
+    for output, function in (("logit", model), ("softmax", softmax)):
+        for part, points in (("", x), ("_train", x_same)):
+            value = None if function is softmax and cell.d_out == 1 else _stability(function, points)
+            found[f"{output}_stability{part}"] = value
+    accuracies = attacked_accuracies(model, x, y, RADII, parity=cell.target == "parity")
+    return found | dict(zip(COLUMNS["attack"][-1 - len(RADII) :], accuracies, strict=True))
+
+
+def _stability(function, x: Tensor) -> float:
+    # As perturbation_stability, but NaN where that refuses: a network that overflows is a row, not an error.
+    eigenvalues = torch.cat([gram_eigenvalues(jacobian(function, part)) for part in x.split(50)])
+    return norm_in_ball(eigenvalues, x[0].numel()).mean().item()
+
+
+# ------------------------------------------------------------------------------------------------ the attack
+
+
+def margins(outputs: Tensor, y: Tensor, *, parity: bool = False) -> Tensor:
+    """f_y - max over k != y of f_k, above 0 where a point is classified as y; for parity +-f. (n, d_out) -> (n,)."""
+    if parity:
+        return outputs[:, 0] * (2 * (y % 2) - 1)
+    own = torch.nn.functional.one_hot(y, outputs.shape[1]).bool()
+    return outputs.masked_fill(~own, 0).sum(1) - outputs.masked_fill(own, -math.inf).amax(1)
+
+
+def attacked_accuracies(
+    model, x: Tensor, y: Tensor, radii: Sequence[float], *, steps: int = STEPS, parity: bool = False
+) -> list[float]:
+    """Accuracy on points x with classes y: as they are, then within an l2 ball of each radius around them.
+
+    Projected gradient descent on the margin, z <- project(z - 2.5 radius/steps * g/||g||) from z = x, without a box.
+    The margin's gradient, unlike that of cross entropy, does not vanish where softmax saturates. A point counts
+    only if no iterate at this or a smaller radius is misclassified, so the accuracy never rises with the radius; it
+    is an upper bound on the true one. Source: Madry et al. 2018, with the margin of Carlini and Wagner 2017.
+    """
+    with torch.no_grad():
+        right = margins(model(x), y, parity=parity) > 0
+    found = {0.0: right.double().mean().item()}
+    for radius in sorted(radii):
+        shift = torch.zeros_like(x)
+        for _ in range(steps):
+            shift = _unit_ball(shift / radius - 2.5 / steps * _direction(model, x + shift, y, parity)) * radius
+            with torch.no_grad():
+                right &= margins(model(x + shift), y, parity=parity) > 0
+        found[radius] = right.double().mean().item()
+    return [found[0.0], *(found[radius] for radius in radii)]
+
+
+def _direction(model, x: Tensor, y: Tensor, parity: bool) -> Tensor:
+    """The margin's gradient at each point, of norm 1 (0 where it is 0)."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(margins(model(x), y, parity=parity).sum(), x)
+    # In float64, where squares of the small gradients of a deep network do not vanish.
+    return nn.functional.normalize(gradient.double().flatten(1), dim=1, eps=1e-300).to(x).reshape(x.shape)
+
+
+def _unit_ball(shift: Tensor) -> Tensor:
+    """Each point's shift, brought back onto the unit sphere where it is outside."""
+    norm = shift.flatten(1).norm(dim=1).clamp(min=1)
+    return shift / norm.reshape(-1, *[1] * (shift.ndim - 1))

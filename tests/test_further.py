@@ -1,0 +1,427 @@
+"""Further measures of a training: every number against a calculation of its own, and rows that keep to themselves."""
+
+import dataclasses
+import hashlib
+import math
+import multiprocessing
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from robustkit import further as module
+from robustkit import report, store, sweep
+from robustkit.config import FRACTIONS, Cell, InputError
+from robustkit.data import fixed_points, load_dataset, stream_generator
+from robustkit.further import (
+    COLUMNS,
+    FURTHER,
+    RADII,
+    attacked_accuracies,
+    further,
+    further_key,
+    load_further,
+    measure_further,
+    measure_further_group,
+)
+from robustkit.measures import OutOfTimeError, measure
+from robustkit.networks import FCN, build
+from robustkit.stability import expected_norm, perturbation_stability
+from robustkit.training import targets, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Children of a server that has torch in memory already: a process each, without its seconds of start.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["robustkit.sweep", "sklearn.datasets", "torch._dynamo"])
+
+TINY = {
+    **{"width": 8, "depth": 3, "n_train": 64, "batch_size": 16, "epochs": 5, "lr": 0.1, "points": 20},
+    "precision": "float64",
+}
+KINDS = [{}, {"loss": "squared", "alpha": 2.0}, {"loss": "squared", "target": "parity", "depth": 2}]
+NAMES = sorted(FURTHER)
+
+
+def cell(**fields):
+    return Cell(**(TINY | fields))
+
+
+CELLS = [cell(width=width, seed=seed) for width in (4, 8) for seed in (0, 1)]
+
+
+def measured(name, **fields):
+    return measure_further(cell(**fields), name)["measures"]
+
+
+def explicit(function, x):
+    """The Jacobian at each point by vmap of reverse mode: (n, d_out, d_in)."""
+    return torch.func.vmap(torch.func.jacrev(lambda z: function(z[None])[0]))(x).flatten(2).detach().numpy()
+
+
+def trained_plainly(made):
+    """A model trained by the plain loop, its points, and its Jacobians at each step of FRACTIONS."""
+    data = load_dataset("digits", scaling=made.scaling, dtype=torch.float64)
+    x, y = data.x_train[: made.train_points], data.y_train[: made.train_points]
+    x_test = data.x_test[fixed_points(360, 100, "test points")]
+    model, seen = build(made).double(), {}
+
+    def observe(step):
+        seen[step] = explicit(model, x_test)
+        return True
+
+    steps = [round(f * made.steps) for f in FRACTIONS]
+    order, goal = stream_generator(made.seed, "order"), targets(y, made, torch.float64)
+    train(model, x, goal, made, order=order, instants=set(steps), observe=observe)
+    return model, data, [seen[step] for step in steps]
+
+
+# ------------------------------------------------------------------------------------------------ Jacobians
+
+
+def means(matrices):
+    """Means over the points of the spectral and of the Frobenius norm, by numpy's SVD and entries."""
+    return np.linalg.svd(matrices, compute_uv=False)[:, 0].mean(), np.linalg.norm(matrices, axis=(1, 2)).mean()
+
+
+@pytest.mark.parametrize("fields", KINDS)
+def test_the_change_of_the_jacobian_is_that_of_a_plain_training(fields):
+    row = measured("jacobian_change", **fields)
+    _, _, matrices = trained_plainly(cell(**fields))
+    changes = np.array([means(now - matrices[0]) for now in matrices])
+    assert set(row) == set(COLUMNS["jacobian_change"])
+    # float64; the square root of an eigenvalue keeps ten digits.
+    for column, norm in (("jacobian", 0), ("frobenius", 1)):
+        assert row[f"{column}_init"] == pytest.approx(means(matrices[0])[norm], rel=1e-10)
+        assert row[f"{column}_end"] == pytest.approx(means(matrices[-1])[norm], rel=1e-10)
+        assert row[f"{column}_change_over_time"] == pytest.approx(changes[:, norm], rel=1e-10)
+        assert row[f"{column}_change"] == row[f"{column}_change_over_time"][-1] > 0
+    assert row["jacobian_change_over_time"][0] == row["frobenius_change_over_time"][0] == 0
+
+
+@pytest.mark.parametrize("epochs", [0.001, 0.5, 13])
+def test_a_training_of_any_length_is_seen_at_seven_fractions(epochs):
+    row = measured("jacobian_change", epochs=epochs)
+    assert len(row["jacobian_change_over_time"]) == len(row["frobenius_change_over_time"]) == len(FRACTIONS)
+
+
+def test_an_untrained_network_has_not_changed():
+    """At a rate too small to move one weight of float32."""
+    row = measured("jacobian_change", lr=1e-30, precision="float32")
+    assert row["jacobian_change_over_time"] == row["frobenius_change_over_time"] == [0] * len(FRACTIONS)
+    assert row["jacobian_end"] == row["jacobian_init"] > 0
+
+
+# ------------------------------------------------------------------------------------------------ the attack row
+
+
+@pytest.mark.parametrize("fields", KINDS)
+def test_the_numbers_of_the_attack_are_those_of_a_plain_training(fields):
+    made = cell(**fields)
+    row = measured("attack", **fields)
+    model, data, _ = trained_plainly(made)
+    test = fixed_points(360, 200, "test points")
+    x, y = data.x_test[test], data.y_test[test]
+    same = data.x_train[:64][fixed_points(64, 200, "train points")]
+    logits = model(x).detach().numpy()
+    parity = made.target == "parity"
+    right = (logits[:, 0] > 0) == (y.numpy() % 2 == 1) if parity else logits.argmax(1) == y.numpy()
+    expected = {
+        "logit_stability": perturbation_stability(model, x).mean,
+        "logit_stability_train": perturbation_stability(model, same).mean,
+        "lipschitz_mean": means(explicit(model, x))[0],
+        "accuracy": right.mean(),
+    }
+    if parity:  # the softmax of one output is 1 whatever the point
+        assert row["softmax_stability"] is None and row["softmax_stability_train"] is None
+    else:
+        # J of softmax(f) is (diag(p) - p p^T) J of f.
+        for part, points in (("", x), ("_train", same)):
+            p = torch.softmax(model(points), 1).detach().numpy()
+            inner = np.einsum("nk,kj->nkj", p, np.eye(10)) - np.einsum("nk,nj->nkj", p, p)
+            matrices = torch.from_numpy(inner @ explicit(model, points))
+            expected[f"softmax_stability{part}"] = expected_norm(matrices).mean().item()
+    assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    attacked = [row["accuracy"], *(row[f"accuracy_attacked_{r}"] for r in ("0_5", "1", "2"))]
+    assert attacked == attacked_accuracies(model, x, y, RADII, parity=parity)
+    assert attacked == sorted(attacked, reverse=True)
+    assert set(row) == set(COLUMNS["attack"])
+
+
+def test_the_training_is_the_one_that_the_cells_own_row_came_from():
+    """Also where a stop_loss ends it between two looks, and a network of a group goes on without the other."""
+    losses = measure(cell())["measures"]["loss_over_time"]
+    for fields in ({}, {"stop_loss": losses[30]}, {"precision": "float32"}, {"momentum": 0.5}):
+        own = measure(cell(**fields))["measures"]["loss_over_time"][-1]
+        for name in NAMES:
+            assert measured(name, **fields)["loss_at_end"] == own
+    pair = [cell(), cell(stop_loss=losses[30])]
+    together = measure_further_group(pair, name="jacobian_change")
+    assert [row["measures"] for row in together] == [measure_further(c, "jacobian_change")["measures"] for c in pair]
+    assert len(together[1]["measures"]["jacobian_change_over_time"]) == 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_engine_and_the_plain_loop_measure_the_same(name, monkeypatch):
+    fast = measured(name)
+    monkeypatch.setattr(module, "engine_of", lambda _: module.Loop)
+    slow = measure_further(cell(), name)
+    assert slow["engine"]["name"] == "loop"
+    for column, value in slow["measures"].items():
+        assert fast[column] == pytest.approx(value, rel=1e-10), column
+
+
+# ------------------------------------------------------------------------------------------------ attacks
+
+
+def linear(classes, d=6, n=200, scale=1.0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(classes, d, generator=generator, dtype=torch.float64)
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    # A tenth of the labels are wrong, so that clean accuracy is not 1.
+    y = (x @ weight.T).argmax(1) if classes > 1 else ((x @ weight.T)[:, 0] > 0).long()
+    y[::10] = (y[::10] + 1) % max(classes, 2)
+    return weight, x, y, lambda z: scale * z.to(dtype) @ weight.T.to(dtype)
+
+
+def distances(weight, x, y):
+    """Signed distance of each point to the nearest plane on which it is no longer classified as y."""
+    if len(weight) == 1:
+        return (2 * y - 1) * (x @ weight[0]) / weight[0].norm()
+    outputs, found = x @ weight.T, []
+    for point, own in zip(outputs, y, strict=True):
+        others = [k for k in range(len(weight)) if k != own]
+        found.append(min((point[own] - point[k]) / (weight[own] - weight[k]).norm() for k in others))
+    return torch.tensor(found)
+
+
+def radii_between(values):
+    """Radii halfway between two neighbouring distances: no point is within rounding of one."""
+    values = values[values > 0].sort().values
+    return [((values[i] + values[i + 1]) / 2).item() for i in (0, 20, 60, 100, 150)]
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e4])
+def test_of_a_linear_classifier_just_the_points_within_the_radius_of_the_plane_fall(classes, scale):
+    """The optimum is known: w.x + r ||w||. No scale of the logits, and no saturation, changes it."""
+    weight, x, y, model = linear(classes, scale=scale)
+    values = distances(weight, x, y)
+    radii = radii_between(values)
+    expected = [(values > radius).double().mean().item() for radius in (0, *radii)]
+    assert attacked_accuracies(model, x, y, radii, parity=classes == 1) == expected
+    assert 0.85 < expected[0] < 0.95 and expected[-1] < 0.2
+
+
+def test_of_a_linear_classifier_of_many_classes_no_point_falls_that_cannot_and_most_fall_that_can():
+    weight, x, y, model = linear(5)
+    values = distances(weight, x, y)
+    radii = radii_between(values)
+    possible = [(values > radius).double().mean().item() for radius in (0, *radii)]
+    found = attacked_accuracies(model, x, y, radii)
+    assert found[0] == possible[0]
+    # The nearest logit need not be the nearest plane: plain descent may miss a few points in a hundred.
+    assert all(low <= value <= low + 0.03 for value, low in zip(found, possible, strict=True))
+
+
+def test_in_the_plane_the_attack_finds_what_a_search_of_the_whole_disc_finds():
+    generator = torch.Generator().manual_seed(2)
+    model = FCN(width=16, depth=3, d_in=2, d_out=3, generator=generator).double().requires_grad_(False)
+    x = torch.randn(60, 2, generator=generator, dtype=torch.float64)
+    y = model(x).argmax(1)
+    angle = torch.linspace(0, 2 * math.pi, 200, dtype=torch.float64)
+    # It finds nothing that is not there (a grid may miss a sliver); it misses a few where a disc holds many pieces.
+    for radius, missed in ((0.1, 1), (0.3, 2), (0.6, 6)):
+        disc = torch.stack([angle.cos(), angle.sin()], 1) * radius * torch.linspace(0, 1, 20)[:, None, None]
+        classes = model((x[:, None] + disc.flatten(0, 1)).flatten(0, 1)).argmax(1).reshape(len(x), -1)
+        searched = (classes == y[:, None]).all(1).sum().item()
+        assert searched < 60
+        assert searched - 1 <= 60 * attacked_accuracies(model, x, y, [radius])[1] <= searched + missed
+
+
+def test_accuracies_come_in_the_order_of_the_radii_and_a_network_without_gradient_resists():
+    weight, x, y, model = linear(2)
+    up = attacked_accuracies(model, x, y, [0.2, 0.5, 1.0])
+    assert attacked_accuracies(model, x, y, [1.0, 0.2, 0.5]) == [up[0], up[3], up[1], up[2]]
+    flat = attacked_accuracies(lambda z: 0 * z[:, :2] + torch.tensor([1.0, 0.0]), x, y, [1.0])
+    assert flat == [(y == 0).double().mean().item()] * 2
+    images = x.reshape(-1, 1, 2, 3)
+    assert attacked_accuracies(lambda z: model(z.flatten(1)), images, y, [0.2, 0.5, 1.0]) == up
+
+
+# ------------------------------------------------------------------------------------------------ rows
+
+
+def test_a_key_is_that_of_the_cell_the_name_and_the_version(monkeypatch):
+    text = f'{{"cell": "{cell().key}", "measure": "attack", "version": 1}}'
+    assert further_key(cell(), "attack") == hashlib.sha256(text.encode()).hexdigest()
+    keys = {further_key(made, name) for made in CELLS for name in NAMES} | {made.key for made in CELLS}
+    assert len(keys) == 3 * len(CELLS)
+    monkeypatch.setitem(FURTHER, "attack", 2)
+    assert further_key(cell(), "attack") not in keys
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_says_what_it_is_and_goes_to_json_and_back(name):
+    row = measure_further(cell(), name)
+    assert (row["key"], row["cell_key"], row["status"]) == (further_key(cell(), name), cell().key, "ok")
+    assert (row["measure"], row["version"], row["reason"]) == (name, FURTHER[name], None)
+    assert Cell(**row["cell"]) == cell()
+    assert row["engine"]["dtype"] == "float64" and row["versions"]["torch"] == torch.__version__
+    assert row["seconds"] >= 0 and "commit" in row
+    assert store.decode(store.encode(row))["measures"] == row["measures"]
+    assert measure_further(cell(), name)["measures"] == row["measures"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_a_cell_in_the_order_of_the_cells_and_the_second_time_nothing_is_trained(name, monkeypatch):
+    rows = further(CELLS[::-1], name, device="cpu")
+    assert list(rows["cell_key"]) == [made.key for made in CELLS[::-1]]
+    assert rows.attrs["missing"] == [] and set(rows["status"]) == {"ok"}
+    assert {*(field.name for field in dataclasses.fields(Cell)), *COLUMNS[name]} <= set(rows.columns)
+    for made, row in zip(CELLS[::-1], rows.to_dict("records"), strict=True):
+        assert {column: row[column] for column in COLUMNS[name]} == measured(name, **dataclasses.asdict(made))
+    # Cheapest first on disk, whatever the order of the cells.
+    assert [row["cell"]["width"] for row in store.read_rows(store.local_path())] == [4, 4, 8, 8]
+
+    def refuse(*_):
+        raise AssertionError("nothing was to be trained")
+
+    monkeypatch.setattr(sweep, "_measure_safely", refuse)
+    before = store.local_path().read_bytes()
+    assert further(CELLS[::-1], name, device="cpu").equals(rows)
+    assert store.local_path().read_bytes() == before
+    assert sorted(load_further(name)["key"]) == sorted(rows["key"])
+    assert len(load_further(name, local=False)) == 0
+    assert list(load_further(name, local=False).columns) == list(rows.columns)
+
+
+def test_trainings_and_further_rows_share_a_file_and_never_see_one_another():
+    further(CELLS[:2], "attack", device="cpu")
+    assert store.load_rows() == [] and len(sweep.load()) == 0
+    assert sweep.frame(CELLS).attrs["missing"] == CELLS
+    trained = sweep.run(CELLS[:3], device="cpu")
+    further(CELLS[:1], "jacobian_change", device="cpu")
+    assert list(trained["key"]) == [made.key for made in CELLS[:3]]
+    assert sweep.load()["key"].tolist() == trained["key"].tolist()
+    assert [len(load_further(name)) for name in ("attack", "jacobian_change")] == [2, 1]
+    assert len(store.read_rows(store.local_path())) == 6
+    joined = trained.merge(load_further("attack"), left_on="key", right_on="cell_key", suffixes=("", "_further"))
+    assert len(joined) == 2
+
+
+def test_two_workers_measure_what_one_does(monkeypatch):
+    monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda _: CONTEXT)
+    rows = further(CELLS, "jacobian_change", device="cpu", workers=2)
+    for made, change in zip(CELLS, rows["jacobian_change"], strict=True):
+        assert change == measure_further(made, "jacobian_change")["measures"]["jacobian_change"]
+
+
+def test_after_a_row_was_torn_that_one_alone_is_measured_again():
+    rows = further(CELLS[:2], "attack", device="cpu")
+    path = store.local_path()
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert len(load_further("attack")) == 1
+    with pytest.warns(UserWarning, match="damaged"):
+        again = further(CELLS[:2], "attack", device="cpu")
+    assert again[list(COLUMNS["attack"])].equals(rows[list(COLUMNS["attack"])])
+    with open(path) as file:
+        assert len(file.readlines()) == 3
+
+
+def test_another_version_is_another_measure(monkeypatch):
+    further(CELLS[:1], "attack", device="cpu")
+    monkeypatch.setitem(FURTHER, "attack", 2)
+    assert len(load_further("attack")) == 0
+    assert list(further(CELLS[:1], "attack", device="cpu")["version"]) == [2]
+    assert len(store.read_rows(store.local_path())) == 2
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("depth", [2, 4])
+def test_a_training_that_diverges_is_a_row_without_numbers_and_is_not_tried_again(name, depth):
+    wild = cell(depth=depth, lr=1e6, precision="float32")
+    rows = further([wild, CELLS[0]], name, device="cpu")
+    assert list(rows["status"]) == ["diverged", "ok"] and rows["reason"][0]
+    assert rows.loc[0, list(COLUMNS[name])].isna().all()
+    before = store.local_path().read_bytes()
+    further([wild], name, device="cpu")
+    assert store.local_path().read_bytes() == before
+
+
+def test_a_cell_that_raises_has_a_failed_row_of_its_own_kind_and_is_tried_again(monkeypatch):
+    with monkeypatch.context() as broken:
+
+        def raise_for_one(cells, *_, name):
+            if CELLS[1] in cells:
+                raise RuntimeError("no luck today")
+            return measure_further_group(cells, name=name)
+
+        broken.setattr(module, "measure_further_group", raise_for_one)
+        rows = further(CELLS[:3], "attack", device="cpu")
+    assert list(rows["status"]) == ["ok", "failed", "ok"] and "no luck today" in rows["reason"][1]
+    (failed,) = [row for row in store.read_rows(store.local_path()) if row["status"] == "failed"]
+    assert failed["measure"] == "attack" and failed["measures"] == dict.fromkeys(COLUMNS["attack"])
+    assert store.load_rows() == []
+    assert list(further(CELLS[:3], "attack", device="cpu")["status"]) == ["ok"] * 3
+
+
+def test_bad_input_is_refused_before_any_training():
+    for call in (further_key, measure_further):
+        with pytest.raises(InputError, match="'atack'.*did you mean 'attack'"):
+            call(cell(), "atack")
+    for call in (lambda: load_further("x"), lambda: further(CELLS, "x")):
+        with pytest.raises(InputError, match="'x'"):
+            call()
+    for arguments, words in (({"cells": []}, "empty"), ({"cells": CELLS * 2}, "twice"), ({"workers": 0}, "workers")):
+        with pytest.raises(InputError, match=words):
+            further(**({"cells": CELLS, "name": "attack"} | arguments))
+    assert not store.local_path().exists()
+
+
+def test_a_training_that_runs_out_of_time_is_dropped():
+    with pytest.raises(OutOfTimeError):
+        measure_further(cell(), "attack", deadline=time.time() - 1)
+
+
+# ------------------------------------------------------------------------------------------------ shipping
+
+
+def mnist_rows(value=0.5, **changes):
+    """A training and its further rows, as they would come from a machine that has MNIST."""
+    rows = []
+    for width in (16, 128):
+        made = Cell(width=width, depth=2, dataset="mnist")
+        facts = {"status": "ok", "cell": dataclasses.asdict(made), "reason": None, "engine": {}, "versions": {}}
+        facts |= {"commit": None, "seconds": 1.0} | changes
+        rows.append({"key": made.key, "measures": {"stability": value}} | facts)
+        for name in NAMES:
+            own = {"key": further_key(made, name), "cell_key": made.key, "measure": name, "version": FURTHER[name]}
+            rows.append(own | {"measures": dict.fromkeys(COLUMNS[name], value)} | facts)
+    return rows
+
+
+def test_both_kinds_are_shipped_sorted_and_the_second_time_nothing_changes():
+    rows = mnist_rows()
+    for i in np.random.default_rng(0).permutation(len(rows)):
+        store.append(rows[i])
+    assert report.ship_rows([]) == (6, [])
+    content = store.SHIPPED.read_bytes()
+    kinds = [(row["cell"]["width"], row.get("measure")) for row in store.read_rows(store.SHIPPED)]
+    assert kinds == [(width, name) for width in (16, 128) for name in (None, *NAMES)]
+    assert report.ship_rows([]) == (0, []) and store.SHIPPED.read_bytes() == content
+    assert [row["key"] for row in store.load_rows(local=False)] == [rows[0]["key"], rows[3]["key"]]
+    assert list(load_further("attack", local=False)["accuracy"]) == [0.5, 0.5]
+
+
+def test_a_difference_names_the_measure_and_the_cell():
+    first, others = mnist_rows(), mnist_rows(0.75)
+    with pytest.raises(store.ConflictError, match="attack of .*'width': 16.* 0.5 and 0.75"):
+        store.merge(first, others[1:2])
+    merged, (note,) = store.merge(first, mnist_rows(0.75, versions={"torch": "9"})[2:3])
+    assert merged == first and "jacobian_change of" in note

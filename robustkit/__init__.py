@@ -6,6 +6,7 @@ from . import theory as theory
 from .checks import InputError as InputError
 from .config import Cell as Cell
 from .data import load_dataset as load_dataset
+from .further import load_further as load_further
 from .initialization import layer_stds as layer_stds
 from .networks import FCN as FCN
 from .profiles import grid as grid

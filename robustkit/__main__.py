@@ -11,7 +11,7 @@ import warnings
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from . import report, store, sweep
+from . import claims, cost, report, store, sweep
 from .checks import InputError, check_choice, check_number
 from .profiles import FIGURES, PROFILES, grid, profile_cells
 
@@ -32,6 +32,10 @@ def main(arguments=None) -> int:
             command.add_argument("files", nargs="*", type=Path, help="row files from other machines (default: local)")
             continue
         command.add_argument("profile", help=", ".join(PROFILES))
+        if name in ("plan", "run"):
+            command.add_argument(
+                "--claim", help="only what this claim of the ledger needs; --seeds N is then a count"
+            )
         if name == "report":
             command.add_argument("--only", action="append", default=[], metavar="NN", help="notebook number")
             command.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", dest="parameters")
@@ -77,7 +81,15 @@ def _terminate(*_):
 
 
 def _cells(chosen):
-    return profile_cells(chosen.profile, seeds=chosen.seeds, widths=chosen.widths, depths=chosen.depths)
+    choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
+    if not chosen.claim:
+        return profile_cells(chosen.profile, **choices)
+    if chosen.seeds and len(chosen.seeds) == 1:
+        choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, integer=True))
+    cells = claims.cells_of(chosen.claim, chosen.profile, **choices)
+    if not cells:
+        raise InputError(f"claim is {chosen.claim!r}, which no training of this package decides; see the ledger")
+    return cells
 
 
 def _workers(chosen) -> int:
@@ -92,9 +104,9 @@ def plan(chosen) -> int:
     print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} trainings done, {len(todo)} missing")
     if todo:
         largest = max(todo, key=lambda cell: cell.parameters)
-        seconds = sweep.estimate_seconds(todo, device) / (workers if device == "cpu" else 1)
+        seconds = cost.estimate_seconds(todo, device, workers)
         print(f"operations: {sum(cell.flops for cell in todo):.2e}")
-        print(f"memory of the largest: {sweep.memory_bytes(largest) / 2**30:.2f} GiB (width {largest.width}, "
+        print(f"memory of the largest: {cost.memory_bytes(largest) / 2**30:.2f} GiB (width {largest.width}, "
               f"depth {largest.depth})")  # fmt: skip
         print(f"time on {device} with {workers if device == 'cpu' else 1} worker(s): about {_duration(seconds)}")
     return 0
@@ -115,10 +127,11 @@ def run(chosen) -> int:
     if chosen.profile == "shipped":
         raise InputError("profile is 'shipped', which trains nothing; run smoke, laptop or paper")
     cells = _cells(chosen)
+    what = f"claim {chosen.claim}" if chosen.claim else f"profile {chosen.profile}"
     rows = sweep.run(cells, device=chosen.device, workers=_workers(chosen), minutes=chosen.minutes)
     bad = rows[rows["status"] != "ok"]
     left = sweep.missing(cells, store.load_rows())
-    print(f"profile {chosen.profile}: {len(cells) - len(left)} of {len(cells)} trainings done")
+    print(f"{what}: {len(cells) - len(left)} of {len(cells)} trainings done")
     for row in bad.itertuples():
         print(f"{row.status}: {row.init}, depth {row.depth}, width {row.width}, seed {row.seed}: {row.reason}")
     return 1 if (bad["status"] == "failed").any() else 0

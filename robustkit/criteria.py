@@ -67,14 +67,13 @@ def reading_of(row: dict) -> tuple:
         value = tuple(row[name]) if isinstance(row[name], (list, tuple)) else row[name]
         value = None if isinstance(value, float) and math.isnan(value) else value
         if value != field.default:
-            others.append(f"{name}={value}")
+            others.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
     return (*main, *others)
 
 
-def reading_rank(item) -> tuple:
-    """Main reading first, then the one nearest to it, then the one with most rows."""
+def reading_rank(item, wanted=("mnist", "raw", "cross_entropy", "full")) -> tuple:
+    """The wanted reading first, then the one nearest to it, then the one with most rows."""
     reading, rows = item
-    wanted = ("mnist", "raw", "cross_entropy", "full")
     return *(a != b for a, b in zip(reading, wanted, strict=False)), len(reading), -len(rows)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import pandas
 import seaborn
@@ -29,13 +31,26 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
         command = f"python -m robustkit run {'laptop' if profile == 'shipped' else profile}"
         return f"profile {profile}: no rows yet, {len(gaps)} trainings missing ({command})"
     lists = {name: ", ".join(map(str, rows[name].unique())) for name in ("dataset", "scaling", "schedule", "loss")}
-    cells = [rows[name].fillna(0) for name in ("init", "depth", "width", "power", "gain")]
+    names = (
+        "init",
+        "depth",
+        "width",
+        "power",
+        "gain",
+        "dataset",
+        "scaling",
+        "loss",
+        "schedule",
+        "lr_rule",
+        "n_train",
+    )
+    cells = [rows[name].fillna(0) for name in names]
     counts = (rows["status"] == "ok").groupby(cells).sum()
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     text = (
         f"profile {profile}: {lists['dataset']}, {lists['scaling']} scaling, schedule {lists['schedule']}, "
         f"{lists['loss'].replace('_', ' ')}; seeds {', '.join(map(str, sorted(rows['seed'].unique())))} "
-        f"(n = {n} a point), {rows['points'].iloc[0]} test points"
+        f"(n = {n} a point), {' or '.join(map(str, sorted(rows['points'].unique())))} test points"
     )
     bad = (rows["status"] != "ok").sum()
     text += f"; {bad} trainings failed or diverged and are not drawn" if bad else ""
@@ -63,7 +78,9 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
     The pictures are written again only if the numbers changed, so that a second run leaves the files as they are.
     Raises OSError, with the path and the old content kept, if a file cannot be written.
     """
-    figure.supxlabel(caption(rows, profile), fontsize=6, color="0.35")
+    width = int(23 * figure.get_figwidth())  # characters of this size in a line
+    lines = [part for line in caption(rows, profile).split("\n") for part in textwrap.wrap(line, width)]
+    figure.supxlabel("\n".join(lines), fontsize=6, color="0.35")
     seen = []
     # One legend serves panels with the same lines.
     for legend in filter(None, (ax.get_legend() for ax in figure.axes)):

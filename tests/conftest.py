@@ -11,7 +11,9 @@ SHAPES_CHECKED = importlib.util.find_spec("beartype") is not None
 if SHAPES_CHECKED:
     from jaxtyping import install_import_hook
 
-    install_import_hook(["robustkit.data", "robustkit.networks", "robustkit.training"], "beartype.beartype")
+    install_import_hook(
+        ["robustkit.data", "robustkit.networks", "robustkit.training", "robustkit.ensemble"], "beartype.beartype"
+    )
 
 from robustkit import store  # noqa: E402
 

@@ -22,8 +22,11 @@ ORDER = [
         "networks",
         "stability",
         "training",
+        "ensemble",
     ),
-    *("measures", "store", "sweep", "criteria", "claims", "figures", "plots", "report", "__main__"),
+    *("measures", "cost", "store", "sweep", "further", "criteria", "lemmas", "starting", "appendix_d", "orders"),
+    *("controls", "worst_case", "statements", "entries", "entries_theory", "claims", "figures", "plots"),
+    *("comparisons", "bounds", "cards", "report", "__main__"),
 ]
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 

@@ -11,7 +11,7 @@ from robustkit.__main__ import main
 from robustkit.config import figures_folder, results_folder
 from robustkit.profiles import FIGURES
 
-SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # nine trainings, three of unit norm
+SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 28 trainings
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,9 @@ def call(*arguments):
         ("report cloud", "must be one of smoke, laptop, paper, shipped"),
         ("run shipped", "'shipped', which trains nothing"),
         ("start", "'start'"),
+        ("run laptop --claim E6", "claim is 'E6', but must be one of E01"),
+        ("run laptop --claim T01", "'T01', which no training"),
+        ("plan laptop --claim E06 --seeds 0", "seeds is 0"),
         ("run", "required: profile"),
         ("run smoke --minutes 0", "minutes is 0.0, but must be"),
         ("run smoke --minutes -3", "minutes is -3.0"),
@@ -101,9 +104,11 @@ def test_a_report_refuses_bad_parameters_before_any_notebook_starts(capsys, monk
 def test_a_plan_says_what_is_done_and_what_the_rest_costs(capsys):
     assert call("plan", "smoke", *SMALL, "--device", "cpu", "--workers", "2") == 0
     said = capsys.readouterr().out
-    assert "0 of 9 trainings done, 9 missing" in said
-    # Nine nets of 16 (64 + 10) weights, 2 + 4 operations a weight and point, 1437 points, one epoch.
-    assert f"operations: {9 * 16 * 74 * 6 * 1437:.2e}" in said
+    assert "0 of 28 trainings done, 28 missing" in said
+    # 2 + 4 operations a weight and point. 18 nets of 16 (64 + 10) weights, 1437 points, one epoch; with one output,
+    # 400 epochs: nine on 8, 16 and 32 points, one on 1437.
+    scalar = 16 * 65 * 400 * (3 * (8 + 16 + 32) + 1437)
+    assert f"operations: {6 * (18 * 16 * 74 * 1437 + scalar):.2e}" in said
     assert re.search(r"memory of the largest: 0\.\d\d GiB \(width 16, depth 2\)", said)
     assert re.search(r"time on cpu with 2 worker\(s\): about \d+ s", said)
     assert not results_folder().exists()
@@ -118,14 +123,14 @@ def test_run_status_and_plan_agree_on_what_is_there(capsys):
 
     empty = table()
     assert list(empty) == [*FIGURES, "all"]
-    assert empty["all"] == (0, 0, 0, 9)
+    assert empty["all"] == (0, 0, 0, 28)
     assert (empty["N2"], empty["N4b"], empty["W7"]) == ((0, 0, 0, 1), (0, 0, 0, 2), (0, 0, 0, 4))
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
-    assert "profile smoke: 9 of 9 trainings done" in capsys.readouterr().out
+    assert "profile smoke: 28 of 28 trainings done" in capsys.readouterr().out
     full = table()
     assert (full["N2"], full["N4b"], full["W7"]) == ((1, 0, 0, 0), (2, 0, 0, 0), (4, 0, 0, 0))
     assert call("plan", "smoke", *SMALL, "--device", "cpu") == 0
-    assert "9 of 9 trainings done, 0 missing" in capsys.readouterr().out
+    assert "28 of 28 trainings done, 0 missing" in capsys.readouterr().out
 
 
 def test_a_training_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypatch):
@@ -138,8 +143,9 @@ def test_a_training_that_fails_or_diverges_is_listed_with_its_reason(capsys, mon
         raise RuntimeError("no luck today")
 
     with monkeypatch.context() as broken:
-        broken.setattr(sweep, "measure", fail)
+        broken.setattr(sweep, "measure_group", fail)
         broken.setitem(profiles.SETTINGS["smoke"], "lr", 0.01)
+        broken.setattr(profiles, "CONTROLS", {})  # some have a rate of their own, and are done
         assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 1
         said = capsys.readouterr().out
         assert "profile smoke: 0 of 9 trainings done" in said
@@ -148,7 +154,7 @@ def test_a_training_that_fails_or_diverges_is_listed_with_its_reason(capsys, mon
 
 def test_a_run_that_is_out_of_time_says_how_far_it_came(capsys):
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1", "--minutes", "1e-9") == 0
-    assert "profile smoke: 0 of 9 trainings done" in capsys.readouterr().out
+    assert "profile smoke: 0 of 28 trainings done" in capsys.readouterr().out
 
 
 def test_a_damaged_row_is_named_in_one_line(capsys):
@@ -176,3 +182,9 @@ def test_rows_that_contradict_each_other_end_a_command_with_a_sentence(capsys):
     assert call("run", "smoke", *SMALL, "--device", "cpu") == 1
     said = capsys.readouterr().err
     assert said.startswith("robustkit: two rows of one cell") and "123.0" in said
+
+
+def test_one_claim_can_be_run_alone_with_so_many_seeds(capsys):
+    assert call("run", "smoke", "--claim", "E02", "--seeds", "3", "--widths", "4", "--device", "cpu") == 0
+    assert "claim E02: 9 of 9 trainings done" in capsys.readouterr().out  # three scalings, three seeds
+    assert {row["cell"]["seed"] for row in store.load_rows()} == {0, 1, 2}

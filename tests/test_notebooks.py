@@ -181,7 +181,7 @@ def test_each_figure_is_there_as_png_pdf_and_csv_with_the_profile_and_seeds_it_s
         assert names <= {path.stem for path in figures.glob(f"*.{ending}")}
     for name in names - {"N1"}:
         said = (figures / f"{name}.csv").read_text().splitlines()[0]
-        assert "profile smoke: digits" in said and "seeds 0, 1" in said and "n = 2 a point" in said, name
+        assert "profile smoke: digits" in said and "seeds 0, 1" in said and "(n = 2" in said, name
     for name in ("N_Table1", "N_Table2", "W7_slopes"):
         assert all((figures / f"{name}.{ending}").stat().st_size for ending in ("md", "tex", "csv")), name
 

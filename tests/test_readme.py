@@ -3,9 +3,9 @@
 import re
 import shutil
 
-from robustkit import profile_cells, report
+from robustkit import claims, profile_cells, report
 from robustkit.config import ROOT
-from robustkit.profiles import FIGURES, READINGS, grid, reading_cells
+from robustkit.profiles import FIGURES, READINGS, control_cells, grid, reading_cells
 
 TEXT = (ROOT / "README.md").read_text()
 
@@ -14,6 +14,10 @@ def test_its_verdicts_are_those_of_the_committed_ledger(tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
     report.write_verdicts(tmp_path / "README.md", ROOT / "figures" / "shipped" / "claims.csv")
     assert (tmp_path / "README.md").read_text() == TEXT
+
+
+def test_it_says_how_many_claims_there_are():
+    assert f"holds {len(claims.CLAIMS)} statements" in TEXT
 
 
 def test_its_counts_of_trainings_are_those_of_the_grids():
@@ -25,6 +29,17 @@ def test_its_counts_of_trainings_are_those_of_the_grids():
         line = next(line for line in TEXT.splitlines() if line.startswith("| ") and f"`{name}`" in line)
         cells = reading_cells(figure, "laptop") if figure in READINGS else grid(figure, "laptop")
         assert line.endswith(f"| {len(cells)} |")
+
+
+def test_its_counts_of_control_trainings_are_those_of_the_grids():
+    shown = {
+        **{"N4a_terms": ["theorem1"], "N_Table2_shapes": ["ntk"], "N4_inverse_width": ["inverse_width"]},
+        **{"N4_common_loss": ["common_loss"], "N_gain": ["gain"], "T2_movement": ["theorem2"]},
+        "T3": ["theorem3_n8", "theorem3_n16", "theorem3_n32"],
+    }
+    for name, controls in shown.items():
+        line = next(line for line in TEXT.splitlines() if line.startswith("| ") and f"`{name}`" in line)
+        assert line.endswith(f"| {sum(len(control_cells(control, 'laptop')) for control in controls)} |")
 
 
 def test_its_links_lead_somewhere():

@@ -1,0 +1,142 @@
+"""Controls as pictures: matched loss, along training, initial against final."""
+
+from __future__ import annotations
+
+import pandas
+import seaborn
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
+
+from . import criteria, plots, statistics
+from .config import FRACTIONS, INSTANTS
+
+
+def named(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The rows with a column "curve", such as "He, $L$ = 6", for controls that hold several."""
+    names = [f"{plots.NAMES[init]}, $L$ = {depth}" for init, depth in zip(rows["init"], rows["depth"], strict=True)]
+    return rows.assign(curve=names)
+
+
+def together(*frames: pandas.DataFrame) -> pandas.DataFrame:
+    """Rows of several grids in one frame, each once, for a caption or a table that holds all; with what they miss."""
+    there = [rows for rows in frames if len(rows)]
+    found = pandas.concat(there).drop_duplicates("key") if there else frames[0].copy()
+    found.attrs["missing"] = list(dict.fromkeys(cell for rows in frames for cell in rows.attrs.get("missing", [])))
+    return found
+
+
+def only(rows: pandas.DataFrame, init: str) -> pandas.DataFrame:
+    """The rows of one scheme, and of the missing cells those that are its own."""
+    found = rows[rows["init"] == init].copy()
+    found.attrs["missing"] = [cell for cell in rows.attrs.get("missing", []) if cell.init == init]
+    return found
+
+
+def matched(rows: pandas.DataFrame, *, by: str = "init") -> pandas.DataFrame:
+    """P of each network where its training loss first came down to its width's common loss: by, width, stability.
+
+    The common loss of a width is the largest of its curves' mean final losses, so every curve has been there. P is
+    read off between the seven recorded instants, linear in log loss and log P. A width lacking a curve is left out.
+    """
+    good = rows[criteria.usable(rows, "stability")]
+    ends = good.groupby([by, "width"])["train_loss"].mean().unstack(by).dropna()
+    common = ends.max(axis=1).to_dict()
+    lines = [
+        {by: name, "width": int(width), "stability": value, "common loss": common[width]}
+        for name, curve in good.groupby(by)
+        for width, values in criteria._at_loss(curve, common).items()
+        for value in values
+    ]
+    return pandas.DataFrame(lines, columns=[by, "width", "stability", "common loss"])
+
+
+def along_training(rows: pandas.DataFrame, ax, *, by: str = "width"):
+    """P against training loss at the seven instants, a line a network, from its start (ring) to its end (dot)."""
+    good = rows[rows["status"] == "ok"]
+    if good.empty:
+        return nothing(ax)
+    for colour, (value, curve) in zip(colours(good[by]), good.groupby(by), strict=True):
+        name = f"{plots._symbol(by)}{plots.NAMES.get(value, plots._short(value))}"
+        for number, row in enumerate(curve.itertuples()):
+            loss, stability = row.loss_at_stability, row.stability_over_time
+            label = "_seed" if number else name
+            ax.plot(loss, stability, "-", color=colour, linewidth=0.7, alpha=0.6, label=label)
+            ax.plot(loss[0], stability[0], "o", color=colour, markerfacecolor="white", markersize=3)
+            ax.plot(loss[-1], stability[-1], "o", color=colour, markersize=3)
+            line = {by: value, "seed": row.seed, "fraction": FRACTIONS[: len(loss)], "x": loss, "mean": stability}
+            plots._record(ax, pandas.DataFrame(line).assign(quantity="stability against training loss"))
+    ax.set(xscale="log", yscale="log", xlabel="training loss (falls to the right)", ylabel=plots.LABELS["stability"])
+    log_ticks(ax.xaxis)
+    log_ticks(ax.yaxis)
+    ax.invert_xaxis()
+    plots._legend(ax)
+    return ax
+
+
+def scatter(rows: pandas.DataFrame, ax, *, x: str, y: str = "stability", by: str = "depth", diagonal: bool = True):
+    """One quantity against another, a dot a network; the diagonal is where both agree."""
+    good = rows[(rows["status"] == "ok") & (rows[x] > 0) & (rows[y] > 0)]
+    if good.empty:
+        return nothing(ax)
+    for number, (colour, (value, curve)) in enumerate(zip(colours(good[by]), good.groupby(by), strict=True)):
+        name = f"{plots._symbol(by)}{plots.NAMES.get(value, plots._short(value))}"
+        marker = plots.MARKERS[number % len(plots.MARKERS)]
+        ax.plot(curve[x], curve[y], marker, color=colour, markersize=3.5, alpha=0.8, label=name)
+        table = curve[[by, "width", "seed"]].assign(x=curve[x], mean=curve[y], quantity=f"{y} against {x}")
+        plots._record(ax, table)
+    if diagonal:
+        values = good[[x, y]].to_numpy(float)
+        ends = values.min() / 1.1, values.max() * 1.1
+        ax.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0, label="_diagonal")
+    ax.set(xscale="log", yscale="log", xlabel=plots.LABELS.get(x, x), ylabel=plots.LABELS.get(y, y))
+    log_ticks(ax.xaxis)
+    log_ticks(ax.yaxis)
+    plots._legend(ax)
+    return ax
+
+
+def late_growth(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """Mean kappa after a tenth of training, at half and at the end; end over half is 1 if it stopped, 2 if linear."""
+    good = rows[rows["status"] == "ok"]
+    instants = {"kappa at 1/10": 0.1, "at 1/2": 0.5, "at the end": 1.0}
+    values = {name: good["kappa_over_time"].str[INSTANTS.index(at)].astype(float) for name, at in instants.items()}
+    ratio = {"end over half": values["at the end"] / values["at 1/2"]}
+    table = good[["init", "width"]].assign(**values, **ratio, n=1)
+    return table.groupby(["init", "width"]).agg(dict.fromkeys([*values, *ratio], "mean") | {"n": "sum"}).reset_index()
+
+
+def powers(rows: pandas.DataFrame, y: str) -> pandas.DataFrame:
+    """Power of m in y, d log y / d log m with its 95 % interval over seeds: a row a scheme, depth and schedule."""
+    table = []
+    for (init, depth, schedule), curve in rows.groupby(["init", "depth", "schedule"]):
+        widths = sorted(curve["width"].unique())
+        if len(widths) > 1:
+            found = statistics.rate(criteria.values_by(curve, y))
+            line = {"init": plots.NAMES[init], "depth": depth, "schedule": schedule}
+            line["widths"] = f"{widths[0]} to {widths[-1]}"
+            table.append(line | {"power of m": f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"})
+    return pandas.DataFrame(table, columns=["init", "depth", "schedule", "widths", "power of m"])
+
+
+def colours(values) -> list:
+    """One colour of the curve palette for each distinct value."""
+    count = len(set(values))
+    return seaborn.color_palette("viridis", count + 1)[:count]
+
+
+def log_ticks(axis) -> None:
+    """A few plain numbers on a logarithmic axis within two decades, powers of ten beyond; call it after drawing."""
+    low, high = sorted(axis.get_view_interval())
+    if high / low >= 100:
+        axis.set_major_locator(LogLocator())
+        axis.set_major_formatter(LogFormatterSciNotation())
+    else:
+        few = LogLocator(subs=(1, 2, 5) if high / low > 6 else (1, 1.5, 2, 3, 4, 5, 7))
+        axis.set_major_locator(MaxNLocator(4) if high / low < 2.25 else few)
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def nothing(ax):
+    """Say in the axes that there is nothing to draw yet."""
+    ax.text(0.5, 0.5, "no rows yet", transform=ax.transAxes, ha="center")
+    return ax

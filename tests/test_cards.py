@@ -1,0 +1,395 @@
+"""The ledger's pictures say each verdict once and apart; the card and the shading name what a run does not meet."""
+
+import dataclasses
+import json
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas
+import pytest
+from matplotlib.colors import to_rgb
+
+from robustkit import cards, claims, figures, plots, profiles
+from robustkit.checks import InputError
+from robustkit.config import Cell, figures_folder
+
+MAIN, FLOW = "mnist, raw, cross_entropy, full", "mnist, raw, cross_entropy, flow10, lr_rule=inverse_width"
+UNIT, TIMES = "mnist, unit, cross_entropy, flow10", "mnist, raw, cross_entropy, full, milestones=(0.5, 0.7)"
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def an_axes(**size):
+    figure, axes = figures.panels(1, **size)
+    return axes[0]
+
+
+def a_line(name, verdict="reproduced", detail=None, claim="P falls with width"):
+    return {"id": name, "claim": claim, "verdict": verdict, "readings_detail": json.dumps(detail) if detail else ""}
+
+
+def a_ledger(count=14):
+    """A claim for each verdict in turn, with as many readings as its number says."""
+    words = claims.VERDICTS
+    lines = []
+    for i in range(count):
+        names = [MAIN, FLOW, UNIT, TIMES][: i % 5]
+        detail = {name: words[(i + k) % len(words)] for k, name in enumerate(names)}
+        lines.append(a_line(f"E{i:02}", words[i % len(words)], detail, f"Statement {i} " + "of a paper " * 9))
+    return pandas.DataFrame(lines)
+
+
+def squares(ax):
+    return [line for line in ax.lines if line.get_label() == "_square" and line.get_marker() == "s"]
+
+
+def symbols(ax):
+    marks = [(line, line.get_marker()) for line in ax.lines if line.get_label() == "_square"]
+    return [line for line, mark in marks if not isinstance(mark, str) or mark not in ("s", "")]
+
+
+def words_of(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def boxes(texts):
+    return [text.get_window_extent() for text in texts if text.get_text()]
+
+
+def apart(found):
+    return not any(a.overlaps(b) for i, a in enumerate(found) for b in found[:i])
+
+
+# ---------------------------------------------------------------------------------------------- the ledger
+
+
+def test_every_verdict_has_a_colour_and_a_symbol_of_its_own_that_is_seen_on_it():
+    assert tuple(cards.STYLE) == claims.VERDICTS
+    looks = list(cards.STYLE.values())
+    assert len({to_rgb(colour) for colour, _, _ in looks}) == len({id(s) for _, s, _ in looks}) == len(looks)
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    for colour, _, ink in looks:  # 3:1 is what WCAG 1.4.11 asks of a symbol, on relative luminance
+        light = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ weights
+                 for c in (np.array(to_rgb(colour)), np.array(to_rgb(ink)))]  # fmt: skip
+        assert (max(light) + 0.05) / (min(light) + 0.05) > 3
+
+
+def test_the_ledger_has_a_square_and_a_symbol_for_each_verdict_and_records_them():
+    table, ax = a_ledger(), an_axes(width=7, height=4)
+    cards.ledger_picture(table, ax)
+    readings = [len(json.loads(text or "{}")) for text in table["readings_detail"]]
+    expected = sum(max(count, 1) for count in readings)
+    assert len(squares(ax)) == len(symbols(ax)) == expected
+    (drawn,) = ax.robustkit_tables
+    assert len(drawn) == expected and drawn["main"].sum() == len(table)
+    assert drawn[drawn["main"]]["verdict"].tolist() == table["verdict"].tolist()
+    colours = [to_rgb(square.get_markerfacecolor()) for square in squares(ax)]
+    assert colours == [to_rgb(cards.STYLE[verdict][0]) for verdict in drawn["verdict"]]
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == set(drawn["verdict"])
+    others = drawn[(drawn["id"] == "E04") & ~drawn["main"]]
+    assert others["reading"].tolist() == [FLOW, UNIT, TIMES]
+
+
+def test_what_is_drawn_is_saved_as_csv():
+    ax = cards.ledger_picture(a_ledger(), an_axes(width=7, height=4))
+    figures.save(ax.figure, "ledger", "smoke", None)
+    saved = pandas.read_csv(figures_folder("smoke") / "ledger.csv", comment="#")
+    assert set(saved["quantity"]) == {"verdict"} and {"id", "reading", "verdict", "main"} <= set(saved)
+
+
+def test_holds_counts_the_readings_that_were_judged():
+    detail = {MAIN: "reproduced", FLOW: "partly", UNIT: "missing", TIMES: "inconclusive", "other": "measured"}
+    ax = cards.ledger_picture(pandas.DataFrame([a_line("E01", detail=detail), a_line("T01")]), an_axes())
+    assert "holds in 1 of 3 readings, partly in 1" in words_of(ax)
+    assert sum(text.startswith("holds") for text in words_of(ax)) == 1
+
+
+def test_a_row_names_its_claim_cut_at_a_word():
+    table = a_ledger(3)
+    labels = [label.get_text() for label in cards.ledger_picture(table, an_axes()).get_yticklabels()]
+    for label, line in zip(labels, table.itertuples(), strict=True):
+        text, name = label.rsplit("   ", 1)
+        kept = text.removesuffix(" …")
+        assert name == line.id and len(text) <= 64 and line.claim.startswith(kept + " ")
+
+
+def test_a_dollar_in_a_claim_is_no_formula():
+    ax = cards.ledger_picture(pandas.DataFrame([a_line("E01", claim="costs $5 and $x_")]), an_axes(width=7))
+    ax.figure.draw_without_rendering()
+    assert r"\$5" in ax.get_yticklabels()[0].get_text()
+
+
+@pytest.mark.parametrize("count, rules", [(10, 0), (11, 1)])
+def test_the_headline_claims_are_set_apart(count, rules):
+    ax = cards.ledger_picture(a_ledger(count), an_axes(width=7, height=4))
+    lines = [line for line in ax.lines if line.get_label() != "_square"]
+    assert len(lines) == rules
+    places = ax.get_yticks()
+    for line in lines:
+        assert places[9] < line.get_ydata()[0] < places[10]
+
+
+def test_a_long_ledger_is_read_without_overlaps():
+    ax = cards.ledger_picture(a_ledger(36), an_axes(width=7.2, height=7.2))
+    ax.figure.draw_without_rendering()
+    labels, counts = boxes(ax.get_yticklabels()), boxes(ax.texts)
+    assert apart(labels + counts)
+    found = [square.get_window_extent() for square in squares(ax)]
+    assert apart(found) and not any(a.overlaps(b) for a in found for b in labels + counts)
+    page = ax.figure.bbox
+    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in labels + counts)
+
+
+@pytest.mark.parametrize("draw", [cards.ledger_picture, cards.specification_curve])
+def test_digits_give_grey_squares_and_no_verdict(draw):
+    table = a_ledger().assign(verdict=claims.DIGITS)
+    ax = draw(table, an_axes(width=7, height=4))
+    assert len(squares(ax)) and not symbols(ax)
+    assert {to_rgb(square.get_markerfacecolor()) for square in squares(ax)} == {to_rgb("0.75")}
+    assert not any(word.startswith("holds") for word in words_of(ax))
+    assert not set(claims.VERDICTS) & {text.get_text() for text in ax.get_legend().get_texts()}
+    assert set(ax.robustkit_tables[0]["verdict"]) == {claims.DIGITS}
+
+
+@pytest.mark.parametrize("absent", [{}, {"readings_detail": None}, {"readings_detail": "{}"}])
+def test_a_ledger_without_readings_shows_the_main_verdicts(absent):
+    table = a_ledger(6).drop(columns="readings_detail").assign(**absent)
+    assert len(squares(cards.ledger_picture(table, an_axes(width=7)))) == 6
+    assert not squares(cards.specification_curve(table, an_axes(width=7)))
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [({"verdict": "true"}, "verdict"), ({"readings_detail": "5 tried"}, "5 tried"),
+     ({"readings_detail": "7"}, "JSON"), ({"readings_detail": '{"a": "yes"}'}, "'yes'")],
+)  # fmt: skip
+@pytest.mark.parametrize("draw", [cards.ledger_picture, cards.specification_curve])
+def test_a_ledger_that_is_none_is_refused(draw, change, word):
+    with pytest.raises(InputError, match=word):
+        draw(a_ledger(2).assign(**change), an_axes())
+
+
+# ---------------------------------------------------------------------------------------------- readings
+
+
+DETAILS = {
+    "E01": {MAIN: "reproduced", FLOW: "partly"},
+    "E02": {UNIT: "missing", FLOW: "not reproduced"},
+    "E03": {MAIN: "inconclusive", UNIT: "reproduced", TIMES: "reproduced"},
+}
+
+
+def several():
+    return pandas.DataFrame(
+        [a_line(name, next(iter(v.values())), v) for name, v in DETAILS.items()] + [a_line("T01")]
+    )
+
+
+def columns_of(ax):
+    return [re.sub(r"\s", " ", label.get_text()) for label in ax.get_xticklabels()]
+
+
+def test_the_specification_curve_puts_each_verdict_in_its_readings_column():
+    ax = cards.specification_curve(several(), an_axes(width=7))
+    assert columns_of(ax) == ["raw, full", "flow10, lr_rule=inverse_width", "unit, flow10", "milestones=(0.5, 0.7)"]
+    column = {MAIN: 0, FLOW: 1, UNIT: 2, TIMES: 3}
+    expected = {(column[r], row, v) for row, d in enumerate(DETAILS.values()) for r, v in d.items()}
+    colours = {to_rgb(colour): verdict for verdict, (colour, _, _) in cards.STYLE.items()}
+    places = list(ax.get_yticks())
+    assert expected == {
+        (s.get_xdata()[0], places.index(s.get_ydata()[0]), colours[to_rgb(s.get_markerfacecolor())])
+        for s in squares(ax)
+    }
+    assert len(ax.robustkit_tables[0]) == len(expected)
+
+
+def test_the_specification_curve_shows_the_claims_asked_for_in_their_order():
+    ax = cards.specification_curve(several(), an_axes(width=7), ids=pandas.Series(["E03", "E01"]))
+    assert [label.get_text().split()[-1] for label in ax.get_yticklabels()] == ["E03", "E01"]
+    with pytest.raises(InputError, match="ids is 'E1'"):
+        cards.specification_curve(several(), an_axes(), ids=["E1"])
+
+
+def test_readings_of_one_claim_alone_have_names():
+    table = pandas.DataFrame([a_line("E01", detail={MAIN: "reproduced"})])
+    assert columns_of(cards.specification_curve(table, an_axes(width=7))) == ["mnist, raw, cross-entropy, full"]
+    table = pandas.DataFrame([a_line("E01", detail={TIMES: "reproduced", MAIN: "reproduced"})])
+    names = columns_of(cards.specification_curve(table, an_axes(width=7)))
+    assert len(set(names)) == 2 and all(names)
+
+
+def test_many_long_names_of_readings_do_not_overlap():
+    names = [
+        f"mnist, unit, squared, 400 epochs at 0.05, n_train={n}, target=parity, batch_size={n}" for n in range(9)
+    ]
+    detail = dict.fromkeys([MAIN, FLOW, UNIT, *names], "partly")
+    table = pandas.DataFrame([a_line(f"E{i:02}", "partly", detail) for i in range(8)])
+    ax = cards.specification_curve(table, an_axes(width=7.2, height=5))
+    ax.figure.draw_without_rendering()
+    assert apart(boxes(ax.get_xticklabels()) + boxes(ax.get_yticklabels()))
+
+
+# ---------------------------------------------------------------------------------------------- the hypotheses
+
+
+def test_the_card_of_the_figures_own_setting_meets_no_theorem():
+    card = cards.hypothesis_card(profiles.grid("N4b", "laptop"))
+    assert list(card) == [
+        "He, L = 2, mnist, raw, cross-entropy, o = 10, n = 60000",
+        "non-lazy (c = 2), L = 2, mnist, raw, cross-entropy, o = 10, n = 60000",
+    ]
+    assert set(card.loc[["Theorem 1", "Theorem 2", "Theorem 3"]].to_numpy().ravel()) == {"not met"}
+    for name in ("Sec. 3: squared loss", "Assumption 1: norm 1", "Theorem 3: gradient descent"):
+        assert set(card.loc[name]) == {"not met"}
+    assert card.loc["Sec. 4.1: lazy, as Table 1"].tolist() == ["met", "not met"]
+    assert card.loc["Theorem 3: two layers"].tolist() == ["met", "met"]
+    # (m^1.5 * 2 m^-2)^2 = 4/m is at most 1/10 from m = 40
+    assert card.loc["Theorem 2: alpha >= 10 (m^1.5 sum beta)^L"].tolist() == ["not met", "met from m = 64"]
+
+
+def test_the_small_runs_meet_the_theorem_they_were_made_for():
+    def entry(control, theorem):
+        return cards.hypothesis_card(profiles.control_cells(control, "laptop")).loc[f"Theorem {theorem}"].tolist()
+
+    assert entry("theorem1", 1) == ["met", "met"]
+    assert entry("theorem2", 2) == ["met from m = 1024"]  # m >= 10 d with d = 64
+    assert entry("theorem3_n8", 3) == ["met from m = 1024"] * 3  # m >= 10 n^2 = 640
+    assert entry("theorem3_n8", 1) == ["not met"] * 3
+    assert entry("theorem3_n32", 3) == ["met from m = 16384"] * 3
+
+
+THREE = {"init": "power", "power": 2.0, "scaling": "unit", "loss": "squared", "target": "parity"}
+THREE |= {"n_train": 4, "batch_size": 4, "depth": 2, "width": 256, "lr": 0.05}
+
+
+@pytest.mark.parametrize(
+    "change, row",
+    [({"scaling": "raw"}, "Assumption 1: norm 1"), ({"target": "class"}, "Theorems 2 and 3: one output"),
+     ({"depth": 3}, "Theorem 3: two layers"), ({"width": 159}, "Theorem 3: m >= 10 n^2"),
+     ({"batch_size": 2}, "Theorem 3: gradient descent"), ({"momentum": 0.9}, "Theorem 3: gradient descent"),
+     ({"alpha": 2.0}, "Theorems 1 and 3: alpha = 1"), ({"power": 1.4}, "Theorem 3: beta = m^-c, c >= 1.5")],
+)  # fmt: skip
+def test_one_hypothesis_broken_is_theorem_3_not_met(change, row):
+    def entries(cell):
+        return cards.hypothesis_card([cell]).iloc[:, 0]
+
+    right, wrong = entries(Cell(**THREE)), entries(Cell(**THREE | change))
+    assert right["Theorem 3"] == right[row] == "met"
+    assert wrong["Theorem 3"] == wrong[row] == "not met"
+
+
+def test_the_card_says_what_a_setting_does_not_decide():
+    card = cards.hypothesis_card([Cell(**THREE), Cell(**THREE | {"lr": 0.1})]).iloc[:, 0]
+    assert card["Theorem 3: small steps, as the proof's flow"] == "rate 0.05, rate 0.1"
+    assert card["Assumption 2: training risk of order 1/n"] == "see train_loss"
+
+
+def test_widths_that_meet_a_condition_without_being_the_widest_are_listed():
+    # L = 2, c = 1, alpha = 3000: (m^1.5 * 2/m)^2 = 4 m is at most 300 up to m = 75
+    cells = [Cell(**THREE | {"power": 1.0, "alpha": 3000.0, "width": m}) for m in (16, 64, 256)]
+    card = cards.hypothesis_card(cells).iloc[:, 0]
+    assert card["Theorem 2: alpha >= 10 (m^1.5 sum beta)^L"] == "met at m = 16, 64"
+
+
+def test_a_card_of_nothing_is_empty_and_one_of_rows_is_refused():
+    assert cards.hypothesis_card([]).shape[1] == 0
+    with pytest.raises(InputError, match="robustkit.Cell"):
+        cards.hypothesis_card([{"width": 16}])
+
+
+# ---------------------------------------------------------------------------------------------- shading
+
+
+def rows_of(cells, value=lambda cell: cell.width**-0.5):
+    frame = pandas.DataFrame([dataclasses.asdict(cell) | {"stability": value(cell)} for cell in cells])
+    return frame.assign(status="ok")
+
+
+def widths(*sizes, **fields):
+    return [Cell(**THREE | fields | {"width": m, "seed": seed}) for m in sizes for seed in range(2)]
+
+
+def drawn(rows, theorem, value=None):
+    ax = plots.against(rows, an_axes())
+    before = ax.get_xlim()
+    cards.shade_outside(ax, rows, theorem)
+    assert ax.get_xlim() == before
+    return ax
+
+
+def test_shading_covers_the_widths_outside_and_no_other():
+    rows = rows_of(widths(16, 64, 256, 1024))  # 10 n^2 = 160
+    ax = drawn(rows, 3)
+    low, high = ax.get_xlim()
+    covered = [patch.get_extents().transformed(ax.transData.inverted()).intervalx for patch in ax.patches]
+    assert min(a for a, _ in covered) == pytest.approx(low) and max(b for _, b in covered) == pytest.approx(128)
+    assert words_of(ax) == ["hatched: outside the hypotheses of Theorem 3:\nm\xa0<\xa010\xa0n²"]
+    table = ax.robustkit_tables[-1].set_index("width")
+    assert table["lacks"].tolist() == ["m < 10 n^2"] * 2 + [""] * 2 and set(table["quantity"]) == {
+        "outside Theorem 3"
+    }
+
+
+def test_a_panel_with_no_run_inside_is_shaded_as_a_whole_and_says_why():
+    ax = drawn(rows_of(profiles.grid("N4a", "laptop", seeds=[0])), 1)
+    assert not ax.patches and ax.get_facecolor()[:3] == to_rgb("0.97")
+    (words,) = words_of(ax)
+    assert words.replace("\n", " ").replace("\xa0", " ") == (
+        "outside the hypotheses of Theorem 1: cross-entropy, raw scaling"
+    )
+
+
+def test_a_panel_that_meets_the_theorem_stays_as_it_is():
+    ax = drawn(rows_of(widths(256, 1024)), 3)
+    assert not ax.patches and not ax.texts and ax.get_facecolor()[:3] == to_rgb("white")
+
+
+def test_a_width_with_one_curve_inside_is_not_shaded():
+    rows = rows_of([*widths(256, 1024), *widths(256, 1024, depth=4)])
+    assert not drawn(rows, 3).patches
+
+
+def test_reasons_common_to_all_runs_come_alone():
+    rows = rows_of(profiles.grid("N4b", "laptop", seeds=[0]))
+    assert "start" not in drawn(rows, 1).texts[0].get_text()
+
+
+@pytest.mark.parametrize("shape", ["rising", "falling", "tent", "everywhere"])
+def test_the_words_cover_no_data(shape):
+    value = {
+        "rising": lambda c: c.width, "falling": lambda c: 1 / c.width, "tent": lambda c: min(c.width, 4096 / c.width),
+        "everywhere": lambda c: (100.0, 0.01)[c.seed],
+    }[shape]  # fmt: skip
+    rows = rows_of(widths(16, 32, 64, 128, 256, scaling="raw"), value)
+    ax = drawn(rows, 3)
+    if shape == "everywhere":
+        for y in (50.0, 100.0, 0.01, 0.02):
+            ax.axhline(y)
+        cards.shade_outside(ax, rows, 3)
+    ax.figure.draw_without_rendering()
+    box = ax.texts[-1].get_window_extent()
+    inside = ax.get_window_extent()
+    assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
+    for line in ax.lines:
+        path = line.get_transform().transform_path(line.get_path()).interpolated(50).vertices
+        assert not any(box.contains(*point) for point in path)
+
+
+def test_depth_may_be_the_axis():
+    rows = rows_of([Cell(**THREE | {"depth": depth}) for depth in (2, 4, 6)])
+    ax = plots.against(rows, an_axes(), x="depth", by="width")
+    cards.shade_outside(ax, rows, 3, x="depth")
+    edges = [patch.get_extents().transformed(ax.transData.inverted()).x0 for patch in ax.patches]
+    assert min(edges) == pytest.approx(3)
+
+
+def test_no_rows_and_no_such_theorem():
+    ax = an_axes()
+    assert cards.shade_outside(ax, rows_of(widths(16)).iloc[:0], 1) is ax and not ax.texts
+    with pytest.raises(InputError, match="theorem is 4"):
+        cards.shade_outside(ax, rows_of(widths(16)), 4)

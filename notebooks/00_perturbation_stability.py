@@ -31,6 +31,7 @@ seed = 0  # names the network and the order of its data
 
 # %%
 import math
+import timeit
 
 import pandas
 import torch
@@ -39,6 +40,10 @@ import robustkit as rk
 from robustkit import figures, plots, theory
 from robustkit.data import fixed_points, stream_generator
 from robustkit.measures import measure
+from robustkit.stability import jacobian
+from robustkit.starting import frobenius_sandwich
+
+torch.set_num_threads(1)  # these networks are small: more threads would only wait for each other
 
 # %% [markdown]
 # ## The network
@@ -127,21 +132,90 @@ assert abs(sampled.mean() - values.mean()) < 4 * standard_error.mean(), "plain a
 assert abs(values.mean().item() - exact.mean) < 1e-6
 
 # %% [markdown]
-# Three estimators, one number. `jvp` takes one random direction a point; `finite_difference` really perturbs
-# the input, and is exact only within a linear region of $f$:
+# ## Three estimators, one number
+#
+# `exact` needs the Jacobian, one backward pass an output. `jvp` takes one random direction a point, in forward
+# mode. `finite_difference` really perturbs the input, and is exact only within a linear region of $f$. Twenty
+# times each, on the same points, with fresh directions. Values that differ by more than their spread over the
+# repeats would contradict the claim that the three are one number.
 
 # %%
-pandas.DataFrame(
-    [
+methods = ("exact", "jvp", "finite_difference")
+repeats = {
+    method: [
         rk.perturbation_stability(
-            theirs, x_test[points], method=method, draws=4, generator=stream_generator(0, method), radius=0.01
+            theirs, x_test[points], method=method, radius=0.01, generator=stream_generator(k, method)
         )
-        for method in ("exact", "jvp", "finite_difference")
-    ],
-    index=["exact", "jvp", "finite_difference"],
-)
+        for k in range(20)
+    ]
+    for method in methods
+}
 
 # %% [markdown]
+# Seconds are those of this machine, one thread, the shortest of ten calls. *Standard error* is over the points:
+# it is what remains if the points are seen as a sample. *Over repeats* is the scatter on the same points: it is
+# what remains when two networks are compared on the same points, as the sweeps of the next notebooks do.
+
+# %%
+calls = {m: lambda m=m: rk.perturbation_stability(theirs, x_test[points], method=m) for m in methods}
+estimators = pandas.DataFrame(
+    {
+        "value": {m: sum(e.mean for e in repeats[m]) / 20 for m in methods},
+        "standard error": {m: repeats[m][0].sem for m in methods},
+        "over repeats": {m: pandas.Series([e.mean for e in repeats[m]]).std() for m in methods},
+        "seconds": {m: min(timeit.repeat(call, number=1, repeat=10)) for m, call in calls.items()},
+    }
+)
+estimators["variance x seconds"] = estimators["standard error"] ** 2 * estimators["seconds"]
+estimators  # not written to a file: seconds differ from run to run
+
+# %% [markdown]
+# In the last column, smaller is better; which estimator wins there depends on the network and the machine, and
+# where points are plenty a sampled one is a fair choice. In *over repeats* the exact one has nothing left but
+# rounding. That is why the sweeps take it: on fixed points, two networks then differ by what they are alone.
+#
+# ## Linear in the radius
+#
+# > [...] Then, under a small perturbation $\epsilon$, we have the following: [...] (NeurIPS, Theorem 1)
+#
+# By its definition $P$ is linear in $\epsilon$ at every radius, small or not. Smallness matters for what a
+# *perturbed input* does: the difference quotient $\mathbb{E}\|f(x + u) - f(x)\|_2 / \epsilon$ equals
+# $P/\epsilon$ as long as $x$ and $\hat x$ share their linear region. Below, $P$ as in its definition with fresh
+# directions at each radius; a $P/\epsilon$ that drifts with $\epsilon$ by more than its noise would contradict
+# linearity. The quotient is divided by the derivative in the *same* directions, so that its last column has no
+# sampling noise in the leading order.
+
+# %%
+radii, jacobians = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0), jacobian(theirs, x_test[points])
+balls = [
+    rk.sample_ball(len(points) * 40, 64, radius=e, generator=stream_generator(i, "ball")) for i, e in enumerate(radii)
+]
+changes = [
+    torch.einsum("nod,nkd->nko", jacobians, u.double().reshape(len(points), 40, 64)).norm(dim=2) for u in balls
+]
+linear = pandas.DataFrame({"eps": radii, "P, sampled": [c.mean().item() for c in changes]})
+linear["P/eps, sampled"] = linear["P, sampled"] / linear["eps"]
+linear["its standard error"] = [c.std(1).mean().item() / e / math.sqrt(c.numel()) for e, c in zip(radii, changes)]
+linear["P/eps, exact"] = rk.expected_norm(jacobians).mean().item()
+
+# %%
+quotients = [
+    rk.perturbation_stability(
+        theirs, x_test[points], method=method, radius=e, draws=4, generator=stream_generator(0, "shared")
+    ).mean
+    for e in radii
+    for method in ("finite_difference", "jvp")
+]
+linear["quotient / derivative"] = [a / b for a, b in zip(quotients[::2], quotients[1::2])]
+print(f"mean length of an image: {x_test[points].norm(dim=1).mean():.2f}")
+figures.save_table(linear, "N_linear", profile)
+
+# %% [markdown]
+# Sampled and exact $P/\epsilon$ agree over three decades of $\epsilon$, up to the directions drawn. The last
+# one leaves 1 where the ball reaches beyond one linear region, long before $\epsilon$ is the length of an image
+# (printed above). A measured quotient at a large radius is thus another quantity than $P/\epsilon$, and this
+# companion reports the latter.
+#
 # ## The training loop
 #
 # > Unless mentioned otherwise, all models are trained for 50 epochs with a batch size of 64. The initial value
@@ -177,6 +251,103 @@ for name, value in plain.items():
 pandas.DataFrame({"plain": plain, "robustkit": {name: row[name] for name in plain}})
 
 # %% [markdown]
+# ## $P$ and the norm of the Jacobian
+#
+# How much does the average over directions add to a plain norm of the Jacobian? Very little: with $c_d$ the
+# factor between a Gaussian and the ball, $c_d = \frac{d}{d+1} \big/ \mathbb{E}\|g\|_2$,
+#
+# $$\sqrt{2/\pi}\, c_d\, \|J\|_F \leq P/\epsilon \leq \|J\|_F / \sqrt{d+2}.$$
+#
+# The right side is Jensen's inequality, $(\mathbb{E}\|Ju\|)^2 \leq \mathbb{E}\|Ju\|^2$. The left one is reached
+# by a Jacobian of rank one, as a network with one output has. A single point outside the two ends would
+# contradict it.
+
+# %%
+low, high = frobenius_sandwich(64)
+trained = torch.vmap(torch.func.jacrev(lambda z: network(weights, z)))(x_test[points])
+kinds = {
+    "one output": jacobians[:, :1],
+    "two outputs": jacobians[:, :2],
+    "ten outputs, at the start": jacobians,
+    "ten outputs, trained": trained,
+    "the identity": torch.eye(64, dtype=torch.float64)[None],
+}
+
+# %%
+ratios = {kind: rk.expected_norm(j) / j.flatten(1).norm(dim=1) for kind, j in kinds.items()}
+sandwich = pandas.DataFrame(
+    [
+        {"Jacobian": kind, "lower end": low, "least of the points": r.min().item()}
+        | {"largest of the points": r.max().item(), "upper end": high}
+        for kind, r in ratios.items()
+    ]
+)
+assert all((r > low * (1 - 1e-9)).all() and (r < high * (1 + 1e-9)).all() for r in ratios.values())
+figures.save_table(sandwich, "N_sandwich", profile)
+
+# %% [markdown]
+# All lie between the ends, the rank-one Jacobians on the lower and the identity close to the upper, and the
+# ends are close together: $P$ ranks networks almost as $\|J\|_F$ does. The proof of Theorem 1 (workshop, B.2)
+# takes the same Jensen step for its second term, which by this costs it little.
+#
+# ## At initialisation, exactly
+#
+# The expectation of $P/\epsilon$ over the initial weights has a closed form, at any input and for any of the
+# schemes, with $M_m$ the mean stretch of a vector by a ReLU layer of unit variance:
+#
+# $$\mathbb{E}_W P/\epsilon = \frac{1}{\alpha} \frac{d}{d+1}\, \beta_1 M_m\, (\beta M_m)^{L-2}\, \beta_L\, \mathbb{E}\chi_o$$
+#
+# (`rk.theory.stability_at_init`; it rests on the layer law of the workshop's Lemma 2.) Fifty networks a row,
+# each with seeds of its own, against it. Twelve rows are twelve tests: one $|z|$ beyond 2 is no surprise; one
+# beyond 4, or all of one sign, would contradict the formula.
+
+# %%
+grid = [(init, m, L) for init in ("lecun", "he", "ntk") for m in (16, 64) for L in (2, 6)]
+few = x_test[points[:20]]
+starts = [
+    [
+        rk.FCN(width=m, depth=L, d_in=64, d_out=10, init=init, generator=stream_generator(s, f"{init} {m} {L}"))
+        for s in range(50)
+    ]
+    for init, m, L in grid
+]
+at_start = torch.stack([torch.stack([jacobian(net.double(), few) for net in nets]) for nets in starts])
+
+# %%
+initial = pandas.DataFrame(grid, columns=["init", "m", "L"])
+means = rk.expected_norm(at_start).mean(2)  # (rows, 50): one P/eps a network
+initial["mean of 50"] = means.mean(1)
+initial["standard error"] = means.std(1) / math.sqrt(50)
+initial["exact"] = [theory.stability_at_init(i, width=m, depth=L, d_in=64, d_out=10) for i, m, L in grid]
+initial["z"] = (initial["mean of 50"] - initial["exact"]) / initial["standard error"]
+figures.save_table(initial, "N_initial", profile).round(3)
+
+# %% [markdown]
+# ## How many seeds an initial value needs
+#
+# The same law gives the fourth moment, for one fixed perturbation $u$ and the same for every scheme:
+#
+# $$\mathbb{E}\|Ju\|^4 / (\mathbb{E}\|Ju\|^2)^2 = (1 + 5/m)^{L-1} (1 + 2/o).$$
+#
+# A measured ratio far from it, in the same direction for most rows, would contradict it. (Fifty networks leave
+# a ratio of fourth moments rather noisy, and more so where it is large.) Minus 1, it bounds the relative
+# variance over networks of $\|J\|_F^2$, since averaging over $u$ can only lower it.
+
+# %%
+direction = torch.nn.functional.normalize(torch.randn(20, 64, generator=stream_generator(0, "one direction")), dim=1)
+response = torch.einsum("rsnod,nd->rsno", at_start, direction.double()).square().sum(-1)  # (rows, 50, points)
+mean_response = at_start.square().sum((-1, -2)).mean(2)  # (rows, 50)
+spread = initial[["init", "m", "L"]].copy()
+spread["fourth moment, 50 networks"] = response.square().mean((1, 2)) / response.mean((1, 2)) ** 2
+spread["formula"] = [theory.stability_spread(width=m, depth=L, d_out=10) for _, m, L in grid]
+spread["relative variance, averaged over u"] = mean_response.var(1) / mean_response.mean(1) ** 2
+spread["its bound"] = spread["formula"] - 1
+figures.save_table(spread, "N_spread", profile).round(3)
+
+# %% [markdown]
+# Narrow and deep networks scatter most, whatever the scheme: there, a curve of initial values over a few seeds
+# is a rough one. The last two columns keep their order in every row.
+#
 # ## Table 1, with numbers
 #
 # The bounds are orders: "$\lesssim$" hides a constant, and the two versions of the paper keep different ones.
@@ -218,15 +389,38 @@ figures.save_table(table2, "N_Table2", profile).round(2)
 # Any module or callable from a batch to logits will do. The points are a float tensor of shape `(n, ...)`.
 
 # %%
+torch.manual_seed(seed)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Tanh(), torch.nn.Linear(32, 10))
 estimate = rk.perturbation_stability(model, data.x_test[:100].float())
 print(f"P/eps = {estimate.mean:.4f} +- {estimate.sem:.4f} (standard error over {estimate.n} points)")
 
 # %% [markdown]
+# ## Turn these
+#
+# A network at its start, and four numbers of yours. Run the two cells again after each change: what does a
+# factor of four in the width do, and what in the depth, under each scheme?
+
+# %%
+m, L, eps, scheme = 64, 4, 0.5, "he"  # width, depth, radius; "he", "lecun" or "ntk"
+images, own_seed = 100, 0  # how many test digits; which network
+
+# %%
+mine = rk.FCN(width=m, depth=L, d_in=64, d_out=10, init=scheme, generator=stream_generator(own_seed, "mine")).double()
+quotient = rk.perturbation_stability(
+    mine, x_test[:images], method="finite_difference", radius=eps, draws=10, generator=stream_generator(0, "eps")
+)
+exact = rk.perturbation_stability(mine, x_test[:images])
+expected = theory.stability_at_init(scheme, width=m, depth=L, d_in=64, d_out=10)
+print(f"this network: P = {eps * exact.mean:.4f}, P/eps = {exact.mean:.4f}")
+print(f"perturbed by up to eps: {quotient.mean:.4f}; expected over networks: {expected:.4f}")
+
+# %% [markdown]
 # ## What we saw
 #
 # - $P(f, \epsilon)/\epsilon$ does not depend on $\epsilon$: it is an average of $\|Ju\|$, and can be had
-#   exactly.
+#   exactly. A difference quotient agrees as long as the perturbation stays in one linear region.
+# - It is the Frobenius norm of the Jacobian up to a factor between two close ends.
+# - Its mean over initial weights is known exactly, and so is how far one draw may stray from it.
 # - The network, the metric and the loop are thirty lines, and `robustkit` gives the same numbers as they do.
 # - At initialisation the second term of Theorem 1 is close to the exact value (last two columns of Table 1);
 #   the first term is the one that rises and falls with width. What training does to $P$ is the subject of the

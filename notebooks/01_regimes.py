@@ -30,7 +30,7 @@ widths = None  # a list such as [16, 64]; None takes the profile's
 import pandas
 
 import robustkit as rk
-from robustkit import figures, plots
+from robustkit import comparisons, figures, plots
 
 # %% [markdown]
 # ## Figure 2: He initialisation, two layers
@@ -81,6 +81,66 @@ figure, (left, right) = figures.panels(2)
 plots.over_time(nonlazy, left, y="loss_over_time")
 plots.against(nonlazy, right, y="test_accuracy", log=False)
 figures.save(figure, "N3_training", profile, nonlazy)
+
+# %% [markdown]
+# ## Does $\kappa$ go on growing?
+#
+# > Combining the results about tendency with time, the ratio will be expected to increase as the time until
+# > infinity. (NeurIPS, Sec. 5.2, on non-lazy training)
+#
+# In Figures 2 and 3 the rate drops a thousandfold before the end, and $\kappa$ must flatten whatever the
+# network would have done. So we keep the rate constant. **What would contradict the paper:** a non-lazy
+# $\kappa$ that levels off. No finite run can show the opposite: a network that separates its data under cross
+# entropy has no finite optimum, so slow growth without end is what one expects of the lazy networks as well.
+
+# %%
+steady = rk.collect("constant_rate", profile, device=device, seeds=seeds, widths=widths)
+figure, (left, right) = figures.panels(2)
+plots.over_time(steady[steady["init"] == "he"], left).set_ylabel(r"$\kappa$, He, constant rate")
+plots.over_time(steady[steady["init"] == "power"], right).set_ylabel(r"$\kappa$, non-lazy, constant rate")
+figures.save(figure, "N23_constant_rate", profile, steady)
+
+# %% [markdown]
+# The second half of training in one number, $\kappa$ at the end over $\kappa$ at half time: 2 is a straight
+# line through the origin, $\sqrt 2 \approx 1.41$ a square root, 1 no growth at all, and more than 2 a late
+# start.
+
+# %%
+figures.save_table(comparisons.late_growth(steady), "N23_constant_rate_growth", profile).round(4)
+
+# %% [markdown]
+# ## Are the common initialisations lazy?
+#
+# > Commonly used initializations such as NTK initialization, LeCun initialization, He's initialization lead to
+# > lazy training. (NeurIPS, Sec. 4.2)
+#
+# $\kappa$ at the end against width, shallow and deep: He and LeCun in the trainings of the paper's figures.
+# **What would contradict the paper:** a curve that does not come down as the networks grow wider, or that stays
+# near one. A deep LeCun network that has not learned has not moved much either; its loss is in notebook 3.
+
+# %%
+choices = dict(device=device, seeds=seeds, widths=widths, depths=[2, 6])
+he, lecun, ntk = [rk.collect(name, profile, **choices) for name in ("N4a", "N5b", "ntk")]
+figure, (left, right) = figures.panels(2, sharey=True)
+plots.against(he, left, y="kappa").set_xlabel("width $m$, He")
+plots.against(lecun, right, y="kappa").set_xlabel("width $m$, LeCun")
+figures.save(figure, "N_lazy", profile, comparisons.together(he, lecun))
+
+# %% [markdown]
+# All three schemes in one run beside the figures, which on MNIST takes a tenth of the steps at ten times the
+# rate. Compare heights within this picture; with the one above, tendencies only.
+
+# %%
+figure, (ax,) = figures.panels(1, width=5.5)
+plots.against(comparisons.named(ntk), ax, y="kappa", by="curve")
+figures.save(figure, "N_lazy_schemes", profile, ntk)
+
+# %% [markdown]
+# The power of $m$ in each curve, with a 95 % interval from the spread over seeds. "Lazier with width" is a
+# negative power; an interval that holds 0 decides nothing.
+
+# %%
+figures.save_table(comparisons.powers(comparisons.together(he, lecun, ntk), "kappa"), "N_lazy_powers", profile)
 
 # %% [markdown]
 # ## What we saw

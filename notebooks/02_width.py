@@ -29,7 +29,7 @@ depths = None  # a list such as [2, 4]; None takes the profile's
 import pandas
 
 import robustkit as rk
-from robustkit import bounds, cards, comparisons, figures, plots
+from robustkit import bounds, cards, comparisons, figures, interactive, plots
 from robustkit.further import further
 from robustkit.profiles import control_cells
 
@@ -79,6 +79,18 @@ plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, rows.groupby("depth")):
     cards.shade_outside(ax, curve, 1, note=ax is axes[0])
 figures.save(figure, "N4a_bounds", profile, rows)
+
+# %% [markdown]
+# **Turn it yourself.** The printed bound and its parts at any depth and scheme, for MNIST's dimensions (in a
+# running notebook with sliders, on a page at $L = 6$). The vertical line is $m = L^3/2$.
+
+# %%
+interactive.sliders(
+    interactive.theorem1_in_width,
+    {"init": "he", "depth": 6},
+    init=["lecun", "he", "ntk"],
+    depth=[2, 3, 4, 5, 6, 8, 10, 15, 20],
+)
 
 # %% [markdown]
 # ### Which of the two terms carries the curve?

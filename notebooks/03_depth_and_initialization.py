@@ -26,7 +26,7 @@ depths = None  # a list such as [2, 4]; None takes the profile's
 
 # %%
 import robustkit as rk
-from robustkit import bounds, cards, comparisons, figures, plots
+from robustkit import bounds, cards, comparisons, figures, interactive, plots
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
@@ -157,6 +157,17 @@ figures.save(figure, "N_Table1_depth", profile, comparisons.together(he, lecun, 
 # %%
 table = bounds.rise_in_depth(widths=(16, 64, 256, 1024, 4096, 16384), d_in=784, d_out=10)
 figures.save_table(table, "N_Table1_rise", profile).round(3)
+
+# %% [markdown]
+# **Turn it yourself.** Table 1 in depth at any width and scheme, with both versions' constants.
+
+# %%
+interactive.sliders(
+    interactive.table1_in_depth,
+    {"init": "lecun", "width": 256},
+    init=["lecun", "he", "ntk"],
+    width=[16, 64, 256, 1024, 4096, 16384],
+)
 
 # %% [markdown]
 # The remark thus describes the factor $\gamma^{L-2}$, and the bound as a whole only beyond its peak. The two

@@ -30,7 +30,7 @@ import numpy
 import pandas
 
 import robustkit as rk
-from robustkit import cards, figures, plots, statistics, theory
+from robustkit import cards, figures, interactive, plots, statistics, theory
 from robustkit.config import FRACTIONS, dataset_info
 from robustkit.profiles import CONTROLS
 
@@ -260,6 +260,14 @@ terms["second term, kept by the Remark"] = terms["m"].astype(float) ** (0.5 - te
 terms["first / second"] = terms["first term"] / terms["second term, kept by the Remark"]
 terms["exponent of the larger"] = numpy.where(terms["first / second"] > 1, 0.5 - terms["c"], 1.5 - 2 * terms["c"])
 figures.save_table(terms, "T3_terms", profile)
+
+# %% [markdown]
+# **Turn it yourself.** Eq. (4), its two terms, and the rate $m^{1-2c}$ through its first point.
+
+# %%
+interactive.sliders(
+    interactive.theorem3_in_width, {"n": 8, "c": 2.0}, n=[2, 4, 8, 16, 32, 64], c=[1.5, 1.75, 2.0, 2.5, 3.0]
+)
 
 # %% [markdown]
 # With the larger term, Eq. (4) falls as $m^{-1.5}$ for $c = 2$ and as $m^{-2.5}$ for $c = 3$. (The last column

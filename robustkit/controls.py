@@ -92,7 +92,7 @@ def _balance(rows: pandas.DataFrame, name: str) -> Part:
 # ---------------------------------------------------------------------------------------------- rates
 
 
-def _orders(c: float) -> dict[str, float]:
+def orders(c: float) -> dict[str, float]:
     """Exponents of m for beta = m^-c: the theorem's for m >> n^2, the Remark's (its smaller term), and ours."""
     return {"Theorem 3": 0.5 - c, "its Remark": 1.5 - 2 * c, "ours": 1 - 2 * c}
 
@@ -100,23 +100,24 @@ def _orders(c: float) -> dict[str, float]:
 @needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds a cell")
 def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
     """[T12, E20] RATE: slope of log P in log m early in training, against the order of [N Eq. 4]; one Holm family."""
-    found, names = {}, {}
+    found, names, covered = {}, {}, {}
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
         first = curve.iloc[0]
         n, all_widths = sizes(first)[2], sorted(set(curve["width"]))
         inside = [m for m in all_widths if m >= ROOM * n**2]
+        covered[power] = power >= 1.5 and len(inside) > 1
         widths = inside if len(inside) > 1 else all_widths
         where = f"{curve_name('power', power)}, n = {n}, widths {widths[0]} to {widths[-1]}"
         where += "" if widths == inside else f" (outside m >> n^2 = {n**2}: no two widths from {ROOM} n^2 on)"
         for k in EARLY:
             points = values_by(at_instant(curve[curve["width"].isin(widths)], k), "stability")
-            found[power, k] = statistics.rate(points, bound=_orders(power)["Theorem 3"]), points
+            found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"]), points
             names[power, k] = where + f", {_time(first, k)}"
     answers, parts = against({key: f for key, (f, _) in found.items()}), []
     for (power, k), (f, points) in found.items():
-        tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in _orders(power).items())
+        tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in orders(power).items())
         text = f"{names[power, k]}: exponent of P in m {shown(f)} against {tight}; {f.note}"
-        parts.append(Part(answers[power, k] if power >= 1.5 else "outside", text, span(points, f.mde)))
+        parts.append(Part(answers[power, k] if covered[power] else "outside", text, span(points, f.mde)))
     return parts
 
 

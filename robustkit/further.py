@@ -59,7 +59,7 @@ def measure_further(cell: Cell, name: str, device: str = "cpu", deadline: float 
 
     "jacobian_change": E_x ||J_t - J_0||, E_x ||J_0|| and E_x ||J_T||, in the spectral (jacobian_) and the Frobenius
         (frobenius_) norm, over 100 fixed test points; the change over time at the 7 FRACTIONS of training, too.
-        Source: NeurIPS Lemma 4 bounds it.
+        Source: [W Lemma 4] bounds it.
     "attack": at the end, over 200 fixed test points, P(f, eps)/eps of logits and of softmax(f) (also over 200 fixed
         training points; none for one output), the mean local Lipschitz constant E_x ||J||_2, the accuracy, and that
         under `attacked_accuracies`.

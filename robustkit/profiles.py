@@ -55,7 +55,7 @@ CONTROLS = {
     "theorem2": ([("power", 2.0, (2,))], _SCALAR | {"dataset": "digits", "lr": 0.1}, (64, 256, 1024, 4096), 5),
     "theorem3_n8": (_SMALL, _SCALAR | {"n_train": 8, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
     "theorem3_n16": (_SMALL, _SCALAR | {"n_train": 16, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
-    "theorem3_n32": (_SMALL, _SCALAR | {"n_train": 32, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
+    "theorem3_n32": (_SMALL, _SCALAR | {"n_train": 32, "lr": 0.05}, (64, 256, 1024, 4096, 16384, 32768), 3),
 }
 
 

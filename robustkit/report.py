@@ -79,6 +79,7 @@ def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
     import papermill
 
     os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
+    os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which a page could not move
     try:
         papermill.execute_notebook(
             path,

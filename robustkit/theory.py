@@ -15,6 +15,9 @@ from scipy.special import gammaln, logsumexp
 
 from .checks import InputError, check_choice, check_number
 from .initialization import layer_stds
+from .kernel import critical_times as critical_times
+from .kernel import h_infinity as h_infinity
+from .kernel import radii as radii
 
 
 def _exp(log: float) -> float:
@@ -77,12 +80,21 @@ def stability_spread(*, width, depth, d_out) -> float:
     return _exp((depth - 1) * math.log1p(5 / width)) * (1 + 2 / d_out)
 
 
+def gamma(init, *, width, power=None, gain=None) -> float:
+    """Gain of a hidden layer, beta / sqrt(2/m): 1 for "he" and "ntk", 1/sqrt(2) for "lecun".
+
+    init, width, power, gain: as in layer_stds. Raises InputError on a bad scheme or number. Source: [N Theorem 1].
+    """
+    betas = layer_stds(init, width=width, depth=3, d_in=1, d_out=1, power=power, gain=gain)
+    return betas[1] / math.sqrt(2 / width)
+
+
 def theorem1_terms(init, *, width, depth, d_in, d_out, version, power=None, gain=None) -> tuple[float, float]:
     """The two terms of theorem1, in order, each with its factor gamma^(L-2); their sum is the bound."""
     check_choice("version", version, ("neurips", "workshop", "proof"))
     betas = layer_stds(init, width=width, depth=depth, d_in=d_in, d_out=d_out, power=power, gain=gain)
     # At L = 2 there is no middle layer and the factor is gamma^0.
-    log_gammas = (depth - 2) * (_log(betas[1]) - 0.5 * math.log(2 / width)) if depth > 2 else 0.0
+    log_gammas = (depth - 2) * _log(gamma(init, width=width, power=power, gain=gain)) if depth > 2 else 0.0
     log_scale = _log(betas[0]) + _log(betas[-1])
     log_first = 1.5 * math.log(depth) + math.log(width) + log_scale - width / depth**3 + log_gammas
     log_second = log_gammas
@@ -136,17 +148,17 @@ def table1(init, *, width, depth, d_in, d_out, version) -> float:
     return (first + second) * (2 ** (-(depth - 2) / 2) if init == "lecun" else 1.0)
 
 
-def table2(*, width, depth, d_out) -> dict[str, float]:
+def table2(*, width, depth, d_out, version="neurips") -> dict[str, float]:
     """The orders compared in Table 2, for the NTK initialisation with m >> o, d.
 
-    ours sqrt(L^3 m/o) exp(-m/L^3) + 1;  wu L^2 m^(1/3) sqrt(log m) + sqrt(m L);  wu_reduced sqrt(m L);
-    huang 2^((3L-5)/2) sqrt(m)
+    ours sqrt(L^3 m/o) exp(-m/L^3) + 1 ("workshop": sqrt(pi L^3 m/(4o)) in its place);
+    wu L^2 m^(1/3) sqrt(log m) + sqrt(m L);  wu_reduced sqrt(m L);  huang 2^((3L-5)/2) sqrt(m)
 
-    Raises InputError on a bad number.
-    Source: [N Table 2]; the entries for Wu et al. and Huang et al. are the paper's translation, which it does not
-    derive. wu_reduced is its caption's form under m/(log m)^6 >= L^12. [W] has sqrt(pi L^3 m/(4o)) in "ours".
+    Raises InputError on a bad number or version.
+    Source: Table 2 of each version; the entries for Wu et al. and Huang et al. are the paper's translation, which it
+    does not derive. wu_reduced is its caption's form under m/(log m)^6 >= L^12.
     """
-    ours = table1("ntk", width=width, depth=depth, d_in=1, d_out=d_out, version="neurips")
+    ours = table1("ntk", width=width, depth=depth, d_in=1, d_out=d_out, version=version)
     reduced = math.sqrt(width * depth)
     return {
         "ours": ours,
@@ -175,7 +187,7 @@ def theorem2(*, width, depth, betas, alpha=1.0) -> tuple[float, float]:
 
     betas: the L standard deviations (layer_stds). alpha: output divisor, above 0. A bound below 0 says nothing.
     Raises InputError on a bad number or if there are not L positive betas.
-    Source: [N Theorem 2], bound from the last display of [W Appendix C]. As printed; its estimate of the initial
+    Source: [N Theorem 2], bound from the last display but one of [W Appendix C]. As printed; its estimate of the initial
     norms, sqrt(3 m^3/2) beta_l, exceeds the true order m beta_l by sqrt(m), so the bound is loose by that much.
     """
     width = check_number("width", width, low=1, integer=True)
@@ -198,8 +210,8 @@ def theorem3(*, n, width, power) -> float:
     n: training points. The theorem assumes two layers, one output, squared loss, ||x|| = 1, c >= 1.5, m >> n^2 and
     an unnamed early time; values outside are computed all the same.
     Raises InputError on a bad number.
-    Source: [N Eq. 4] = [W Eq. 4]. Where m >> n^2 the first inner term dominates, so the order in m is m^(1/2-c);
-    the Remark after it keeps the second and prints m^-2.5 for c = 2, m^-4.5 for c = 3.
+    Source: [N Eq. 4] = [W Eq. 4]. The first inner term is the larger one from m = n^(3/(2(c-1))) on (n^1.5 for c = 2,
+    n^3 for c = 1.5), and the order in m is then m^(1/2-c).
     """
     n = check_number("n", n, low=1, integer=True)
     width = check_number("width", width, low=1, integer=True)
@@ -209,18 +221,33 @@ def theorem3(*, n, width, power) -> float:
     return _exp(front - 0.5 * math.log(n**3 * width)) + _exp(front - (power - 0.5) * log_width)
 
 
+def theorem3_remark(*, n, width, power) -> float:
+    """theorem3 as the Remark after it reads it: (sqrt(n log m) + n) / m^(2c-3/2), its second inner term alone.
+
+    Raises InputError on a bad number.
+    Source: the Remark in [N Sec. 4.3] and in [W], which prints m^2.5 for c = 2 and m^4.5 for c = 3. Where m >> n^2
+    this is the smaller term for both, so Eq. (4) does not give it.
+    """
+    n = check_number("n", n, low=1, integer=True)
+    width = check_number("width", width, low=1, integer=True)
+    power = check_number("power", power)
+    log_width = math.log(width)
+    return _exp(math.log(math.sqrt(n * log_width) + n) - (2 * power - 1.5) * log_width)
+
+
 def theorem3_corrected(*, width, d_in, power, n, time, residual, alpha=1.0) -> float:
     """Upper bound on the mean of P/eps of a two-layer scalar network at any width, at any time of gradient flow.
 
-    P(f_t)/eps <= E|u_1| / alpha * q(0) * exp(2 sqrt(n) ||y - f(0)|| t / alpha),  q = 1/2 sum_r (a_r^2 + ||w_r||^2),
+    P(f_t)/eps <= E|u_1| / alpha * q(0) * exp(2 sqrt(n) residual t / alpha),  q = 1/2 sum_r (a_r^2 + ||w_r||^2),
     with E q(0) = m^(1-2c) (1 + d) / 2 in place of q(0), and E|u_1| = Gamma(d/2+1) / (sqrt(pi) Gamma((d+3)/2)).
 
     power: c, both standard deviations are m^-c. time: t of the flow on 1/2 sum_i (f_i - y_i)^2 (a flow on the mean
-    loss 1/(2n) sum_i runs n times slower: divide its time by n). residual: ||y - f(0)||_2, or a bound on it that
-    holds for all initial weights. All ||x_i|| <= 1.
+    loss 1/(2n) sum_i runs n times slower: divide its time by n). residual: ||y||_2, which serves every initialisation
+    and so the mean over weights; ||y - f(0)||_2 serves one network, with its own q(0). All ||x_i|| <= 1.
     Raises InputError on a bad number. Gives infinity where the exponential overflows.
     Source: ours, in place of Theorem 3, whose time window in [W] is empty (see radii). Proof: ||grad f|| <= q/alpha,
-    dq/dt = 2 sum_i (y_i - f_i) f_i with |f_i| <= q/alpha, and ||y - f|| never grows. Rate in m at fixed t: m^(1-2c).
+    and dq/dt = 2 sum_i (y_i - f_i) f_i <= 2 sum_i |y_i| q/alpha, as |f_i| <= q/alpha; sum_i |y_i| <= sqrt(n) ||y||.
+    With ||y - f|| <= ||y - f(0)|| instead, the second form. Rate in m at fixed t: m^(1-2c).
     """
     width = check_number("width", width, low=1, integer=True)
     d_in = check_number("d_in", d_in, low=1, integer=True)
@@ -232,68 +259,3 @@ def theorem3_corrected(*, width, d_in, power, n, time, residual, alpha=1.0) -> f
     log_projection = gammaln(d_in / 2 + 1) - gammaln((d_in + 3) / 2) - 0.5 * math.log(math.pi)
     log_start = (1 - 2 * power) * math.log(width) + math.log((1 + d_in) / 2)
     return _exp(float(log_projection) + log_start - math.log(alpha) + 2 * math.sqrt(n) * residual * time / alpha)
-
-
-def h_infinity(x: np.ndarray, *, width, beta2, alpha=1.0) -> np.ndarray:
-    """Expected Gram matrix of the first layer's gradient at initialisation, shape (n, n).
-
-    H_ij = m beta_2^2 / alpha^2 * x_i.x_j (pi - theta_ij) / (2 pi),  theta_ij the angle between x_i and x_j
-
-    x: inputs, shape (n, d), of any norm but 0. beta2: standard deviation of the output weights.
-    Raises InputError on a bad number or shape, or a zero or non-finite input.
-    Source: closed form of the expectation in [W Appendix D]; lambda_0 is its smallest eigenvalue.
-    """
-    width = check_number("width", width, low=1, integer=True)
-    beta2 = check_number("beta2", beta2, above=0)
-    alpha = check_number("alpha", alpha, above=0)
-    x = np.asarray(x, dtype=float)
-    if x.ndim != 2:
-        raise InputError(f"x has shape {x.shape}, but must be (n, d)")
-    norms = np.linalg.norm(x, axis=1)
-    if not (np.isfinite(norms).all() and (norms > 0).all()):
-        raise InputError("x has a row that is zero or not finite, but every input must have a direction")
-    products = x @ x.T
-    angles = np.arccos(np.clip(products / np.outer(norms, norms), -1, 1))
-    np.fill_diagonal(angles, 0)  # arccos turns a rounding of 1e-16 into 1e-8
-    return width * (beta2 / alpha) ** 2 * products * (np.pi - angles) / (2 * np.pi)
-
-
-def radii(*, lambda0, n, width, alpha, beta1, beta2) -> tuple[float, float]:
-    """How far output and input weights may move in the proof of Theorem 3: (R_a, R_w).
-
-    R_a = alpha/n sqrt(lambda_0/(8 n m)) - sqrt(2/pi) beta_2
-    R_w = alpha^2 lambda_0 sqrt(2 pi) beta_1 / (32 n^3 m (R_a (R_a + sqrt(8/pi) beta_2) + beta_2^2))
-
-    lambda0: smallest eigenvalue of h_infinity, above 0. n: training points.
-    Raises InputError on a bad number.
-    Source: [W Eq. 17], as printed. For unit inputs lambda_0 <= trace/n = m beta_2^2/(2 alpha^2), so
-    R_a <= beta_2 (1/(4 n^1.5) - sqrt(2/pi)) < 0 always: Lemmas 8 to 11 of [W] then apply to no network.
-    """
-    n = check_number("n", n, low=1, integer=True)
-    width = check_number("width", width, low=1, integer=True)
-    for name, value in (("lambda0", lambda0), ("alpha", alpha), ("beta1", beta1), ("beta2", beta2)):
-        check_number(name, value, above=0)
-    r_a = alpha / n * math.sqrt(lambda0 / (8 * n * width)) - math.sqrt(2 / math.pi) * beta2
-    moved = r_a * (r_a + math.sqrt(8 / math.pi) * beta2) + beta2**2
-    return r_a, alpha**2 * lambda0 * math.sqrt(2 * math.pi) * beta1 / (32 * n**3 * width * moved)
-
-
-def critical_times(*, lambda0, n, width, alpha, beta1, beta2, residual) -> tuple[float, float]:
-    """End of the early phase in Theorem 3: (t_1, t_2), infinity where the movement never reaches its radius.
-
-    t_1 = -2/lambda_0 log(1 - R_w lambda_0 alpha / (2 sqrt(n) (sqrt(n) beta_2 + R_a) residual))
-    t_2 = -2/lambda_0 log(1 - R_a lambda_0 alpha / (2 sqrt(n) (3 beta_1 sqrt(log(m n^2)) + R_w) residual))
-
-    residual: ||y - f(0)||_2, above 0. The rest as in radii. A negative time says that the window is empty (R_a < 0).
-    Raises InputError on a bad number.
-    Source: [W Appendix D], after Eq. 17, as printed; the theorem holds for t <= min(t_1, t_2).
-    """
-    residual = check_number("residual", residual, above=0)
-    r_a, r_w = radii(lambda0=lambda0, n=n, width=width, alpha=alpha, beta1=beta1, beta2=beta2)
-
-    def time(radius, speed):
-        reached = radius * lambda0 * alpha / (2 * math.sqrt(n) * speed * residual)
-        return -2 / lambda0 * math.log1p(-reached) if reached < 1 else math.inf
-
-    t_1 = time(r_w, math.sqrt(n) * beta2 + r_a)
-    return t_1, time(r_a, 3 * beta1 * math.sqrt(math.log(width * n**2)) + r_w)

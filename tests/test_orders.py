@@ -272,7 +272,7 @@ def test_theorem3_rates(exponent, answer, word):
 def test_theorem3_prints_the_remarks_exponents_and_names_widths_outside():
     parts = controls.theorem3_rate(early(lambda c: 1 - 2 * c, n_train=32, batch_size=32, powers=(2.0, 3.0)))
     assert "its Remark -2.5" in parts[0].text and "its Remark -4.5" in parts[4].text
-    assert "outside m >> n^2 = 1024" in parts[0].text
+    assert "outside m >> n^2 = 1024" in parts[0].text and set(answers(parts)) == {"outside"}
     assert set(answers(controls.theorem3_rate(early(lambda c: -1.0, powers=(1.0,))))) == {"outside"}
 
 

@@ -178,6 +178,9 @@ def test_table_2_entries():
     assert values["ours"] == pytest.approx(math.sqrt(27 * 16) * math.exp(-64 / 27) + 1, rel=1e-12)
     assert values["wu"] == pytest.approx(9 * 4 * math.sqrt(6 * math.log(2)) + 8 * math.sqrt(3), rel=1e-12)
     assert values["huang"] == pytest.approx(4 * 8, rel=1e-12)
+    workshop = theory.table2(width=64, depth=3, d_out=4, version="workshop")
+    assert workshop.pop("ours") == pytest.approx(math.sqrt(math.pi * 27) * 2 * math.exp(-64 / 27) + 1, rel=1e-12)
+    assert workshop == {name: values[name] for name in workshop}
     wide = theory.table2(width=2**42, depth=2, d_out=10)  # the caption's condition: 2^42/(log 2^42)^6 > 2^12
     assert wide["wu_reduced"] < wide["wu"] < 2 * wide["wu_reduced"]
 
@@ -225,6 +228,30 @@ def test_theorem_3_value_and_order():
         assert (wide[1] - wide[0]) / math.log(2) == pytest.approx(0.5 - power, abs=0.02)
 
 
+@pytest.mark.parametrize(("power", "printed"), [(2, 2.5), (3, 4.5)])
+def test_the_remark_is_its_printed_power_and_the_smaller_term_where_m_is_far_above_n_squared(power, printed):
+    n, width = 9, 2**20
+    front = math.sqrt(n * 20 * math.log(2)) + n
+    remark = theory.theorem3_remark(n=n, width=width, power=power)
+    assert remark == pytest.approx(front / width**printed, rel=1e-12)
+    assert remark < theory.theorem3(n=n, width=width, power=power) / 2
+
+
+@pytest.mark.parametrize(
+    ("init", "own", "value"),
+    [("he", {}, 1), ("ntk", {}, 1), ("lecun", {}, 2**-0.5), ("gain", {"gain": 1.3}, 1.3)],
+)
+def test_gamma_is_the_mean_stretch_of_a_wide_layer(init, own, value):
+    assert theory.gamma(init, width=64, **own) == pytest.approx(value, rel=1e-12)
+    # One more layer multiplies P by gamma, up to 1 - 5/(8 m).
+    two, three = (theory.stability_at_init(init, width=4096, depth=L, d_in=4096, d_out=10, **own) for L in (4, 5))
+    assert three / two == pytest.approx(theory.gamma(init, width=4096, **own), rel=1 / 4096)
+
+
+def test_gamma_of_small_weights():
+    assert theory.gamma("power", power=2, width=50) == pytest.approx(50**-2 * 5, rel=1e-12)
+
+
 def flow(width, d, power, n, times, nets, seed, alpha, step):
     """Euler steps of gradient flow on 1/2 sum (f - y)^2 for many two-layer nets at once."""
     generator = np.random.default_rng(seed)
@@ -256,8 +283,10 @@ def test_corrected_theorem_3_is_respected_along_gradient_flow():
     for time, norm in zip(times, norms, strict=True):
         bounds = [theory.theorem3_corrected(**shape, time=time, residual=float(r)) for r in residual]
         assert (projection * norm < np.array(bounds) * q / mean_q).all()
-        overall = theory.theorem3_corrected(**shape, time=time, residual=float(residual.max()))
-        assert projection * norm.mean() < overall
+        # The same with ||y|| = sqrt(n), whatever the start; and so for the mean over starts, which q(0) alone decides.
+        for_all = theory.theorem3_corrected(**shape, time=time, residual=math.sqrt(3))
+        assert (projection * norm < for_all * q / mean_q).all()
+        assert projection * norm.mean() < theory.theorem3_corrected(**shape, time=time, residual=math.sqrt(3))
 
 
 def test_corrected_theorem_3_starts_at_the_mean_norm():

@@ -8,8 +8,10 @@ step is one CUDA graph. `training.Loop` is the slow twin: the same interface, on
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -42,16 +44,23 @@ def group_size(cell: Cell, device: str) -> int:
 
 
 def groups(cells: Sequence[Cell], device: str, workers: int = 1) -> list[list[Cell]]:
-    """Cells that can train together, in the order in which their first comes; every worker gets a share."""
+    """Cells that can train together, in the order in which their first comes; workers on the CPU share them out."""
     alike: dict[tuple, list[Cell]] = {}
     for cell in cells:
         shared = tuple(value for name, value in dataclasses.asdict(cell).items() if name not in _OWN)
         alike.setdefault(shared if batchable(cell) else cell.key, []).append(cell)
     found = []
     for members in alike.values():
-        size = min(group_size(members[0], device), math.ceil(len(members) / workers))
+        share = math.ceil(len(members) / workers) if device == "cpu" else len(members)
+        size = min(group_size(members[0], device), share)
         found += [members[start : start + size] for start in range(0, len(members), size)]
     return found
+
+
+@functools.cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    # One a device, for good: every stream that products run on keeps a workspace of its own.
+    return torch.cuda.Stream(device)
 
 
 def _up_to_16(size: int) -> int:
@@ -113,7 +122,9 @@ class Ensemble:
         points, goals = self._points(x), self._goals(y)
         orders = [stream_generator(cell.seed, "order") for cell in cells]
         drops = {0, *(round(fraction * steps) for cell in cells for fraction in cell.milestones)}
-        going, ready = [True] * len(cells), {}
+        going, last = [True] * len(cells), len(points) % size or size
+        # Two sizes, as the last batch of an epoch is small; both ready before any step, since a capture takes time.
+        ready = {count: self._prepare(points, goals, count) for count in {size, last}}
         for step in range(steps):
             if step in instants and not any(going := observe(step)):
                 return
@@ -125,8 +136,6 @@ class Ensemble:
                 shuffles = torch.stack([torch.randperm(len(x), generator=order) for order in orders])
                 shuffles = shuffles.to(self.device)
             batch = shuffles[:, position * size : (position + 1) * size]
-            if batch.shape[1] not in ready:  # two sizes: the last batch of an epoch is small
-                ready[batch.shape[1]] = self._prepare(points, goals, batch.shape[1])
             ready[batch.shape[1]](batch)
         if steps in instants:
             observe(steps)
@@ -173,34 +182,34 @@ class Ensemble:
 
     def _capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """The step as a CUDA graph. Warming up is done at rate 0, which leaves the weights as they are."""
-        rate = self.rate.clone()
-        self.rate.zero_()
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
+        with torch.cuda.device(self.device):  # a graph is captured on the current device
+            side, rate = _side_stream(torch.cuda.current_device()), self.rate.clone()
+            self.rate.zero_()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    step()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=side):
                 step()
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        self.rate.copy_(rate)
+            self.rate.copy_(rate)
         return graph.replay
 
-    def _hidden(self, points: Tensor) -> list[Tensor]:
-        """h_1 .. h_{L-1} of every network at points (n, d): (networks, n, width) each."""
-        hidden = [points.expand(len(self.cells), -1, -1)]
+    def _hidden(self, points: Tensor) -> Iterator[Tensor]:
+        """h_1 .. h_{L-1} of every network at points (n, d), one after another: (networks, n, width) each."""
+        h = points.expand(len(self.cells), -1, -1)
         for weight in self.weights[:-1]:
-            h = self._blocks(len(points), weight.shape[1])
-            hidden.append(torch.bmm(hidden[-1], weight.mT, out=h).relu_())
-        return hidden[1:]
+            h = torch.bmm(h, weight.mT, out=self._blocks(len(points), weight.shape[1])).relu_()
+            yield h
 
     def logits(self, x: Float[Tensor, " n dim *more"]) -> Float[Tensor, " networks n d_out"]:
         """f(x) of every network."""
         parts = []
         for part in self._points(x).split(CHUNK):
+            h = deque(self._hidden(part), maxlen=1).pop()  # the last one: all of them together would take much memory
             output = self._blocks(len(part), self.weights[-1].shape[1])
-            parts.append(torch.bmm(self._hidden(part)[-1], self.weights[-1].mT, out=output).div_(self.alpha))
+            parts.append(torch.bmm(h, self.weights[-1].mT, out=output).div_(self.alpha))
         return torch.cat(parts, 1)[..., : self.d_out]
 
     def eigenvalues(self, x: Float[Tensor, " n dim *more"]) -> Float[Tensor, " networks n rank"]:
@@ -215,7 +224,7 @@ class Ensemble:
             firsts = [torch.linalg.qr(first.T, mode="r").R.T for first in firsts]
         found = []
         for part in self._points(x).split(max(1, JACOBIAN_FLOATS // (width * outputs))):
-            active = [h.sign_() for h in self._hidden(part)]
+            active = [h.sign() for h in self._hidden(part)]
             rows, other = self._blocks(len(part), outputs, width), self._blocks(len(part), outputs, width)
             torch.mul(active[-1][:, :, None], self.weights[-1][:, None], out=rows)
             for weight, mask in zip(self.weights[-2:0:-1], active[-2::-1], strict=True):

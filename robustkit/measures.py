@@ -61,6 +61,22 @@ def one_thread(device: str):
         torch.set_num_threads(before)
 
 
+def in_its_precision(function):
+    """Let a function of a group of cells run in the matrix precision they ask for, and put back what was set."""
+
+    @functools.wraps(function)
+    def run(cells: Sequence[Cell], *others, **named):
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if cells[0].precision == "tf32" else "highest")
+        try:
+            return function(cells, *others, **named)
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return run
+
+
+@in_its_precision
 def measure_group(
     cells: Sequence[Cell], device: str = "cpu", deadline: float = math.inf, *, engine: type | None = None
 ) -> list[dict]:
@@ -71,7 +87,6 @@ def measure_group(
     """
     started, cell = time.time(), cells[0]
     dtype = torch.float64 if cell.precision == "float64" else torch.float32
-    torch.set_float32_matmul_precision("high" if cell.precision == "tf32" else "highest")
     data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
     x, y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
     y_train, y_test = targets(y, cell, dtype), targets(data.y_test, cell, dtype)
@@ -208,7 +223,7 @@ def row_of(
             "name": engine,
             "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
             "dtype": "float64" if cell.precision == "float64" else "float32",
-            "tf32": on_gpu and cell.precision == "tf32",
+            "tf32": on_gpu and torch.get_float32_matmul_precision() != "highest",
             "threads": torch.get_num_threads(),
             "group": group,
         },

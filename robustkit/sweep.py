@@ -38,7 +38,7 @@ def pick_device(device: str = "auto") -> str:
         raise InputError(f"device is {device!r}, but must be auto, cpu or a GPU that is there ({error})") from error
     if found.type not in ("cpu", "cuda"):
         raise InputError(f"device is {device!r}, but must be auto, cpu, cuda, cuda:1, ...")
-    return str(found)
+    return "cpu" if found.type == "cpu" else str(found)
 
 
 def _measure_safely(
@@ -57,11 +57,12 @@ def _measure_safely(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     # Outside the except clause, whose traceback holds the group's tensors.
+    if device != "cpu":
+        torch.cuda.synchronize(device)  # raises if the GPU itself has failed: then no other cell is tried
+        torch.cuda.empty_cache()
     if len(cells) == 1:
         facts = {"measures": dict.fromkeys(MEASURES), "reason": reason, "engine": None, "group": 1}
         return [row_of(cells[0], "failed", device, started, **facts)]
-    if device != "cpu":
-        torch.cuda.empty_cache()
     halves = cells[: len(cells) // 2], cells[len(cells) // 2 :]
     found = [_measure_safely(half, device, deadline, how) for half in halves]
     return [row for rows in found if rows for row in rows] or None

@@ -12,6 +12,7 @@ import torch
 from robustkit import store
 from robustkit.config import FRACTIONS, INSTANTS, Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
+from robustkit.ensemble import Ensemble
 from robustkit.measures import MEASURES, OutOfTimeError, measure
 from robustkit.networks import build
 from robustkit.stability import perturbation_stability
@@ -288,3 +289,20 @@ def test_a_cells_own_dataset_is_measured_by_its_content(write_npz):
     assert first["key"] != second["key"]
     assert first["measures"]["stability"] != second["measures"]["stability"]
     assert dataclasses.replace(Cell(**first["cell"])).key == second["key"]  # the path now means the second file
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("float32", "highest"), ("float64", "highest"), ("tf32", "high")])
+def test_a_cell_trains_in_its_matrix_precision_and_leaves_the_users_as_it_was(monkeypatch, precision, wanted):
+    seen, train = [], Ensemble.train
+    monkeypatch.setattr(
+        Ensemble,
+        "train",
+        lambda *args, **named: seen.append(torch.get_float32_matmul_precision()) or train(*args, **named),
+    )
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        measure(Cell(width=4, depth=2, epochs=1, points=8, precision=precision))
+        assert (seen, torch.get_float32_matmul_precision()) == ([wanted], "medium")
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -329,3 +329,7 @@ def test_the_shipped_profile_reads_shipped_rows_alone_and_trains_nothing(no_trai
     rows = sweep.collect("N2", "shipped", widths=[16, 32], seeds=[0])
     assert len(rows) == 0
     assert [(c.width, c.dataset) for c in rows.attrs["missing"]] == [(16, "mnist"), (32, "mnist")]
+
+
+def test_the_cpu_has_one_name():
+    assert sweep.pick_device("cpu") == sweep.pick_device("cpu:0") == "cpu"

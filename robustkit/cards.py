@@ -42,7 +42,9 @@ MUCH = 10  # "much larger" read as ten times, our choice: the theorems name no f
 def ledger_picture(table: pandas.DataFrame, ax):
     """The ledger at a glance: a row a claim, its main verdict, then a small square for each other reading.
 
-    "Holds in k of n" counts the readings with a verdict of reproduced among those that were judged.
+    "Holds in k of n" counts the readings with a verdict of reproduced among those that are decided; the others
+    are open. A reading with a
+    note in readings_notes (curves missing, networks at their start) is drawn small and not counted.
     table: as from claims.ledger, the ten headline claims first. The height of the figure sets the size of the rows.
     Raises InputError on an unknown verdict or readings_detail that is not the JSON of an object.
     """
@@ -53,7 +55,8 @@ def ledger_picture(table: pandas.DataFrame, ax):
     for y, line, verdicts in zip(places, lines, found, strict=True):
         squares.append((0, y, side, line["verdict"], line["id"], next(iter(verdicts), ""), True))
         for i, (name, other) in enumerate(list(verdicts.items())[1:]):
-            squares.append((1.2 + i, y, 0.8 * side, other, line["id"], name, False))
+            size = (0.45 if name in _notes(line) else 0.8) * side
+            squares.append((1.2 + i, y, size, other, line["id"], name, False))
     _squares(ax, squares)
     for x, word, side_of in ((0.4, "main", "right"), (0.9, "other readings", "left"))[: min(most, 2)]:
         ax.text(x, -0.8, word, ha=side_of, va="center", fontsize=6, color="0.4")
@@ -81,7 +84,8 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
     for y, line, verdicts in zip(places, lines, found, strict=True):
         ax.axhline(y, color="0.93", linewidth=0.6, zorder=0)
         for i, (name, verdict) in enumerate(verdicts.items()):
-            squares.append((columns.index(name), y, side, verdict, line["id"], name, i == 0))
+            size = (0.55 if name in _notes(line) else 1) * side
+            squares.append((columns.index(name), y, size, verdict, line["id"], name, i == 0))
     _squares(ax, squares)
     ax.set(xlim=(-0.7, len(columns) + 0.3), xticks=range(len(columns)))
     ax.figure.draw_without_rendering()  # how many lines of a label fit side by side is known when the layout is
@@ -131,14 +135,27 @@ def _rows(ax, lines: list[dict], found: list[dict], heads: int, cut: int, column
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     font |= {"transform": ax.get_yaxis_transform(), "va": "center_baseline", "color": "0.3"}
-    for y, verdicts in zip(places, found, strict=True):
-        judged = [v for v in verdicts.values() if v in STYLE and v not in ("measured", "missing")]
-        partly = f", partly in {judged.count('partly')}" if "partly" in judged else ""
-        count = f"holds in {judged.count('reproduced')} of {len(judged)} readings{partly}" if judged else ""
-        ax.text(1.01, y, count, **font)  # outside the axes, where the layout makes room for it
+    for y, line, verdicts in zip(places, lines, found, strict=True):
+        counted = [verdict for name, verdict in verdicts.items() if name not in _notes(line)]
+        ax.text(1.01, y, _count(counted), **font)  # outside the axes, where the layout makes room for it
     if gap:
         ax.axhline(heads - 0.5 + gap / 2, color="0.4", linewidth=0.8, zorder=0)
     return places, side
+
+
+def _count(verdicts: list[str]) -> str:
+    """In how many of the readings that decide anything a claim holds, and how many leave it open."""
+    decided = [v for v in verdicts if v in ("reproduced", "partly", "not reproduced")]
+    words = [f"holds in {decided.count('reproduced')} of {len(decided)}"] if decided else []
+    words += [f"partly in {decided.count('partly')}"] if "partly" in decided else []
+    words += [f"{verdicts.count('inconclusive')} open"] if "inconclusive" in verdicts else []
+    return ", ".join(words)
+
+
+def _notes(line: dict) -> dict[str, str]:
+    """{reading: why it is not counted}."""
+    text = line.get("readings_notes")
+    return json.loads(text) if isinstance(text, str) and text.strip() else {}
 
 
 def _squares(ax, squares: list[tuple]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
+from dataclasses import replace
 
 import pandas
 
@@ -18,25 +20,11 @@ from .criteria import Part, curve_name, curve_of, reading_of, reading_rank, usab
 from .entries import EMPIRICAL
 from .entries_theory import THEORETICAL
 from .profiles import CONTROLS, READINGS, control_cells, grid, reading_cells
-from .statements import Claim
+from .statements import PREAMBLE, Claim
 from .store import write_atomically
 
-COLUMNS = ("id", "source", "claim", "hypotheses", "criterion", "verdict", "readings", "evidence", "n", "detectable")
-COLUMNS += ("figure", "readings_detail", "authors_response")
-PREAMBLE = (
-    "Criteria were fixed after a small pilot and before the shipped runs; verdicts are computed from rows. Three "
-    "rules were added after rows had been seen. That a curve has no peak is said of the paper's whole grid of "
-    "widths, 16 to 16384, never of a part of it (E04, E06, E08, E11). Of two rival versions, a no to one leaves "
-    "the other open (E04). A width that has fewer than three depths so far is noted and not judged (E09, E10); "
-    "this one raised the verdict on E09, when the first nets of width 512 had come in at one depth alone. Two rules "
-    "of the theory rows were changed when a first look at rows had shown what they would do: a rise of P over the "
-    "bound counts against Theorem 1 only where its exponential term has settled (T07, T18: the plain rule said no at "
-    "depths 2 and 4, where the exact initial value rises over the bound too), and saturating growth is undecided "
-    "(E16). The turn in depth (E18), of which the paper says neither at which width nor under which initialisation, "
-    "is called absent only if it is absent at each. After their first results the fit of T06 was narrowed to the "
-    "widths where its proof applies, and a slip in the proof of Lemma 8, not in its statement, was made to count "
-    "half (T14). The small runs for Theorems 1 to 3 were sized by a pilot of one seed."
-)
+COLUMNS = ("id", "source", "claim", "quote", "hypotheses", "grid", "criterion", "verdict", "readings", "finding")
+COLUMNS += ("evidence", "n", "detectable", "figure", "readings_detail", "readings_notes", "authors_response")
 DIGITS = "(digits: pipeline check only)"
 VERDICTS = ("reproduced", "partly", "not reproduced", "inconclusive", "outside hypotheses", "measured", "missing")
 HEADLINES = ("E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12")
@@ -118,45 +106,117 @@ def _further(claim: Claim, further: dict[str, pandas.DataFrame]) -> list[Part]:
     again = further.get(name)
     if again is None or again.empty:
         return [Part("missing", f"{name}: not measured here (robustkit.further trains again for it)")]
-    return judge(again)
+    parts = judge(again)
+    return [*parts[:-1], replace(parts[-1], text=f"{parts[-1].text}; {_count(again)} trainings again for {name}")]
 
 
-def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict) -> dict:
-    rows = rows[claim.where(rows)] if len(rows) else rows
+def _count(again: pandas.DataFrame) -> int:
+    return int((again["status"] == "ok").sum())
+
+
+def _at_start(rows: pandas.DataFrame) -> str:
+    """The curves with a width whose networks have not left their start: the mean loss fell by less than 2 %."""
+    if "loss_over_time" not in rows:
+        return ""
+    good = rows[usable(rows, "stability") & rows["loss_over_time"].map(lambda v: isinstance(v, list) and len(v) > 1)]
+    kept = good["loss_over_time"].map(lambda v: v[-1] / v[0] if v[0] else 1.0)
+    names = []
+    for (init, power, depth), curve in good.assign(kept=kept).groupby(["init", "power", "depth"], dropna=False):
+        still = curve.groupby("width")["kept"].mean()
+        if (still > 0.98).any():
+            widths = ", ".join(f"{m}" for m in still.index[still > 0.98])
+            names.append(f"{curve_name(init, None if pandas.isna(power) else power, depth)} at width {widths}")
+    return f"not left the start: {'; '.join(names)}" if names else ""
+
+
+def _in_part(claim: Claim, rows: pandas.DataFrame) -> str:
+    """How many of the curves a claim rests on a reading has, if not all."""
+    curves = [(init, power, depth) for init, power, depths in claim.curves for depth in depths]
+    there = sum(not curve_of(rows, *curve).empty for curve in curves)
+    return f"{there} of {len(curves)} curves" if there < len(curves) else ""
+
+
+def _note(claim: Claim, rows: pandas.DataFrame, last: str) -> str:
+    """Why a reading is not counted, if it is not; `last` is the last word of its name."""
+    at_start = "" if claim.early else _at_start(rows)
+    if last.startswith("c="):  # rows that stand in for c = 2
+        at_start = at_start.replace("(c = 2)", f"({last.replace('=', ' = ')})")
+    return "; ".join(filter(None, (_in_part(claim, rows), at_start)))
+
+
+def _finding(parts: list[Part]) -> str:
+    """The first and the last thing seen, without what stands in brackets behind them."""
+    seen = [re.sub(r" \([^()]*\)(?=$|;)", "", part.text.split("; ")[0]) for part in parts if part.answer != "none"]
+    return "; ".join(seen if len(seen) < 3 else [seen[0], "...", seen[-1]])
+
+
+def _readings(claim: Claim, rows: pandas.DataFrame) -> dict[tuple, pandas.DataFrame]:
+    """The rows of each reading, the one to be judged first; another c in place of c = 2 is a reading of its own."""
     curves = [curve_of(rows, init, power, depth) for init, power, depths in claim.curves for depth in depths]
     used = pandas.concat(curves) if curves else rows.iloc[:0]
-    readings = sorted(used.groupby("reading", sort=False), key=lambda item: reading_rank(item, claim.wanted))
-    reading, judged = readings[0] if readings else ((), used)
+    found = dict(sorted(used.groupby("reading", sort=False), key=lambda item: reading_rank(item, claim.wanted)))
+    for reading, same in rows.groupby("reading", sort=False) if claim.any_power else ():
+        for power in sorted(set(same["power"].dropna()) - {2.0}):
+            others = same[(same["init"] != "power") | (same["power"] == power)]
+            others = others.assign(power=others["power"].where(others["power"].isna(), 2.0))
+            curves = [curve_of(others, init, two, depth) for init, two, depths in claim.curves for depth in depths]
+            found[*reading, f"c={power:g}"] = pandas.concat(curves)
+    return found
+
+
+def _grid(rows: pandas.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    seeds = rows.groupby(["init", "power", "depth", "width"], dropna=False)["seed"].nunique()
+    ends = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    lists = [", ".join(map(str, sorted(rows[name].unique()))) for name in ("width", "depth")]
+    return f"widths {lists[0]}; depths {lists[1]}; seeds a cell {ends}"
+
+
+def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set) -> dict:
+    rows = rows[claim.where(rows)] if len(rows) else rows
+    readings = _readings(claim, rows)
+    reading, judged = next(iter(readings.items()), ((), rows.iloc[:0]))
     parts = [*_judge(claim, judged), *_further(claim, further)]
+    notes = {r: _note(claim, found, r[-1]) for r, found in readings.items()}
     evidence = [f"reading: {', '.join(reading)}"] if reading else []
     if "flow10" in reading:
         evidence.append("the proxy schedule flow10: a tenth of the steps at ten times the rate")
     evidence += [part.text for part in parts]
-    evidence += [text for text in (_company(judged), _left_out(judged)) if text]
-    if any(part.answer == "missing" for part in parts) and claim.curves:
+    evidence += [text for text in (_company(judged), _left_out(judged), notes.get(reading)) if text]
+    lacking = [cell for cell in cells_of(claim.id, "laptop") if cell.key in gaps]
+    if lacking:
+        evidence.append(f"{len(lacking)} of the trainings in its grid are missing")
+    if (lacking or any(part.answer == "missing" for part in parts)) and claim.curves:
         evidence.append(f"`python -m robustkit run laptop --claim {claim.id}` trains what is missing")
     verdicts = {
         r: _verdict(parts if r == reading else _judge(claim, found, whole=False), claim.either)
-        for r, found in readings
+        for r, found in readings.items()
     }
-    counts = Counter(sorted(verdicts.values(), key=VERDICTS.index))
-    holds = f"{len(verdicts)} tried: " + ", ".join(f"{n} {word}" for word, n in counts.items()) if readings else ""
+    counts = Counter(sorted((v for r, v in verdicts.items() if not notes[r]), key=VERDICTS.index))
+    holds = f"{counts.total()} counted: {', '.join(f'{n} {word}' for word, n in counts.items())}" if counts else ""
+    if aside := sum(bool(note) for note in notes.values()):
+        holds += f"{'; ' if holds else ''}{aside} not counted"
     if len(readings) > 1 and only_digits:
-        evidence.append("other readings there: " + "; ".join(", ".join(other) for other, _ in readings[1:]))
+        evidence.append("other readings there: " + "; ".join(", ".join(other) for other in list(readings)[1:]))
     elif len(readings) > 1:
-        words = "; ".join(f"{', '.join(other)}: {v}" for other, v in verdicts.items() if other != reading)
-        evidence.append(f"readings, {holds}; beside the one judged: {words}")
+        for other in list(readings)[1:]:
+            note = f" (not counted: {notes[other]})" if notes[other] else ""
+            evidence.append(f"under {', '.join(other)}: {verdicts[other]}{note}; {_company(readings[other])}")
     seen = [part.mde for part in parts if math.isfinite(part.mde)]
+    names = {r: ", ".join(r) for r in readings}
     return {
-        **{name: getattr(claim, name) for name in ("id", "source", "claim", "hypotheses", "criterion", "figure")},
+        **{name: getattr(claim, name) for name in ("id", "source", "claim", "quote", "hypotheses", "criterion")},
+        "grid": _grid(judged),
+        "finding": _finding(parts),
+        "figure": claim.figure,
         "verdict": DIGITS if only_digits else verdicts.get(reading, _verdict(parts, claim.either)),
         "readings": "" if only_digits else holds,
         "evidence": "\n".join(evidence).replace("inconclusive", "undecided") if only_digits else "\n".join(evidence),
         "n": int((usable(judged, "stability")).sum()) if len(judged) else 0,
         "detectable": f"a ratio of {max(seen):.3g}" if seen else "",
-        "readings_detail": ""
-        if only_digits
-        else json.dumps({", ".join(r): verdict for r, verdict in verdicts.items()}),
+        "readings_detail": "" if only_digits else json.dumps({names[r]: verdict for r, verdict in verdicts.items()}),
+        "readings_notes": "" if only_digits else json.dumps({names[r]: note for r, note in notes.items() if note}),
         "authors_response": "",
     }
 
@@ -168,11 +228,14 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     choice) are pooled: first the one that the claim asks for (mostly MNIST raw under cross-entropy and the full
     schedule), where it is there, else the nearest. Digits rows are read only where there are no others, and then no
     verdict is given.
-    rows: as from robustkit.load(). only: ids of claims. further: {measure: rows as from robustkit.load_further}.
-    Raises InputError on an unknown id.
+    A reading that lacks a curve of the claim, or holds networks that have not left their start, gets its verdict but
+    is not counted in "readings"; readings_notes says why.
+    rows: as from robustkit.load() or robustkit.collect. only: ids of claims. further: {measure: rows as from
+    robustkit.load_further}. Raises InputError on an unknown id.
     """
     for name in only or ():
         check_choice("claim", name, _ALL)
+    gaps = {cell.key for cell in rows.attrs.get("missing", ())}
     if rows.empty:
         rows = pandas.DataFrame(columns=[*Cell.__dataclass_fields__, "status", "schedule", "stability", "kappa"])
     only_digits = bool(len(rows)) and set(rows["dataset"]) == {"digits"}
@@ -181,12 +244,12 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     rows = rows[keep]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
     chosen = [claim for claim in CLAIMS if only is None or claim.id in only]
-    return pandas.DataFrame([_entry(c, rows, only_digits, further or {}) for c in chosen], columns=list(COLUMNS))
+    table = [_entry(claim, rows, only_digits, further or {}, gaps) for claim in chosen]
+    return pandas.DataFrame(table, columns=list(COLUMNS))
 
 
 def to_markdown(table: pandas.DataFrame) -> str:
     """The ledger as a page: a table of verdicts, then each claim in the paper's words with criterion and evidence."""
-    quotes = {claim.id: claim.quote for claim in CLAIMS}
     lines = ["# What the paper says, and what these runs give", ""]
     lines += [PREAMBLE]
     lines += ["", "| id | claim | verdict | readings | n | detectable |", "|---|---|---|---|---|---|"]
@@ -194,9 +257,10 @@ def to_markdown(table: pandas.DataFrame) -> str:
         f"| {r.id} | {r.claim} | {r.verdict} | {r.readings} | {r.n} | {r.detectable} |" for r in table.itertuples()
     ]
     for row in table.itertuples():
-        lines += ["", f"## {row.id}: {row.claim}", "", f"> {quotes[row.id]}", ">", f"> ({row.source})", ""]
+        lines += ["", f"## {row.id}: {row.claim}", "", f"> {row.quote}", ">", f"> ({row.source})", ""]
         lines += [f"- **Verdict**: {row.verdict} (n = {row.n} trainings)", f"- **Criterion**: {row.criterion}"]
         lines += [f"- **Hypotheses**: {row.hypotheses}"]
+        lines += [f"- **Grid**: {row.grid}"] if row.grid else []
         lines += [f"- **Figure**: {row.figure}"] if row.figure else []
         lines += [f"- **Detectable**: {row.detectable}"] if row.detectable else []
         lines += ["- **Evidence**:", *(f"  - {text}" for text in row.evidence.split("\n"))]

@@ -112,7 +112,9 @@ def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
         for k in EARLY:
             points = values_by(at_instant(curve[curve["width"].isin(widths)], k), "stability")
             found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"]), points
-            names[power, k] = where + f", {_time(first, k)}"
+            fitted = curve[curve["width"].isin(widths) & _full(curve["loss_at_stability"], FRACTIONS)]
+            left = max((v[k] / v[0] for v in fitted["loss_at_stability"]), default=math.nan)
+            names[power, k] = f"{where}, {_time(first, k)} (loss at most {left:.4g} of its start, n = {len(fitted)})"
     answers, parts = against({key: f for key, (f, _) in found.items()}), []
     for (power, k), (f, points) in found.items():
         tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in orders(power).items())

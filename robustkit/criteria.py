@@ -129,6 +129,26 @@ def _list(values) -> str:
     return ", ".join(f"{value:g}" for value in sorted(set(values)))
 
 
+def _depth_controls(rows: pandas.DataFrame) -> list[Part]:
+    """TREND over depth before training, and at the loss that the least trained depth of each width ends at."""
+    if "loss_at_stability" not in rows:
+        return []
+    words, good = [], rows[usable(rows, "stability")]
+    good = good[good.groupby("width")["depth"].transform("nunique") > 2]
+    for name in ("at initialisation", "at matched training loss"):
+        ways: dict[str, list] = {}
+        for width, curve in good.groupby("width"):
+            if name == "at initialisation":
+                values = values_by(curve, "stability_init", "depth")
+            else:
+                common = curve.groupby("depth")["train_loss"].mean().max()
+                values = _at_loss(curve, dict.fromkeys(curve["depth"].unique(), common), "depth")
+            found = statistics.trend(values)
+            ways.setdefault(found.outcome, []).append(f"{width} ({found.estimate:.3g})")
+        words.append(f"{name} " + "; ".join(f"{way} at width {', '.join(at)}" for way, at in ways.items()))
+    return [Part("none", f"controls, end over start in brackets: {'. '.join(words)}")]
+
+
 def trends_in_depth(way: str):
     def judge(rows) -> list[Part]:
         depths, parts, waiting = set(rows["depth"]), [], []
@@ -143,7 +163,7 @@ def trends_in_depth(way: str):
         if parts and waiting:
             text = f"{parts[-1].text}; not judged yet, with fewer than three depths: width {_list(waiting)}"
             parts[-1] = Part(parts[-1].answer, text, parts[-1].mde)
-        return parts
+        return [*parts, *_depth_controls(rows)] if parts else []
 
     return judge
 
@@ -172,14 +192,15 @@ def two_curves(y: str, flip: bool, name: str):
     return judge
 
 
-def _at_loss(rows: pandas.DataFrame, loss: dict) -> dict[float, list[float]]:
-    """{width: P over seeds} where the training loss first came down to loss[width], between recorded instants."""
+def _at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[float, list[float]]:
+    """{x: P over seeds} where the training loss first came down to loss[x], between recorded instants; x as `by`."""
     curve = {}
-    for row in rows[usable(rows, "stability") & rows["width"].isin(list(loss))].itertuples():
+    for row in rows[usable(rows, "stability") & rows[by].isin(list(loss))].itertuples():
         losses, values = (np.array(v, dtype=float) for v in (row.loss_at_stability, row.stability_over_time))
         losses, logs = np.minimum.accumulate(np.log(np.maximum(losses, 1e-12))), np.log(np.maximum(values, 1e-300))
-        value = np.interp(math.log(loss[row.width]), losses[::-1], logs[::-1])
-        curve.setdefault(float(row.width), []).append(math.exp(value))
+        x = getattr(row, by)
+        value = np.interp(math.log(loss[x]), losses[::-1], logs[::-1])
+        curve.setdefault(float(x), []).append(math.exp(value))
     return curve
 
 
@@ -224,14 +245,17 @@ def small_and_still(rows) -> list[Part]:
 
 LINEAR = {
     "yes": "linear is best by AIC, or within 2 of it",
-    "partly": "linear beats sqrt and log, an exponential start beats linear",
-    "no": "sqrt or log beats linear, or there is no growth",
+    "partly": "linear beats sqrt and log and explains 95 %, an exponential start beats linear",
+    "no": "sqrt or log beats linear, a line explains less than 95 %, or there is no growth",
     "inconclusive": "seeds disagree on the law",
 }
 
 
 def linear_in_time(rows) -> list[Part]:
-    """AIC within 2 of the best is yes; behind the law that bends upwards first is partly; seeds must agree."""
+    """AIC within 2 of the best is yes; behind the law that bends up alone, with R^2 from 0.95 on, is partly.
+
+    Seeds must agree.
+    """
     half, parts = INSTANTS.index(0.5), []
     for width, cell in rows[usable(rows, "kappa")].groupby("width"):
         answers, laws = set(), []
@@ -242,7 +266,8 @@ def linear_in_time(rows) -> list[Part]:
                 continue
             line, bends = fits["linear"][0], min(fits["sqrt"][0], fits["log"][0])
             best = min(aic for aic, _ in fits.values())
-            answers.add("yes" if line <= best + 2 else "partly" if line < bends else "no")
+            near = line < bends and fits["linear"][1] >= 0.95
+            answers.add("yes" if line <= best + 2 else "partly" if near else "no")
             laws.append({law: r_squared for law, (_, r_squared) in fits.items()})
         mean = pandas.DataFrame(laws).mean()
         r_squared = ", ".join(f"{law} {value:.4f}" for law, value in mean.items()) or "no growth"

@@ -24,12 +24,13 @@ THEORETICAL = (
     Claim(
         "T12", "N Theorem 3, Remark", "T3",
         "Non-lazy P falls at least at the printed rate in width, early in training",
-        "That is, as the width m increases in the over-parameterized regime, a Gaussian initialization with smaller "
-        "variance leads to the robustness increasing in a faster decay.",
+        "P(f_t, eps)/eps <= Theta((sqrt(n log m) + n) / m^(c-1) (1/sqrt(n^3 m) + 1/m^(c-1/2))) [Eq. 4] ... as "
+        "the width m increases in the over-parameterized regime, a Gaussian initialization with smaller variance "
+        "leads to the robustness increasing in a faster decay.",
         "two layers, one output, squared loss, unit norm, c >= 1.5, m >> n^2, early time",
         "RATE at fixed flow time, one-sided, against the theorem's 1/2 - c; the Remark's rate and 1 - 2c beside it",
         (("power", 1.5, (2,)), ("power", 2.0, (2,)), ("power", 3.0, (2,))), theorem3_rate,
-        grids=("theorem3_n8", "theorem3_n16", "theorem3_n32"), where=scalar_few, wanted=SCALAR,
+        grids=("theorem3_n8", "theorem3_n16", "theorem3_n32"), where=scalar_few, wanted=SCALAR, early=True,
     ),
     Claim(
         "T01", "W Lemma 1", "", "A rectified Gaussian squared is a Bernoulli times a chi-square",
@@ -50,7 +51,8 @@ THEORETICAL = (
     ),
     Claim(
         "T04", "N Theorem 1, second term", "N4a_bounds", "The second term bounds P at initialisation",
-        "P/eps <~ (...) + sqrt(m o beta_1^2 beta_L^2)) gamma^(L-2)", "none at initialisation",
+        "P/eps <~ (sqrt(L^3 m^2 beta_1^2 beta_L^2) e^(-m/L^3) + sqrt(m o beta_1^2 beta_L^2)) gamma^(L-2) [Eq. 3]",
+        "none at initialisation",
         "ratio to the exact value at least 1 over the paper's grid", (), lambda rows: starting.second_term(),
     ),
     Claim(
@@ -68,7 +70,8 @@ THEORETICAL = (
     ),
     Claim(
         "T07", "N Theorem 1", "N4a_terms", "The bound holds for trained networks, up to a constant",
-        "Then, under a small perturbation, we have the following:", "unit norm, squared loss, small movement",
+        "Then, under a small perturbation, we have the following: P/eps <~ (sqrt(L^3 m^2 beta_1^2 beta_L^2) "
+        "e^(-m/L^3) + sqrt(m o beta_1^2 beta_L^2)) gamma^(L-2) [Eq. 3]", "unit norm, squared loss, small movement",
         "BOUND: log of P/bound does not rise with width or depth (Holm over the family)", (ALL_DEPTHS,),
         theorem1_bound, grids=("theorem1", "N4a", "unit"), wanted=UNDER_THEOREM_1,
     ),
@@ -108,10 +111,13 @@ THEORETICAL = (
         "a counter-example, or none found", (), lambda rows: appendix_d.lemmas7_8(),
     ),
     Claim(
-        "T15", "N Table 2", "N_Table2_shapes", "NTK: P in width is of lower order than in Wu et al. and Huang et al.",
+        "T15", "N Table 2", "N_Table2_shapes",
+        "NTK: P rises in width by less than the square root that Wu et al. and Huang et al. allow",
         "The results on the width are significantly better than the previous results increasing as the square root "
-        "of m.", FIGURE, "exponent of P in m, its interval below 1/2", (("ntk", None, DEPTHS),), ntk_orders,
-        grids=("ntk",), wanted=PROXY,
+        "of m.", FIGURE,
+        "exponent of P in m, its interval below 1/2; at the common rate, and (as a reading) at a rate of 1/m",
+        (("ntk", None, DEPTHS),), ntk_orders,
+        grids=("ntk", "inverse_width"), wanted=PROXY,
     ),
     Claim(
         "T16", "N Sec. 4.1", "N_gain", "gamma above 1: depth hurts at an exponential rate",
@@ -129,8 +135,8 @@ THEORETICAL = (
         grids=("N5b", "unit"),
     ),
     Claim(
-        "T18", "N Theorem 1", "N4a_terms", "The bound holds during training",
-        "(As Theorem 1, at every time of training.)",
+        "T18", "ours, from N Theorem 1", "N4a_terms", "The bound holds during training",
+        "(The paper states Theorem 1 for trained networks, and names no time.)",
         "unit norm, squared loss, small movement", "BOUND at each of the seven instants", (ALL_DEPTHS,),
         bound_along_training, grids=("theorem1", "N4a", "unit"), wanted=UNDER_THEOREM_1,
     ),

@@ -47,7 +47,7 @@ _SCALAR = _LONG | {"target": "parity", "epochs": 400}
 _SMALL = [("power", c, (2,)) for c in (1.5, 2.0, 3.0)]
 CONTROLS = {
     "ntk": ([("ntk", None, None), ("he", None, (2,)), ("lecun", None, (2,))], {}, None, 3),
-    "inverse_width": (_TWO, {"lr_rule": "inverse_width"}, None, 3),
+    "inverse_width": ([*_TWO, ("ntk", None, (2, 6))], {"lr_rule": "inverse_width"}, None, 3),
     "common_loss": (_TWO, {"milestones": (), "epochs": 10, "stop_loss": 0.5}, None, 3),
     "constant_rate": ([("he", None, (2,)), ("power", 2.0, (2,))], {"milestones": ()}, (16, 64, 256), 3),
     "gain": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),

@@ -105,8 +105,18 @@ def test_what_is_drawn_is_saved_as_csv():
 def test_holds_counts_the_readings_that_were_judged():
     detail = {MAIN: "reproduced", FLOW: "partly", UNIT: "missing", TIMES: "inconclusive", "other": "measured"}
     ax = cards.ledger_picture(pandas.DataFrame([a_line("E01", detail=detail), a_line("T01")]), an_axes())
-    assert "holds in 1 of 3 readings, partly in 1" in words_of(ax)
+    assert "holds in 1 of 2, partly in 1, 1 open" in words_of(ax)
     assert sum(text.startswith("holds") for text in words_of(ax)) == 1
+
+
+def test_a_reading_with_a_note_is_smaller_and_not_counted():
+    line = a_line("E01", detail={MAIN: "partly", FLOW: "reproduced", UNIT: "reproduced"})
+    line["readings_notes"] = json.dumps({UNIT: "2 of 5 curves"})
+    for draw in (cards.ledger_picture, cards.specification_curve):
+        ax = draw(pandas.DataFrame([line]), an_axes(width=7))
+        main, flow, unit = (square.get_markersize() for square in squares(ax))
+        assert unit < 0.7 * flow <= flow <= main
+        assert "holds in 1 of 2, partly in 1" in words_of(ax)
 
 
 def test_a_row_names_its_claim_cut_at_a_word():

@@ -114,7 +114,7 @@ def test_markdown_has_a_short_table_and_the_papers_words():
     table = claims.ledger(frame(hump))
     lines = claims.to_markdown(table).splitlines()
     assert (
-        "| E06 | P rises and then falls with width at all five depths | reproduced | 1 tried: 1 reproduced | 165 |"
+        "| E06 | P rises and then falls with width at all five depths | reproduced | 1 counted: 1 reproduced | 165 |"
         in "\n".join(lines)
     )
     assert sum(line.startswith("> All of the five curves confirm the phase transition") for line in lines) == 1
@@ -319,7 +319,7 @@ def test_readings_are_never_pooled_and_the_main_one_is_judged():
     entry = of(pandas.concat([unit, proxy, main]), "E06")
     assert entry["n"] == len(main)
     assert entry["evidence"].startswith("reading: mnist, raw, cross_entropy, full\n")
-    assert "readings, 3 tried: 1 reproduced, 2 not reproduced" in entry["evidence"]
+    assert entry["readings"] == "3 counted: 1 reproduced, 2 not reproduced"
     assert "mnist, raw, cross_entropy, flow10: not reproduced" in entry["evidence"]
     assert "mnist, unit, cross_entropy, full: not reproduced" in entry["evidence"]
 
@@ -405,15 +405,57 @@ def test_a_training_stopped_at_a_loss_is_another_reading_but_says_nothing_of_kap
     stopped = frame(hump, stop_loss=0.5, milestones=())
     stopped["kappa_over_time"] = [k[:20] for k in stopped["kappa_over_time"]]
     table = claims.ledger(pandas.concat([frame(hump), stopped])).set_index("id")
-    assert table.loc["E06", "readings"].startswith("2 tried") and table.loc["E01", "readings"].startswith("1 tried")
+    assert table.loc["E06", "readings"].startswith("2 counted") and table.loc["E01", "readings"].startswith(
+        "1 counted"
+    )
     detail = json.loads(table.loc["E06", "readings_detail"])
     assert list(detail)[0] == "mnist, raw, cross_entropy, full" and "stop_loss=0.5" in list(detail)[1]
 
 
 def test_another_reading_is_judged_by_the_depths_it_has():
     other = frame(hump, depths=(2, 6), scaling="standard")
-    detail = json.loads(of(pandas.concat([frame(hump), other]), "E06")["readings_detail"])
-    assert set(detail.values()) == {"reproduced"}
+    entry = of(pandas.concat([frame(hump), other]), "E06")
+    assert set(json.loads(entry["readings_detail"]).values()) == {"reproduced"}
+    # ... and not counted, since it lacks the others.
+    assert json.loads(entry["readings_notes"]) == {"mnist, standard, cross_entropy, full": "2 of 5 curves"}
+    assert entry["readings"] == "1 counted: 1 reproduced; 1 not counted"
+
+
+def test_a_reading_whose_networks_have_not_left_their_start_is_not_counted():
+    both = {"inits": ("he", "power"), "depths": (2,)}
+    other = frame(wide, **both, scaling="unit")
+    still = (other["width"] == 64) & (other["init"] == "power")
+    other["loss_over_time"] = [[2.3, 2.29] if at_start else [2.3, 0.3] for at_start in still]
+    entry = of(pandas.concat([frame(wide, **both), other]), "E07")
+    note = "not left the start: non-lazy (c = 2), L=2 at width 64"
+    assert json.loads(entry["readings_notes"]) == {"mnist, unit, cross_entropy, full": note}
+    assert f"not counted: {note}" in entry["evidence"] and entry["readings"].endswith("1 not counted")
+
+
+def test_another_power_is_another_reading():
+    """kappa over time grows as a line at c = 2, as a square root at c = 1."""
+    rows = pandas.concat(
+        [
+            frame(wide, inits=("power",), depths=(2,), power=power, growth=growth)
+            for power, growth in ((2.0, lambda t: t), (1.0, lambda t: t**0.5))
+        ]
+    )
+    entry = of(rows, "E03")
+    detail = json.loads(entry["readings_detail"])
+    assert list(detail.values()) == ["reproduced", "not reproduced"] and list(detail)[1].endswith("c=1")
+    assert entry["n"] == len(rows) / 2
+
+
+def test_the_grid_and_what_is_missing_of_it_stand_in_the_entry():
+    rows = frame(wide, widths=(16, 128))
+    rows.attrs["missing"] = claims.cells_of("E06", "laptop", widths=[512])
+    entry = of(rows, "E06")
+    assert entry["grid"].startswith("widths 16, 128; depths 2, 4, 6, 8, 10; seeds a cell 3")
+    count = len(rows.attrs["missing"])
+    assert (
+        f"{count} of the trainings in its grid are missing\n`python -m robustkit run laptop --claim E06`"
+        in entry["evidence"]
+    )
 
 
 @pytest.mark.parametrize("claim", [claim.id for claim in claims.CLAIMS if claim.grids])

@@ -37,6 +37,7 @@ def row(generator, cell, stability, *, sd=0.02, kappa=0.2, loss=0.2, growth=None
         "kappa": kappa * wobble,
         "kappa_over_time": list(kappa * wobble * shape / shape[-1]),
         "loss_over_time": [0.5] * len(INSTANTS),
+        "loss_at_stability": [0.5 - 0.1 * f for f in FRACTIONS],
         "stability_over_time": [stability * noise * (along(f) if along else 1.0) for f in FRACTIONS],
         "movement_over_time": movement or [[f, f] for f in FRACTIONS],
     }
@@ -266,6 +267,7 @@ def test_theorem3_rates(exponent, answer, word):
         assert set(answers(parts)) == {answer}
     else:
         assert answers(parts).count("inconclusive") > 9  # at the very bound neither side is clear
+    assert "(loss at most 0.99 of its start, n = 9)" in parts[1].text
     assert "flow time 1 of" in parts[1].text and "outside m >> n^2" not in parts[0].text
 
 

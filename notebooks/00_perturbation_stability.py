@@ -67,7 +67,7 @@ figures.save(figure, "N1", profile, None)
 # | $m$ | width of every hidden layer | `width` |
 # | $d$, $o$ | input and output dimension | `d_in`, `d_out` |
 # | $\beta_l$ | standard deviation of the entries of $W_l$ at initialisation | `rk.layer_stds` |
-# | $\gamma = \beta / \sqrt{2/m}$ | gain of the hidden layers: $1$ for He and NTK, $1/\sqrt 2$ for LeCun | |
+# | $\gamma = \beta / \sqrt{2/m}$ | gain of the hidden layers: $1$ for He and NTK, $1/\sqrt 2$ for LeCun | `theory.gamma` |
 # | $\alpha$ | divides the output | `alpha` |
 # | $P/\epsilon$ | perturbation stability over its radius | `rk.perturbation_stability` |
 # | $\kappa$ | lazy training ratio | `rk.lazy_ratio` |
@@ -288,7 +288,8 @@ figures.save_table(sandwich, "N_sandwich", profile)
 # %% [markdown]
 # All lie between the ends, the rank-one Jacobians on the lower and the identity close to the upper, and the
 # ends are close together: $P$ ranks networks almost as $\|J\|_F$ does. The proof of Theorem 1 (workshop, B.2)
-# takes the same Jensen step for its second term, which by this costs it little.
+# takes the same Jensen step for its second term; over directions it costs little. It takes it over the weights,
+# too, and what that costs stands in the last column of Table 1 below.
 #
 # ## At initialisation, exactly
 #
@@ -297,9 +298,10 @@ figures.save_table(sandwich, "N_sandwich", profile)
 #
 # $$\mathbb{E}_W P/\epsilon = \frac{1}{\alpha} \frac{d}{d+1}\, \beta_1 M_m\, (\beta M_m)^{L-2}\, \beta_L\, \mathbb{E}\chi_o$$
 #
-# (`rk.theory.stability_at_init`; it rests on the layer law of the workshop's Lemma 2.) Fifty networks a row,
-# each with seeds of its own, against it. Twelve rows are twelve tests: one $|z|$ beyond 2 is no surprise; one
-# beyond 4, or all of one sign, would contradict the formula.
+# (`rk.theory.stability_at_init`; it rests on the layer law of the workshop's Lemma 2, and on the same law where
+# the signs $D$ come from another vector than the one that is sent, which the workshop uses without stating it:
+# row T02 of the ledger.) Fifty networks a row, each with seeds of its own, against it. Twelve rows are twelve
+# tests: one $|z|$ beyond 2 is no surprise; one beyond 4, or all of one sign, would contradict the formula.
 
 # %%
 grid = [(init, m, L) for init in ("lecun", "he", "ntk") for m in (16, 64) for L in (2, 6)]
@@ -329,18 +331,29 @@ figures.save_table(initial, "N_initial", profile).round(3)
 #
 # $$\mathbb{E}\|Ju\|^4 / (\mathbb{E}\|Ju\|^2)^2 = (1 + 5/m)^{L-1} (1 + 2/o).$$
 #
-# A measured ratio far from it, in the same direction for most rows, would contradict it. (Fifty networks leave
-# a ratio of fourth moments rather noisy, and more so where it is large.) Minus 1, it bounds the relative
-# variance over networks of $\|J\|_F^2$, since averaging over $u$ can only lower it.
+# The second moment is exact: for a vector $u$ of length 1 it is the square of the second term in the workshop's
+# B.2, $\mathbb{E}\|Ju\|^2 = \frac{mo}{2} \beta_1^2 \beta_L^2 \gamma^{2(L-2)}$. (Its Lemma 5 is an equality, with
+# $\mathbb{E}\|\delta\|^2 = \epsilon^2 d/(d+2)$ in place of $\epsilon^2$; the $t_l$ of its proof misses its
+# matrices $W_l \cdots W_2$; row T03.) We divide the mean fourth power by *that* squared: the square of a sample
+# mean in its place would make the ratio come out too small, as the networks with a large response raise both.
+# What is left is noise, and much of it in the rows where the ratio is large. A measured ratio far from the
+# formula in the same direction for most rows would contradict it. Minus 1, it bounds the relative variance over
+# networks of $\|J\|_F^2$, since averaging over $u$ can only lower it.
 
 # %%
 direction = torch.nn.functional.normalize(torch.randn(20, 64, generator=stream_generator(0, "one direction")), dim=1)
 response = torch.einsum("rsnod,nd->rsno", at_start, direction.double()).square().sum(-1)  # (rows, 50, points)
 mean_response = at_start.square().sum((-1, -2)).mean(2)  # (rows, 50)
+terms = [theory.theorem1_terms(i, width=m, depth=L, d_in=64, d_out=10, version="proof")[1] for i, m, L in grid]
+second = torch.tensor(terms, dtype=torch.float64) ** 2  # E ||Ju||^2; E ||J||_F^2 is d = 64 times as much
+
+# %%
 spread = initial[["init", "m", "L"]].copy()
-spread["fourth moment, 50 networks"] = response.square().mean((1, 2)) / response.mean((1, 2)) ** 2
+spread["second moment over exact"] = response.mean((1, 2)) / second
+spread["fourth moment, 50 networks"] = response.square().mean((1, 2)) / second**2
+spread["its standard error"] = response.square().mean(2).std(1) / math.sqrt(50) / second**2
 spread["formula"] = [theory.stability_spread(width=m, depth=L, d_out=10) for _, m, L in grid]
-spread["relative variance, averaged over u"] = mean_response.var(1) / mean_response.mean(1) ** 2
+spread["relative variance, averaged over u"] = mean_response.var(1) / (64 * second) ** 2
 spread["its bound"] = spread["formula"] - 1
 figures.save_table(spread, "N_spread", profile).round(3)
 
@@ -366,7 +379,18 @@ table1 = pandas.DataFrame(
         for s in shapes
     ]
 )
+table1["second term / exact"] = table1["B.2, second term"] / table1["exact at initialisation"]
 figures.save_table(table1, "N_Table1", profile).round(4)
+
+# %% [markdown]
+# The last column is the price of Jensen's inequality over directions and weights, the same for every scheme: a
+# network that is wide or shallow pays next to nothing.
+
+# %%
+by_shape = table1.groupby(["m", "L"])["second term / exact"].max()
+(wide, shallow), (narrow, deep) = by_shape.idxmin(), by_shape.idxmax()
+print(f"second term / exact: {by_shape.min():.3f} at m = {wide}, L = {shallow}")
+print(f"second term / exact: {by_shape.max():.3f} at m = {narrow}, L = {deep}")
 
 # %% [markdown]
 # ## Table 2, with numbers
@@ -375,12 +399,15 @@ figures.save_table(table1, "N_Table1", profile).round(4)
 # > result of [Wu et al., 2021] can be reduced to $\sqrt{mL}$ as the $\frac{m}{(\log m)^6} \geq L^{12}$
 # > condition is required).
 #
-# NTK initialisation. Only shapes in $m$ and $L$ can be compared: each column hides its own constant.
+# NTK initialisation. Only shapes in $m$ and $L$ can be compared: each column hides its own constant. The two
+# versions of the paper differ in their own column alone, by $\sqrt{\pi/4} \approx 0.886$ in its first term.
 
 # %%
-table2 = pandas.DataFrame(
-    [{"m": s["width"], "L": s["depth"]} | theory.table2(width=s["width"], depth=s["depth"], d_out=10) for s in shapes]
-)
+sizes2 = [{"width": s["width"], "depth": s["depth"], "d_out": 10} for s in shapes]
+ours = {version: [theory.table2(**s, version=version)["ours"] for s in sizes2] for version in ("neurips", "workshop")}
+table2 = pandas.DataFrame([{"m": s["width"], "L": s["depth"]} | theory.table2(**s) for s in sizes2])
+table2 = table2.rename(columns={"ours": "ours, neurips"})
+table2.insert(3, "ours, workshop", ours["workshop"])
 figures.save_table(table2, "N_Table2", profile).round(2)
 
 # %% [markdown]
@@ -422,6 +449,7 @@ print(f"perturbed by up to eps: {quotient.mean:.4f}; expected over networks: {ex
 # - It is the Frobenius norm of the Jacobian up to a factor between two close ends.
 # - Its mean over initial weights is known exactly, and so is how far one draw may stray from it.
 # - The network, the metric and the loop are thirty lines, and `robustkit` gives the same numbers as they do.
-# - At initialisation the second term of Theorem 1 is close to the exact value (last two columns of Table 1);
-#   the first term is the one that rises and falls with width. What training does to $P$ is the subject of the
-#   next notebooks.
+# - At initialisation the second term of Theorem 1 is close to the exact value in wide or shallow networks, and up
+#   to half as large again in narrow and deep ones (last column of Table 1, and the two lines below it); the first
+#   term is the one that rises and falls with width. What training does to $P$ is the subject of the next
+#   notebooks.

@@ -27,9 +27,10 @@ depths = None  # a list such as [2, 4]; None takes the profile's
 
 # %%
 import pandas
+from IPython.display import Markdown
 
 import robustkit as rk
-from robustkit import bounds, cards, comparisons, figures, interactive, plots
+from robustkit import bounds, comparisons, figures, hypotheses, interactive, plots, sentences
 from robustkit.further import further
 from robustkit.profiles import control_cells
 
@@ -77,7 +78,7 @@ for ax, (depth, curve) in zip(axes, rows.groupby("depth")):
     plots.against(curve, ax).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, rows.groupby("depth")):
-    cards.shade_outside(ax, curve, 1, note=ax is axes[0])
+    hypotheses.shade_outside(ax, curve, 1, note=ax is axes[0])
 figures.save(figure, "N4a_bounds", profile, rows)
 
 # %% [markdown]
@@ -107,7 +108,7 @@ for ax, depth in zip(axes, sorted(rows["depth"].unique()) or [2]):
     bounds.terms(rows, ax, depth=depth).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, rows.groupby("depth")):
-    cards.shade_outside(ax, curve, 1, note=ax is axes[0])
+    hypotheses.shade_outside(ax, curve, 1, note=ax is axes[0])
 figures.save(figure, "N4a_terms", profile, rows)
 
 # %% [markdown]
@@ -148,6 +149,8 @@ table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", 
 figures.save_table(bounds.peak_places(rows), "N4a_peaks", profile)
 
 # %% [markdown]
+# At $L = 2$ the printed peak is $m = 4$: on the paper's grid, from 16 on, its bound predicts no rise.
+#
 # The ledger in notebook 6 asks more: both ratios above 1 by more than the seeds' spread, on a grid that reaches
 # well past $L^3/2$.
 #
@@ -160,12 +163,17 @@ figures.save_table(bounds.peak_places(rows), "N4a_peaks", profile)
 # On the left stand the Jacobian after training and the one before, so the lemma says that training moves the
 # Jacobian by an amount that falls exponentially in $m/L^3$. **What would contradict it:** a distance
 # $\mathbb{E}\|J_T - J_0\|_2$ that falls like a power of $m$, or not at all, where $m$ is several times $L^3$.
+# That is the left side of the proof's (10), while (9) averages over $x - \hat{x}$. By the sandwich of notebook 0,
+# (9)'s left side is at least $\sqrt{2/\pi}\, c_d \|J_T - J_0\|_F$ times $\epsilon$, so it cannot decay
+# exponentially if this does not.
 #
-# One step of the proof gives us pause (workshop appendix; the NeurIPS supplement may differ). The expectation
-# is an integral of a tail bound over $\delta$ from 0, but the bound holds only where $\omega^2 \ge 0$, that is
-# above $\delta = \sqrt{m/u}$ with $u = 2/(m \beta_1^2 \beta_L^2 \gamma^{2(L-2)})$. Below it a probability is at
-# most 1, and that piece is $\sqrt{m/u}$ in full: under He $\sqrt{2m/d}$, which grows like $\sqrt m$ and does
-# not decay.
+# One step of the proof gives us pause (workshop appendix; the NeurIPS supplement may differ). The expectation is
+# an integral of a tail bound over $\delta$ from 0, but the bound holds only where $\omega^2 \ge 0$, that is above
+# $\delta = \sqrt{m/u}$ with $u = 2/(m \beta_1^2 \beta_L^2 \gamma^{2(L-2)})$. Below it a probability is at most 1,
+# and that piece is $\sqrt{m/u}$ in full: under He $\sqrt{2m/d}$, which grows like $\sqrt m$ and does not decay.
+# Three smaller points of the same proof: $\omega$ is a fixed radius of the trained weights, and yet it is tuned
+# with $\delta$; the chosen $s = m/(L^3 \log m) + \omega^2/\log m$ exceeds its own upper limit, of order
+# $m/(L^3 \log m)$, once $\omega$ grows; and the constants inside $\Omega(\cdot)$ are dropped from the exponent.
 
 # %%
 table = bounds.lemma4(widths=(16, 64, 256, 1024, 4096), depths=(2, 6, 10), d_in=784, d_out=10)
@@ -189,9 +197,21 @@ plots.against(moved, right, y="jacobian_init").set_ylabel(r"$\mathbb{E}\|J_0\|_2
 figures.save(figure, "W_Lemma4_measured", profile, moved)
 
 # %% [markdown]
+# At the measured depths and widths: the printed term, the omitted piece, the distance, and what (9)'s left side
+# is at least (over $\epsilon$). "Printed" keeps its constants; only how the columns go with $m$ can be compared.
+
+# %%
+figures.save_table(bounds.lemma4_measured(moved), "W_Lemma4_beside", profile)
+
+# %% [markdown]
 # The distance is of the order of the Jacobian itself: these networks have learned, so their outputs and with
-# them their Jacobians have moved by $O(1)$, although each weight moved little. Row T06 of the ledger says which
-# law in $m$ it follows, and at how many widths $m \geq d_{out} L^3$, the proof's own range.
+# them their Jacobians have moved by $O(1)$, although each weight moved little. Row T06 of the ledger fits the
+# printed law to it and sets the rate against 1.
+#
+# The last two columns are about the proof's own range. The workshop's appendix prints
+# $s \in [\Omega(d/\log m), O(m/(L^3 \log m))]$, which holds an $s$ only from $m$ of order $d L^3$ on. In the
+# paper's notation $d$ is the input size; in Allen-Zhu et al., where the range comes from, it is the output size,
+# our $o$. We count by the latter. With $d = 784$ the range would begin at $m = 6272$ for $L = 2$.
 #
 # ## Figure 4(b): lazy against non-lazy, two layers
 #
@@ -231,7 +251,7 @@ for ax, depth in zip(axes, sorted(ntk["depth"].unique()) or [2]):
     bounds.table2_shapes(ntk, ax, depth=depth).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, ntk.groupby("depth")):
-    cards.shade_outside(ax, curve, 1, note=ax is axes[0])
+    hypotheses.shade_outside(ax, curve, 1, note=ax is axes[0])
 figures.save(figure, "N_Table2_shapes", profile, ntk)
 
 # %% [markdown]
@@ -251,19 +271,27 @@ figures.save_table(bounds.table2_slopes(ntk), "N_Table2_powers", profile).round(
 #
 # ### A rate in proportion to $1/m$
 #
-# At one rate a wider He network learns faster, in proportion to its width; a rate of $128/m$ times the usual
-# one cancels that to first order. **If width itself were at work,** the curves keep the shape of Figure 4.
-# Small non-lazy weights grow only slowly, and at this rate the wide ones may not learn at all: see their loss.
+# How fast a network starts to learn at one rate is told by its tangent kernel, for one output and at
+# initialisation on average $\|x\|^2 (1 + (L-1)\, m/d)$ under He: the first layer's part does not grow with width.
+# It is proportional to $m$ only where $(L-1)\, m \gg d = 784$, and for narrower networks a rate of $128/m$ times
+# the usual one over-corrects: their training loss now rises with width over most of the grid, where at one rate
+# it fell. So read $P/\epsilon$ together with the loss; the two rates bracket a matched one. Under NTK the kernel
+# is $\|x\|^2 (1 + (L-1)\, m/(2o))$, proportional to $m$ much earlier, so that NTK curves are the cleaner look
+# where the figure has them. Small non-lazy weights grow only slowly, and at this rate the wide ones may not learn
+# at all.
 
 # %%
 slower = rk.collect("inverse_width", profile, **choices)
-figure, (left, middle, right) = figures.panels(3, width=2.9)
+figure, (left, middle, right) = figures.panels(3, width=3.2)
 plots.against(comparisons.named(slower), left, by="curve")
 plots.against(comparisons.named(slower), middle, y="train_loss", by="curve", log=False)
 plots.against(comparisons.named(slower), right, y="test_accuracy", by="curve", log=False)
 figures.save(figure, "N4_inverse_width", profile, slower)
 
 # %% [markdown]
+# A $P/\epsilon$ that falls with width while the loss *rises* may be a matter of training alone. What both rates
+# show, a matched one between them can be expected to show, too.
+#
 # ### Training to a common loss
 #
 # Every network stops at the first of 50 looks at which its training loss is 0.5 or lower. Where the loss stays
@@ -325,6 +353,14 @@ figures.save(figure, "N4a_comparisons", profile, rows)
 # %% [markdown]
 # ## What we saw
 #
+# The shape of Figure 4(a), in words: for each depth the largest rise from one width to a wider one, and the
+# largest fall. The paper's statement needs both, with the largest value inside the grid; a step smaller than the
+# interval of a mean is no step.
+
+# %%
+Markdown(sentences.width_in_words(rows))
+
+# %% [markdown]
 # At two layers, $P/\epsilon$, loss and accuracy of lazy and non-lazy networks at each width:
 
 # %%
@@ -339,6 +375,9 @@ found = plots.summarise(at_loss, x="width", y="stability", by="init").pivot(
     index="width", columns="init", values="mean"
 )
 found.assign(**{"common loss": at_loss.groupby("width")["common loss"].first()}).round(4)
+
+# %%
+Markdown(sentences.lazy_in_words(two))
 
 # %% [markdown]
 # And the power of $m$ in $P/\epsilon$ over all widths, in the paper's runs and in the two controls. One power

@@ -1,4 +1,4 @@
-"""Appendix D of the workshop version, checked by numbers: R_a, Lemmas 7 and 8."""
+"""Appendix D of the workshop version, checked by numbers: R_a, Lemmas 6 to 9, the probability of Theorem 3."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas
 from scipy import special
 
 from . import theory
@@ -123,12 +124,62 @@ def _lemma8_part(sign: int = -1, draws: int = 50) -> Part:
     holds = sign * (least - first + lambda0 / 4) >= 0
     text = f"Lemma 8, last line of its proof, lambda_min(H(t)) {'<=' if sign < 0 else '>='} lambda_min(H(0)) - "
     text += f"lambda_0/4: true of {holds.sum()} of {len(holds)} nets with |H(t) - H(0)|_2 <= lambda_0/4; "
-    # A slip of the proof alone: what the lemma states has the right direction.
-    answer = "yes" if holds.all() else "partly"
-    return Part(answer, text + "direction slip, repairable: by Weyl it is >=, as the lemma states")
+    # A slip of the proof alone: the lemma states the right direction (and, as R_a < 0, speaks of no network).
+    return Part(
+        "yes" if holds.all() else "none", text + "direction slip, repairable: by Weyl it is >=, as the lemma states"
+    )
 
 
 @functools.cache
 def lemmas7_8() -> list[Part]:
     """Counter-examples to [W] Lemmas 7 and 8 as printed: a bound, a condition, and one inequality's direction."""
     return [_lemma7_part((16, 64, 256, 1024)), _entry_part(1.0), _condition_part(), _lemma8_part()]
+
+
+# ---------------------------------------------------------------------------------------------- Lemmas 6 and 9
+
+
+def lemma6(n: int = 4, width: int = 20, d: int = 6, alpha: float = 2.0) -> pandas.DataFrame:
+    """df/dt of the gradient flow, by central differences, against (H + G)(y - f), with two readings of G.
+
+    [W] prints G_ij = sigma(w_r.x_i) sigma(w_r.x_j) / alpha^2, with r free; df/dt needs the sum over r. Of the single
+    neurons the one that comes closest is taken. f is quadratic along the step, so the difference is exact up to
+    rounding wherever no neuron switches on the way. Source: [W Lemma 6].
+    """
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((n, d)), generator.choice([-1.0, 1.0], n)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    a, w = generator.standard_normal(width), generator.standard_normal((width, d))
+
+    def outputs(shift: float) -> np.ndarray:
+        return np.maximum(x @ (w + shift * along_w).T, 0) @ (a + shift * along_a) / alpha
+
+    sent, along_a, along_w = np.maximum(x @ w.T, 0), np.zeros_like(a), np.zeros_like(w)
+    rest, shift = y - outputs(0.0), 1e-5
+    along_a = sent.T @ rest / alpha
+    along_w = a[:, None] * (((x @ w.T >= 0) * rest[:, None]).T @ x) / alpha
+    change = (outputs(shift) - outputs(-shift)) / (2 * shift)
+    single = sent.T[:, :, None] * sent.T[:, None, :] / alpha**2
+    readings = {"summed over r": [single.sum(0)], "one r, the best of all": list(single)}
+    gram = _gram(x, a, w) / alpha**2
+    errors = {name: min(np.abs(change - (gram + g) @ rest).max() for g in gs) for name, gs in readings.items()}
+    table = {"G": list(errors), "largest error": list(errors.values()), "largest |df/dt|": np.abs(change).max()}
+    return pandas.DataFrame(table)
+
+
+def lemma9(ns=(8, 16, 32), width: int = 16384) -> pandas.DataFrame:
+    """How often some |a_r(0)| exceeds sqrt(n) beta_2, against the n exp(-n/2) of [W Lemma 9].
+
+    exact: 1 - (2 Phi(sqrt n) - 1)^m, of m independent normal weights. union: m neurons, each below exp(-n/2), which
+    2 (1 - Phi(x)) <= exp(-x^2/2) gives.
+    """
+    n = np.array(ns, dtype=float)
+    exact = -np.expm1(width * np.log1p(-2 * special.ndtr(-np.sqrt(n))))
+    table = {"n": list(ns), "m": width, "exact": exact, "printed n exp(-n/2)": n * np.exp(-n / 2)}
+    return pandas.DataFrame(table | {"union, m exp(-n/2)": width * np.exp(-n / 2)})
+
+
+def theorem3_probability(ns=(4, 5, 6, 8, 16, 32)) -> pandas.DataFrame:
+    """The probability that Theorem 3 prints, 1 - n exp(-n/2) - 3/n; below 0 it promises nothing."""
+    n = np.array(ns, dtype=float)
+    return pandas.DataFrame({"n": list(ns), "1 - n exp(-n/2) - 3/n": 1 - n * np.exp(-n / 2) - 3 / n})

@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pandas
 
-from . import criteria, plots, statistics, theory
+from . import criteria, plots, starting, statistics, theory
 from .comparisons import colours, log_ticks, nothing, powers
 from .config import dataset_info
 from .initialization import layer_stds
 
 TERMS = {"first term": "--", "second term": ":"}
+LEMMA4 = ["L", "m", "printed", "omitted", "E||J_T - J_0||_2", "(9) at least", "n", "m >= o L^3", "m >= d L^3"]
 SHAPES = {"ours": ("ours", "--"), "wu": ("Wu et al.", ":"), "huang": ("Huang et al.", "-.")}
 
 
@@ -104,6 +105,29 @@ def lemma4(*, widths, depths, d_in: int, d_out: int, init: str = "he") -> pandas
             ratio = 2 * theory._exp(width / depth**3) / math.sqrt(math.pi * depth**3)
             table.append({"L": depth, "m": width, "printed": printed, "omitted": omitted, "omitted/printed": ratio})
     return pandas.DataFrame(table)
+
+
+def lemma4_measured(moved: pandas.DataFrame) -> pandas.DataFrame:
+    """`lemma4` at the depths and widths of rows of the measure "jacobian_change", beside what was measured there.
+
+    E||J_T - J_0||_2 is the left side of [W Eq. 10], a geometric mean over seeds. "(9) at least": the left side of
+    [W Eq. 9] over eps, from below, by frobenius_sandwich times E||J_T - J_0||_F. The ranges are those of
+    [W Lemma 4], m >= d L^3, with d read as the output size (Allen-Zhu et al.) or the input size (the paper).
+    """
+    tables, good = [pandas.DataFrame(columns=LEMMA4)], moved[moved["status"] == "ok"]
+    for (init, depth), curve in good.groupby(["init", "depth"]):
+        means = [
+            plots.summarise(curve, x="width", y=f"{norm}_change", by="depth") for norm in ("jacobian", "frobenius")
+        ]
+        widths = means[0]["width"].to_numpy(int)
+        d_in, d_out = plots._dimensions(curve)
+        table = lemma4(widths=widths.tolist(), depths=[int(depth)], d_in=d_in, d_out=d_out, init=init)
+        table["E||J_T - J_0||_2"] = means[0]["mean"].to_numpy(float)
+        table["(9) at least"] = starting.frobenius_sandwich(d_in)[0] * means[1]["mean"].to_numpy(float)
+        table["n"] = means[0]["n"].to_numpy(int)
+        table["m >= o L^3"], table["m >= d L^3"] = widths >= d_out * depth**3, widths >= d_in * depth**3
+        tables.append(table[LEMMA4])
+    return pandas.concat(tables[1:] or tables, ignore_index=True)
 
 
 def table2_shapes(rows: pandas.DataFrame, ax, *, depth: int):

@@ -146,7 +146,8 @@ def _note(claim: Claim, rows: pandas.DataFrame, last: str) -> str:
 
 def _finding(parts: list[Part]) -> str:
     """The first and the last thing seen, without what stands in brackets behind them."""
-    seen = [re.sub(r" \([^()]*\)(?=$|;)", "", part.text.split("; ")[0]) for part in parts if part.answer != "none"]
+    texts = [re.sub(r" \((?!c = )[^()]*\)", "", part.text) for part in parts if part.answer != "none"]
+    seen = [text.split("; ")[0] for text in texts]
     return "; ".join(seen if len(seen) < 3 else [seen[0], "...", seen[-1]])
 
 

@@ -65,7 +65,7 @@ THEORETICAL = (
         "E | grad f^T (x - x^) - W_L D_{L-1} ... D_1 W_1 (x - x^) | <= Theta(eps gamma^(L-2) "
         "sqrt(pi L^3 m^2 beta_1^2 beta_L^2 / 8) e^(-m/L^3))",
         "unit norm; m of order d_out L^3 or more, by its own proof",
-        "exponential against power law in m, exponent free, for the measured E|J_T - J_0|", (),
+        "rate of exp(-rate m/L^3) in the measured E|J_T - J_0|, its interval against 1; a power law beside it", (),
         lambda rows: [], grids=("theorem1",), further=("jacobian_change", lemmas.lemma4),
     ),
     Claim(

@@ -9,6 +9,7 @@ import pandas
 import seaborn
 
 from .config import figures_folder
+from .criteria import NAMES
 from .store import write_atomically
 
 
@@ -46,11 +47,13 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     )
     cells = [rows[name].fillna(0) for name in names]
     counts = (rows["status"] == "ok").groupby(cells).sum()
+    # A further measure has points of its own, whatever its trainings were measured on.
+    points = rows.attrs.get("points", sorted(rows["points"].unique()))
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     text = (
         f"profile {profile}: {lists['dataset']}, {lists['scaling']} scaling, schedule {lists['schedule']}, "
         f"{lists['loss'].replace('_', ' ')}; seeds {', '.join(map(str, sorted(rows['seed'].unique())))} "
-        f"(n = {n} a point), {' or '.join(map(str, sorted(rows['points'].unique())))} test points"
+        f"(n = {n} a point), {' or '.join(map(str, points))} test points"
     )
     bad = (rows["status"] != "ok").sum()
     text += f"; {bad} trainings failed or diverged and are not drawn" if bad else ""
@@ -63,10 +66,11 @@ def _gaps(cells, rows: pandas.DataFrame) -> str:
     """Points of the grid that have no row at all, by width; the others lack seeds, which n shows."""
     names = ["init", "power", "depth", "width"]
     there = set(rows[names].astype({"power": float}).fillna(0).itertuples(index=False, name=None))
-    empty = {}
+    empty, several = {}, len({init for init, *_ in there} | {cell.init for cell in cells}) > 1
     for cell in cells:
         if (cell.init, cell.power or 0, cell.depth, cell.width) not in there:
             what = f"L={cell.depth}" if cell.power is None else f"c={cell.power:g}"
+            what = f"{NAMES[cell.init]} {what}" if several and cell.power is None else what
             empty.setdefault(cell.width, {})[what] = None
     points = [f"m={width} ({', '.join(whats)})" for width, whats in sorted(empty.items())]
     return f"; no row yet at {', '.join(points)}" if points else ", seeds of points that have others"

@@ -18,7 +18,7 @@ from . import store, sweep
 from .checks import check_choice
 from .config import FRACTIONS, INSTANTS, Cell, dataset_info
 from .data import fixed_points
-from .measures import LOSS_POINTS, OutOfTimeError, _dataset, _finite, engine_of, mean_losses, row_of
+from .measures import LOSS_POINTS, OutOfTimeError, _dataset, _finite, engine_of, in_its_precision, mean_losses, row_of
 from .networks import build
 from .stability import gram_eigenvalues, jacobian, norm_in_ball
 from .training import Loop, targets
@@ -90,7 +90,8 @@ def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: 
 def load_further(name: str, shipped: bool = True, local: bool = True) -> pandas.DataFrame:
     """Every row there is of one further measure, in its present version.
 
-    Columns are the cell's fields, key, cell_key (the key of the training's own row), status, and the measures.
+    Columns are the cell's fields, key, cell_key (the key of the training's own row), status, and the measures;
+    `.attrs["points"]` says how many of the cell's points the measure itself used.
     """
     check_choice("a further measure", name, FURTHER)
     rows = store.load_rows(shipped=shipped, local=local, measure=name)
@@ -98,7 +99,9 @@ def load_further(name: str, shipped: bool = True, local: bool = True) -> pandas.
 
 
 def _to_frame(rows: list[dict], name: str) -> pandas.DataFrame:
-    return sweep.to_frame(rows, COLUMNS[name], also=("cell_key", "measure", "version"))
+    found = sweep.to_frame(rows, COLUMNS[name], also=("cell_key", "measure", "version"))
+    found.attrs["points"] = [POINTS[name]]
+    return found
 
 
 def _as_further(row: dict, name: str) -> dict:
@@ -110,13 +113,13 @@ def _as_further(row: dict, name: str) -> dict:
 # ------------------------------------------------------------------------------------------------ measuring
 
 
+@in_its_precision
 def measure_further_group(
     cells: Sequence[Cell], device: str = "cpu", deadline: float = math.inf, *, name: str
 ) -> list[dict]:
     """Train the cells of one group as `measures.measure_group` does; the rows are keyed by their cells still."""
     started, cell = time.time(), cells[0]
     dtype = torch.float64 if cell.precision == "float64" else torch.float32
-    torch.set_float32_matmul_precision("high" if cell.precision == "tf32" else "highest")
     data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
     x, y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
     test = fixed_points(len(data.x_test), POINTS[name], "test points").to(device)

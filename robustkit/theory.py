@@ -187,8 +187,8 @@ def theorem2(*, width, depth, betas, alpha=1.0) -> tuple[float, float]:
 
     betas: the L standard deviations (layer_stds). alpha: output divisor, above 0. A bound below 0 says nothing.
     Raises InputError on a bad number or if there are not L positive betas.
-    Source: [N Theorem 2], bound from the last display but one of [W Appendix C]. As printed; its estimate of the initial
-    norms, sqrt(3 m^3/2) beta_l, exceeds the true order m beta_l by sqrt(m), so the bound is loose by that much.
+    Source: [N Theorem 2], bound from the last display but one of [W Appendix C]. As printed; its estimate of the
+    initial norms, sqrt(3 m^3/2) beta_l, exceeds the true order m beta_l by sqrt(m), so the bound is loose by that.
     """
     width = check_number("width", width, low=1, integer=True)
     depth = check_number("depth", depth, low=2, integer=True)

@@ -91,6 +91,35 @@ def test_the_omitted_piece_is_the_part_of_the_integral_below_the_threshold(init,
     assert row[-1] == pytest.approx(row.omitted / row.printed, rel=1e-9)
 
 
+def moved_rows(value, *, widths=(16, 64), depths=(2, 4), status="ok"):
+    rows = grid(lambda m, L: 1.0, widths=widths, depths=depths)
+    change = [value(row.width, row.depth) * (1.1 if row.seed else 1 / 1.1) for row in rows.itertuples()]
+    return rows.assign(jacobian_change=change, frobenius_change=[3 * v for v in change], status=status)
+
+
+def test_lemma_4_stands_beside_what_was_measured():
+    table = bounds.lemma4_measured(moved_rows(lambda m, L: m + L))
+    assert table[["L", "m"]].to_numpy().tolist() == [[2, 16], [2, 64], [4, 16], [4, 64]]
+    assert table["E||J_T - J_0||_2"].tolist() == pytest.approx([18, 66, 20, 68])  # geometric mean of the two seeds
+    alone = bounds.lemma4(widths=(16, 64), depths=(2, 4), **DIGITS)
+    for name in ("printed", "omitted"):
+        assert table[name].tolist() == pytest.approx(alone[name].tolist(), rel=1e-12)
+    # At rank one (9)'s left side is E|u_1| ||.||_F: by quadrature over the ball in 64 dimensions, where a coordinate
+    # has the density c (1 - t^2)^(63/2).
+    weight = scipy.integrate.quad(lambda t: (1 - t * t) ** 31.5, -1, 1)[0]
+    mean = scipy.integrate.quad(lambda t: abs(t) * (1 - t * t) ** 31.5, -1, 1)[0] / weight
+    assert table["(9) at least"].tolist() == pytest.approx([3 * mean * v for v in (18, 66, 20, 68)], rel=1e-6)
+    assert table["m >= o L^3"].tolist() == [m >= 10 * L**3 for L in (2, 4) for m in (16, 64)]
+    assert not table["m >= d L^3"].any()  # 64 * 8 is the least
+    wide = bounds.lemma4_measured(moved_rows(lambda m, L: 1.0, widths=(80, 512), depths=(2,)))
+    assert wide["m >= o L^3"].tolist() == [True, True] and wide["m >= d L^3"].tolist() == [False, True]
+
+
+def test_lemma_4_has_no_line_for_what_failed():
+    table = bounds.lemma4_measured(moved_rows(lambda m, L: 1.0, status="diverged"))
+    assert table.empty and table.columns.tolist() == bounds.LEMMA4
+
+
 def test_the_two_terms_are_drawn_apart_and_the_measured_curves_beside_them():
     _, (ax,) = figures.panels(1)
     bounds.terms(grid(lambda m, L: 1.0), ax, depth=2)

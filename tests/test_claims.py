@@ -481,7 +481,7 @@ def test_a_claim_that_is_not_there_is_refused_with_the_nearest_name():
 
 def test_what_was_measured_again_decides_its_claim():
     rows = frame(wide, depths=(2,), widths=(16, 128, 256, 512, 1024), scaling="unit")
-    again = rows.assign(jacobian_change=3 * np.exp(-rows["width"] / 200), jacobian_init=2.0)
+    again = rows.assign(jacobian_change=3 * np.exp(-rows["width"] / 8), jacobian_init=2.0)
     without, with_it = (
         claims.ledger(rows, only=["T06"], further=f).iloc[0] for f in (None, {"jacobian_change": again})
     )

@@ -17,6 +17,7 @@ from robustkit.data import fixed_points, load_dataset, stream_generator
 from robustkit.further import (
     COLUMNS,
     FURTHER,
+    POINTS,
     RADII,
     attacked_accuracies,
     further,
@@ -295,6 +296,7 @@ def test_a_row_a_cell_in_the_order_of_the_cells_and_the_second_time_nothing_is_t
     assert sorted(load_further(name)["key"]) == sorted(rows["key"])
     assert len(load_further(name, local=False)) == 0
     assert list(load_further(name, local=False).columns) == list(rows.columns)
+    assert rows.attrs["points"] == load_further(name).attrs["points"] == [POINTS[name]]
 
 
 def test_trainings_and_further_rows_share_a_file_and_never_see_one_another():

@@ -27,7 +27,7 @@ ORDER = [
     ),
     *("measures", "cost", "store", "sweep", "further", "criteria", "lemmas", "starting", "appendix_d", "orders"),
     *("controls", "worst_case", "statements", "entries", "entries_theory", "claims", "figures", "plots"),
-    *("interactive", "comparisons", "bounds", "cards", "report", "__main__"),
+    *("interactive", "comparisons", "bounds", "sentences", "cards", "hypotheses", "report", "__main__"),
 ]
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 

@@ -209,11 +209,19 @@ def test_the_caption_says_what_is_shown_and_what_is_missing():
     partial = figures.caption(several(missing=gaps), "smoke")
     assert "unfinished: 3 of 15 trainings are missing" in partial
     assert "128" in partial and "L=4" in partial and "L=2" not in partial
+    others = figures.caption(several(missing=[Cell(width=16, depth=2, init="ntk")]), "smoke")
+    assert "no row yet at m=16 (NTK L=2)" in others  # He has rows there
     diverged = figures.caption(
         a_frame(a_row(1.0, width=16), a_row(None, width=16, seed=1, status="diverged")), "smoke"
     )
     assert "1 trainings failed or diverged and are not drawn" in diverged
     assert figures.caption(None, "smoke") == "a drawing, no data"
+
+
+def test_the_caption_of_a_further_measure_counts_its_own_points():
+    rows = several()
+    rows.attrs["points"] = [100]
+    assert "100 test points" in figures.caption(rows, "smoke") and "256" not in figures.caption(rows, "smoke")
 
 
 # ---------------------------------------------------------------------------------------------- files

@@ -283,7 +283,7 @@ def test_corrected_theorem_3_is_respected_along_gradient_flow():
     for time, norm in zip(times, norms, strict=True):
         bounds = [theory.theorem3_corrected(**shape, time=time, residual=float(r)) for r in residual]
         assert (projection * norm < np.array(bounds) * q / mean_q).all()
-        # The same with ||y|| = sqrt(n), whatever the start; and so for the mean over starts, which q(0) alone decides.
+        # The same with ||y|| = sqrt(n), whatever the start: so for the mean over starts, which q(0) alone decides.
         for_all = theory.theorem3_corrected(**shape, time=time, residual=math.sqrt(3))
         assert (projection * norm < for_all * q / mean_q).all()
         assert projection * norm.mean() < theory.theorem3_corrected(**shape, time=time, residual=math.sqrt(3))

@@ -238,7 +238,7 @@ def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
     for init in ("he", "lecun", "ntk"):
         of_init = curve_of(rows, init)
         for name, curve in curves(of_init, "width"):
-            parts.append(trend(curve, "kappa", "down", name=f"{name}, kappa"))
+            parts.append(trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
             parts += criteria._below(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
         if of_init.empty:
             parts.append(Part("missing", f"{criteria.NAMES[init]}: no rows"))
@@ -249,8 +249,9 @@ def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
 def depth_peak(rows: pandas.DataFrame) -> list[Part]:
     """[E18] PEAK of P over depth at each width: first worse, then better. That there is none takes five depths."""
     parts = []
-    for name, curve in curves(rows, "depth"):
-        found = statistics.peak(values_by(curve, "stability", "depth"))
+    several = list(curves(rows, "depth"))
+    for name, curve in several:
+        found = statistics.peak(values_by(curve, "stability", "depth"), family=len(several))
         answer = {"peak": "yes", "none": "no" if curve["depth"].nunique() > 4 else ""}.get(found.outcome)
         text = f"{name}: PEAK over depth {found.outcome}, inside over the higher end {shown(found)} ({found.note})"
         parts.append(Part(answer or "inconclusive", text, found.mde))
@@ -258,7 +259,8 @@ def depth_peak(rows: pandas.DataFrame) -> list[Part]:
 
 
 def _rises(rows: pandas.DataFrame, init: str, y: str) -> list[Part]:
-    return [trend(c, y, "up", name=f"{name}, {y}", by="depth") for name, c in curves(curve_of(rows, init), "depth")]
+    several = list(curves(curve_of(rows, init), "depth"))
+    return [trend(c, y, "up", name=f"{name}, {y}", by="depth", family=len(several)) for name, c in several]
 
 
 @needs("NTK, three depths at one width, two seeds a cell")

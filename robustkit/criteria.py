@@ -84,15 +84,15 @@ def _answer(finding: statistics.Finding, yes: str, no: tuple) -> str:
     return "yes" if finding.outcome == yes else "no" if finding.outcome in no else "inconclusive"
 
 
-def trend(rows, y, way, *, name, by="width") -> Part:
-    found = statistics.trend(values_by(rows, y, by))
+def trend(rows, y, way, *, name, by="width", family=1) -> Part:
+    found = statistics.trend(values_by(rows, y, by), family=family)
     answer = _answer(found, way, tuple({"up", "down", "mixed", "none"} - {way}))
     return Part(answer, f"{name}: TREND {found.outcome}, end to end {shown(found)} ({found.note})", found.mde)
 
 
-def peak(rows, y, *, name, depth=None, wanted=True) -> Part:
+def peak(rows, y, *, name, depth=None, wanted=True, family=1) -> Part:
     predicted = theory.peak_width(depth) if depth else None
-    found = statistics.peak(values_by(rows, y), predicted=predicted)
+    found = statistics.peak(values_by(rows, y), predicted=predicted, family=family)
     text = f"{name}: PEAK {found.outcome}, highest inside over the higher end {shown(found)} ({found.note})"
     if predicted and rows["width"].max() < 2 * predicted:
         text += f"; PEAK needs a grid well past L^3/2 = {predicted:g}: widest run is {rows['width'].max()}"
@@ -118,9 +118,9 @@ def _sides(rows: pandas.DataFrame, depth: int) -> str:
 
 
 def peaks_in_width(rows) -> list[Part]:
-    parts = []
-    for (init, depth), curve in rows.groupby(["init", "depth"]):
-        part = peak(curve, "stability", name=curve_name(init, depth=depth), depth=depth)
+    parts, curves = [], list(rows.groupby(["init", "depth"]))
+    for (init, depth), curve in curves:
+        part = peak(curve, "stability", name=curve_name(init, depth=depth), depth=depth, family=len(curves))
         parts.append(Part(part.answer, part.text + _sides(curve, depth), part.mde))
     return parts
 
@@ -152,12 +152,13 @@ def _depth_controls(rows: pandas.DataFrame) -> list[Part]:
 def trends_in_depth(way: str):
     def judge(rows) -> list[Part]:
         depths, parts, waiting = set(rows["depth"]), [], []
+        family = max(1, int((rows.groupby("width")["depth"].nunique() > 2).sum()))
         for width, curve in rows.groupby("width"):
             if curve["depth"].nunique() < 3 <= len(depths):
                 waiting.append(width)  # just begun: noted, and judged when it has three depths
                 continue
             name = f"width {width}, L={_list(curve['depth'])}"
-            parts.append(trend(curve, "stability", way, name=name, by="depth"))
+            parts.append(trend(curve, "stability", way, name=name, by="depth", family=family))
             if absent := depths - set(curve["depth"]):
                 parts.append(Part("missing", f"width {width}, L={_list(absent)}: no rows"))
         if parts and waiting:

@@ -140,7 +140,9 @@ EMPIRICAL = (
         "E13", "W Fig. 7", "W7", "Variances 1/m^3 and 1/m^4: P falls with width",
         "shows that the robustness improves with the increase of the width of network which consistent with Theorem "
         "3", FIGURE, f"TREND down for c = 1.5 and c = 2: {TREND}", (("power", 1.5, (2,)), SMALL),
-        lambda rows: [trend(r, "stability", "down", name=curve_name("power", c)) for c, r in rows.groupby("power")],
+        lambda rows: [
+            trend(r, "stability", "down", name=curve_name("power", c), family=2) for c, r in rows.groupby("power")
+        ],
         grids=("W7",),
     ),
     Claim(

@@ -1,8 +1,11 @@
-"""Intervals and the tests that claims use, on logarithms, with the seed spread pooled over the cells of a curve.
+"""Intervals and the tests that claims use, on logarithms, with the spread over seeds.
 
-A curve is a mapping {x: values over seeds}, x a width or a depth. Values are positive; an empty cell is a missing
-one: it is left out and named. Replicates are seeds; noise is taken as normal on the log scale, with one standard
-deviation for all cells of a curve. Where no cell has two seeds there is no spread: every outcome is "inconclusive".
+A curve is a mapping {x: values over seeds}, x a width or a depth. Values are positive; empty cells are left out and
+named; noise is normal on the log scale. Its variance s^2 is pooled over the cells unless Bartlett's test finds them
+unequal (p < 0.01): then each keeps its own, and sum_k w_k mean_k has variance sum_k v_k, v_k = w_k^2 s_k^2 / n_k,
+with (sum_k v_k)^2 / sum_k (v_k^2 / (n_k - 1)) degrees of freedom (Welch 1938, Satterthwaite 1946). That test sees
+little at three seeds: where it finds nothing, steps, slopes and comparisons take the larger of the two errors, and
+these degrees of freedom. No two seeds in any cell: "inconclusive". family: curves judged together share a level.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special  # its t and F functions are stats' own without the overhead
+from scipy.special import chdtrc, fdtrc, stdtr, stdtrit  # the functions of stats without the overhead
 
 from .checks import InputError, check_number
 
@@ -19,6 +22,7 @@ LEVEL = 0.05  # of intervals (two-sided) and of families of tests; only a trend'
 RATIO = 1.1  # a trend must change its curve by this much, end to end
 RISE = 1.05  # a peak must exceed both ends by this much
 SLOPE = 0.02  # a flat curve's log-slope per doubling lies within this
+UNEQUAL = 0.01  # p of Bartlett's test below which each cell keeps its own variance
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Interval:
-    """Geometric mean of one cell and its t interval with pooled degrees of freedom; NaN limits without a spread."""
+    """Geometric mean of one cell and its t interval; NaN limits without a spread."""
 
     mean: float
     low: float
@@ -55,47 +59,62 @@ class _Cells:
     x: np.ndarray
     mean: np.ndarray  # of the logs
     n: np.ndarray
-    sd: float
+    own: np.ndarray  # variance of each cell's logs, with its degrees of freedom
+    free: np.ndarray
+    sd: float  # pooled, with its degrees of freedom
     dof: int
+    unequal: bool
     missing: tuple
 
-    def error(self, weights) -> float:
-        """Standard error of the weighted sum of the cell means."""
-        return self.sd * math.sqrt(np.sum(np.square(weights) / self.n))
+    def error(self, weights, wider=False) -> tuple:
+        """Standard errors of weighted sums (..., cell) of the means, and their degrees of freedom."""
+        parts = np.square(weights) / self.n
+        pooled, own = self.sd**2 * parts.sum(axis=-1), parts @ self.own
+        if not (self.unequal or wider):
+            return np.sqrt(pooled), np.full(np.shape(pooled), float(self.dof))
+        dofs = own**2 / np.maximum((parts * self.own) ** 2 @ (1 / self.free), 1e-300)
+        return np.sqrt(own if self.unequal else np.maximum(own, pooled)), np.where(own > 0, dofs, self.dof)
 
     def lacks(self, count: int) -> str:
         """Why nothing can be decided from these cells, or nothing."""
-        if len(self.x) < count:
-            return f"{len(self.x)} cells, of {count} needed"
-        return "" if self.dof else "no cell has two seeds"
+        short = f"{len(self.x)} cells, of {count} needed" if len(self.x) < count else ""
+        return short or ("" if self.dof else "no cell has two seeds")
 
-    def undecided(self, note: str) -> Finding:
-        return Finding("inconclusive", *[math.nan] * 5, int(self.n.sum()), self.missing, note)
-
-    def ratio(self, outcome: str, log: float, half: float, p: float, mde: float, note: str) -> Finding:
-        limits = (math.exp(log), math.exp(log - half), math.exp(log + half))
+    def found(self, note: str, outcome="inconclusive", numbers=(math.nan,) * 4, read=math.exp) -> Finding:
+        value, half, p, mde = map(float, numbers)
+        limits = (read(v) for v in (value, value - half, value + half))
         return Finding(outcome, *limits, p, mde, int(self.n.sum()), self.missing, note)
 
 
+def _unequal(squares: np.ndarray, free: np.ndarray) -> bool:
+    """Bartlett's test (1937; scipy.stats.bartlett) from sums of squares and their degrees of freedom."""
+    if len(free) < 2 or not squares.any():
+        return False
+    dof, logs = free.sum(), np.log(np.maximum(squares, 1e-300) / free)
+    scale = 1 + (np.sum(1 / free) - 1 / dof) / (3 * len(free) - 3)
+    value = (dof * math.log(squares.sum() / dof) - free @ logs) / scale
+    return bool(chdtrc(len(free) - 1, value) < UNEQUAL)
+
+
 def _cells(curve) -> _Cells:
-    logs = {}
-    for x in sorted(curve):
-        values = np.atleast_1d(np.asarray(curve[x], dtype=float))
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise InputError(f"curve at {x:g} has {values.tolist()}, but every value must be finite and above 0")
-        logs[x] = np.log(values)
-    there = {x: v for x, v in logs.items() if len(v)}
-    n = np.array([len(v) for v in there.values()], dtype=int)
-    dof = int(n.sum()) - len(n)
-    squares = sum(float(np.sum((v - v.mean()) ** 2)) for v in there.values())
-    means = np.array([v.mean() for v in there.values()])
-    missing = tuple(x for x in logs if x not in there)
-    sd = math.sqrt(squares / dof) if dof else math.nan
-    return _Cells(np.array(list(there), dtype=float), means, n, sd, dof, missing)
-
-
-def _t(quantile: float, dof: float) -> float:
-    return float(special.stdtrit(dof, quantile))
+    xs = sorted(curve)
+    values = [np.atleast_1d(np.asarray(curve[x], dtype=float)) for x in xs]
+    n, flat = np.array([len(v) for v in values], dtype=int), np.concatenate([[], *values])
+    good = np.isfinite(flat) & (flat > 0)
+    if not good.all():
+        k = np.repeat(np.arange(len(xs)), n)[good.argmin()]
+        raise InputError(f"curve at {xs[k]:g} has {values[k].tolist()}, but every value must be finite and above 0")
+    x, missing = ([v for v, k in zip(xs, n, strict=True) if (k > 0) == full] for full in (True, False))
+    n, logs = n[n > 0], np.log(flat)
+    cell = np.repeat(np.arange(len(n)), n)
+    mean = np.bincount(cell, logs, len(n)) / n
+    squares, free = np.bincount(cell, (logs - mean[cell]) ** 2, len(n)), n - 1
+    dof, more = int(free.sum()), free > 0
+    sd, unequal = math.sqrt(squares.sum() / dof) if dof else math.nan, _unequal(squares[more], free[more])
+    own = squares / np.maximum(free, 1)
+    alone = (own.max(), 1) if unequal else (sd**2, max(dof, 1))  # of one seed: the largest, or the pooled
+    own, free = np.where(more, own, alone[0]), np.where(more, free, alone[1])
+    return _Cells(np.array(x, dtype=float), mean, n, own, free, sd, dof, unequal, tuple(missing))
 
 
 def _over(value: float, error: float) -> float:
@@ -104,95 +123,86 @@ def _over(value: float, error: float) -> float:
 
 
 def pooled_sd(curve) -> tuple[float, int]:
-    """Standard deviation of log values over seeds, pooled over cells, and its degrees of freedom (NaN, 0 if none).
-
-    s^2 = sum_k sum_i (log v_ki - mean_k)^2 / sum_k (n_k - 1). Raises InputError on a value that is not positive.
-    """
+    """sqrt(sum_k sum_i (log v_ki - mean_k)^2 / sum_k (n_k - 1)), k a cell, and the denominator (NaN, 0 if none)."""
     cells = _cells(curve)
     return cells.sd, cells.dof
 
 
 def intervals(curve) -> dict[float, Interval]:
-    """Geometric mean and 95 % t interval of each cell that has values: exp(mean_k +- t s / sqrt(n_k))."""
+    """Geometric mean and 95 % t interval of each cell that has values: exp(mean_k +- t s / sqrt(n_k)), s as above."""
     cells = _cells(curve)
-    half = _t(1 - LEVEL / 2, cells.dof) * cells.sd / np.sqrt(cells.n) if cells.dof else np.full(len(cells.n), np.nan)
-    rows = zip(cells.x, cells.mean, half, cells.n, strict=True)
+    errors, dofs = cells.error(np.eye(len(cells.n)))
+    rows = zip(cells.x, cells.mean, stdtrit(dofs, 1 - LEVEL / 2) * errors, cells.n, strict=True)
     return {float(x): Interval(math.exp(m), math.exp(m - h), math.exp(m + h), int(n)) for x, m, h, n in rows}
 
 
-def trend(curve) -> Finding:
+def trend(curve, *, family=1) -> Finding:
     """Does the curve rise or fall over its cells, in order? Estimate: ratio of the last cell to the first.
 
-    "up" or "down": linear contrast over ranks with two-sided p < 0.01, end-to-end ratio beyond 1.1, and no adjacent
-    step significantly the other way (one-sided, 5 % shared by the steps). "mixed": a step breaks the trend, or there
-    are significant steps both ways. "none": the interval of the ratio lies within 1/1.1 .. 1.1. Else "inconclusive".
-    mde: end-to-end ratio of a straight trend that the contrast would have found.
+    "up" or "down": linear contrast over ranks with two-sided p < 0.01 (or 5 % shared by the family, if less),
+    end-to-end ratio beyond 1.1, and no adjacent step significantly the other way (one-sided, 5 % shared by all steps
+    of the family). "mixed": a step breaks the trend, or there are significant steps both ways. "none": the ratio's
+    interval lies within 1/1.1 .. 1.1. Else "inconclusive". mde: ratio of a straight trend that would have been found.
     """
-    cells = _cells(curve)
-    if cells.lacks(3):
-        return cells.undecided(cells.lacks(3))
-    count = len(cells.x)
-    contrast = np.arange(count) - (count - 1) / 2
-    slope, error = float(contrast @ cells.mean), cells.error(contrast)
-    p = 2 * float(special.stdtr(cells.dof, -abs(_over(slope, error))))
-    ratio = float(cells.mean[-1] - cells.mean[0])
-    half = _t(1 - LEVEL / 2, cells.dof) * cells.sd * math.sqrt(1 / cells.n[0] + 1 / cells.n[-1])
-    steps = np.diff(cells.mean)
-    limits = _t(1 - LEVEL / (count - 1), cells.dof) * cells.sd * np.sqrt(1 / cells.n[1:] + 1 / cells.n[:-1])
+    if lack := (cells := _cells(curve)).lacks(3):
+        return cells.found(lack)
+    count, level = len(cells.x), min(0.01, LEVEL / family)
+    contrast, moves = np.arange(count) - (count - 1) / 2, np.diff(np.eye(count), axis=0)
+    slope, (error, dof) = contrast @ cells.mean, cells.error(contrast)
+    p = 2 * stdtr(dof, -abs(_over(slope, error)))
+    ratio, (spread, free) = cells.mean[-1] - cells.mean[0], cells.error(moves.sum(axis=0))
+    half = stdtrit(free, 1 - LEVEL / 2) * spread
+    steps, (spreads, frees) = moves @ cells.mean, cells.error(moves, wider=True)
+    limits = stdtrit(frees, 1 - LEVEL / ((count - 1) * family)) * spreads
     rises, falls = int((steps > limits).sum()), int((steps < -limits).sum())
-    clear = p < 0.01 and slope * ratio > 0 and abs(ratio) > math.log(RATIO)
-    if (rises and falls) or (clear and (falls if ratio > 0 else rises)):
-        outcome = "mixed"
-    elif clear:
-        outcome = "up" if ratio > 0 else "down"
-    else:
-        outcome = "none" if abs(ratio) + half < math.log(RATIO) else "inconclusive"
-    least = (_t(0.995, cells.dof) + _t(0.8, cells.dof)) * error * (count - 1) / np.sum(contrast**2)
+    clear = p < level and slope * ratio > 0 and abs(ratio) > math.log(RATIO)
+    way, breaks = ("up", falls) if ratio > 0 else ("down", rises)
+    outcome = "none" if abs(ratio) + half < math.log(RATIO) else "inconclusive"
+    outcome = "mixed" if (rises and falls) or (clear and breaks) else way if clear else outcome
+    least = (stdtrit(dof, 1 - level / 2) + stdtrit(dof, 0.8)) * error * (count - 1) / np.sum(contrast**2)
     note = f"{count} cells; significant steps: {rises} up, {falls} down"
-    return cells.ratio(outcome, ratio, half, p, max(RATIO, math.exp(least)), note)
+    return cells.found(note, outcome, (ratio, half, p, max(RATIO, math.exp(least))))
 
 
-def peak(curve, *, predicted=None, reach=2.0) -> Finding:
+def peak(curve, *, predicted=None, reach=2.0, family=1) -> Finding:
     """Does the curve rise and then fall? Estimate: ratio of the highest interior cell to the higher end.
 
     "peak": an interior cell exceeds both ends by log 1.05 plus the larger of 2 standard errors of the difference and
-    the one-sided t quantile at 5 % shared by the interior cells. "none": every interior cell's 97.5 % upper limit
-    over one end is below 1.05. Else "inconclusive", as is any grid that ends before `reach` times the x `predicted`;
-    one that starts after it is judged and noted. mde: ratio to both ends that would have been found.
+    the one-sided t quantile at 5 % shared by the interior cells of the family. "none": every interior cell's 97.5 %
+    upper limit over one end is below 1.05. Else "inconclusive", as is any grid that ends before `reach` times the x
+    `predicted`; one that starts after it is judged and noted. mde: ratio to both ends that would have been found.
     """
-    cells = _cells(curve)
-    if cells.lacks(3):
-        return cells.undecided(cells.lacks(3))
-    over = cells.mean[1:-1, None] - cells.mean[[0, -1]]  # interior cell, end
-    errors = cells.sd * np.sqrt(1 / cells.n[1:-1, None] + 1 / cells.n[[0, -1]])
-    factor = max(2.0, _t(1 - LEVEL / len(over), cells.dof))
+    if lack := (cells := _cells(curve)).lacks(3):
+        return cells.found(lack)
+    pairs = (eye := np.eye(len(cells.x)))[1:-1, None] - eye[[0, -1]]  # interior cell, end
+    over, (errors, dofs) = pairs @ cells.mean, cells.error(pairs)
+    factors, usual = np.maximum(2.0, stdtrit(dofs, 1 - LEVEL / (len(over) * family))), stdtrit(dofs, 1 - LEVEL / 2)
     best = int(over.min(axis=1).argmax())
-    spot = best, int(over[best].argmin())
-    estimate, error = float(over[spot]), float(errors[spot])
-    p = min(1.0, len(over) * float(special.stdtr(cells.dof, _over(math.log(RISE) - estimate, error))))
+    estimate, error, dof, t = (v[best, over[best].argmin()] for v in (over, errors, dofs, usual))
+    p = min(1.0, len(over) * stdtr(dof, _over(math.log(RISE) - estimate, error)))
     note = f"highest inside at {cells.x[1 + best]:g} of {cells.x[0]:g} .. {cells.x[-1]:g}"
-    if (over > math.log(RISE) + factor * errors).all(axis=1).any():
-        outcome = "peak"
-    else:
-        upper = over + _t(1 - LEVEL / 2, cells.dof) * errors  # two ends to choose from
-        outcome = "none" if (upper < math.log(RISE)).any(axis=1).all() else "inconclusive"
+    high = (over > math.log(RISE) + factors * errors).all(axis=1).any()
+    low = (over + usual * errors < math.log(RISE)).any(axis=1).all()  # two ends to choose from
+    outcome = "peak" if high else "none" if low else "inconclusive"
     if predicted is not None and cells.x[-1] < reach * predicted:
         outcome = "inconclusive"
         note += f"; the grid must reach {reach * predicted:g}, {reach:g} times the predicted {predicted:g}"
     elif predicted is not None and cells.x[0] > predicted:
         note += f"; the predicted {predicted:g} lies before the grid"
-    mde = RISE * math.exp((factor + _t(0.8, cells.dof)) * float(errors.max()))
-    return cells.ratio(outcome, estimate, _t(1 - LEVEL / 2, cells.dof) * error, p, mde, note)
+    mde = RISE * math.exp(((factors + stdtrit(dofs, 0.9)) * errors).max())  # two ends to exceed
+    return cells.found(note, outcome, (estimate, t * error, p, mde))
 
 
-def _line(cells: _Cells, x: np.ndarray) -> tuple[float, float, float]:
-    """Slope of the cell means against x, weighted by n; its standard error; p of the test for lack of fit."""
+def _line(cells: _Cells, x: np.ndarray) -> tuple[float, float, float, float, float]:
+    """Slope of the means against x, weighted by n; its error, degrees of freedom, half-width; p of misfit."""
     centred = x - np.average(x, weights=cells.n)
     weights = cells.n * centred / np.sum(cells.n * centred**2)
-    slope, free = float(weights @ cells.mean), len(x) - 2
+    slope, (error, dof) = weights @ cells.mean, cells.error(weights, wider=True)
     residual = cells.mean - np.average(cells.mean, weights=cells.n) - slope * centred
-    mean_square = float(np.sum(cells.n * residual**2)) / max(free, 1)
-    return slope, cells.error(weights), float(special.fdtrc(max(free, 1), cells.dof, _over(mean_square, cells.sd**2)))
+    # Residual squares over sum_k (1 - h_k) s_k^2, h_k the leverage (Brown and Forsythe 1974)
+    expected, free = cells.error(np.sqrt(cells.n * np.maximum(1 - cells.n / cells.n.sum() - weights * centred, 0)))
+    misfit = fdtrc(max(len(x) - 2, 1), free, _over(np.sum(cells.n * residual**2), expected**2))
+    return slope, error, dof, stdtrit(dof, 1 - LEVEL / 2) * error, misfit
 
 
 def flat(curve, *, beyond=0.0) -> Finding:
@@ -205,14 +215,12 @@ def flat(curve, *, beyond=0.0) -> Finding:
     cells = _cells({x: values for x, values in curve.items() if x >= beyond})
     doublings = math.log2(cells.x[-1] / cells.x[0]) if len(cells.x) else 0.0
     if doublings < 3 or not cells.dof:
-        return cells.undecided(cells.lacks(2) or f"{doublings:g} doublings from {cells.x[0]:g} on, of three needed")
-    slope, error, misfit = _line(cells, np.log2(cells.x))
-    half = _t(1 - LEVEL / 2, cells.dof) * error
-    p = float(special.stdtr(cells.dof, _over(abs(slope) - SLOPE, error)))
+        return cells.found(cells.lacks(2) or f"{doublings:g} doublings from {cells.x[0]:g} on, of three needed")
+    slope, error, dof, half, misfit = _line(cells, np.log2(cells.x))
+    p = stdtr(dof, _over(abs(slope) - SLOPE, error))
     outcome = "flat" if p < LEVEL else "not flat" if abs(slope) - half > SLOPE else "inconclusive"
-    mde = SLOPE + half + _t(0.8, cells.dof) * error
     note = f"{doublings:g} doublings; lack of fit to a line p = {misfit:.2g}"
-    return Finding(outcome, slope, slope - half, slope + half, p, mde, int(cells.n.sum()), cells.missing, note)
+    return cells.found(note, outcome, (slope, half, p, SLOPE + half + stdtrit(dof, 0.8) * error), float)
 
 
 def rate(curve, *, bound=None) -> Finding:
@@ -224,16 +232,14 @@ def rate(curve, *, bound=None) -> Finding:
     """
     cells, bound = _cells(curve), check_number("bound", bound, optional=True)
     if cells.lacks(2):
-        return cells.undecided(cells.lacks(2))
-    slope, error, misfit = _line(cells, np.log(cells.x))
-    half = _t(1 - LEVEL / 2, cells.dof) * error
+        return cells.found(cells.lacks(2))
+    slope, error, dof, half, misfit = _line(cells, np.log(cells.x))
     outcome, p = "measured", math.nan
     if bound is not None:
         outcome = "respected" if slope + half < bound else "violated" if slope - half > bound else "inconclusive"
-        p = float(special.stdtr(cells.dof, _over(slope - bound, error)))
+        p = stdtr(dof, _over(slope - bound, error))
     note = f"{len(cells.x)} cells; lack of fit to a power law p = {misfit:.2g}"
-    mde = half + _t(0.8, cells.dof) * error
-    return Finding(outcome, slope, slope - half, slope + half, p, mde, int(cells.n.sum()), cells.missing, note)
+    return cells.found(note, outcome, (slope, half, p, half + stdtrit(dof, 0.8) * error), float)
 
 
 def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
@@ -241,8 +247,7 @@ def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
 
     A cell is "yes" if larger/smaller exceeds 1 at one-sided p < 0.05, "no" if it is below 1 at p < 0.05 shared by the
     cells, else "inconclusive". Overall "yes" is an intersection (every cell, no correction); "no" if any cell is.
-    Each curve keeps its own pooled spread; degrees of freedom by Welch and Satterthwaite. Overall: the geometric mean
-    of the ratios, with the largest p and mde of the cells.
+    Each curve has its own spread. Overall: the geometric mean of the ratios, with the largest p and mde of the cells.
     """
     curves = _cells(larger), _cells(smaller)
     shared = [x for x in curves[0].x.tolist() if x in curves[1].x]
@@ -251,13 +256,12 @@ def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
     def finding(at, share):
         spots = [np.isin(c.x, at) / len(at) for c in curves]
         ratio = sum(sign * float(w @ c.mean) for sign, w, c in zip((1, -1), spots, curves, strict=True))
-        variances = [c.error(w) ** 2 for c, w in zip(curves, spots, strict=True)]
-        parts = sum(v**2 / c.dof for v, c in zip(variances, curves, strict=True))
-        dof = sum(variances) ** 2 / parts if parts > 0 else sum(c.dof for c in curves)
-        error, n = math.sqrt(sum(variances)), sum(int(c.n[w > 0].sum()) for c, w in zip(curves, spots, strict=True))
-        p, half = float(special.stdtr(dof, _over(-ratio, error))), _t(1 - LEVEL / 2, dof) * error
+        errors, dofs = np.array([c.error(w, wider=True) for c, w in zip(curves, spots, strict=True)]).T
+        dof = np.sum(errors**2) ** 2 / max(np.sum(errors**4 / dofs), 1e-300) if errors.any() else dofs.sum()
+        error, n = math.hypot(*errors), sum(int(c.n[w > 0].sum()) for c, w in zip(curves, spots, strict=True))
+        p, half = float(stdtr(dof, _over(-ratio, error))), stdtrit(dof, 1 - LEVEL / 2) * error
         outcome = "yes" if p < LEVEL else "no" if 1 - p < LEVEL / share else "inconclusive"
-        mde = math.exp((_t(1 - LEVEL, dof) + _t(0.8, dof)) * error)
+        mde = math.exp((stdtrit(dof, 1 - LEVEL) + stdtrit(dof, 0.8)) * error)
         return Finding(outcome, math.exp(ratio), math.exp(ratio - half), math.exp(ratio + half), p, mde, n, missing)
 
     if not shared or not (curves[0].dof and curves[1].dof):
@@ -281,11 +285,8 @@ def growth(time, values) -> dict[str, tuple[float, float]]:
     t, v = np.asarray(time, dtype=float), np.asarray(values, dtype=float)
     rising = t.ndim == 1 and len(t) >= 6 and (np.diff(t, prepend=0) > 0).all()
     if not rising or t.shape != v.shape or not np.isfinite(v).all():
-        raise InputError(
-            f"time has shape {t.shape}, values {v.shape}, but must be 6 or more rising times, finite values"
-        )
-    scale, knee = np.meshgrid(t[-1] * np.geomspace(0.05, 5, 60), t, indexing="ij")
-    scale, knee = scale.reshape(-1, 1), knee.reshape(-1, 1)
+        raise InputError(f"time has shape {t.shape}, values {v.shape}, but must be 6 or more rising times, finite")
+    scale, knee = (a.reshape(-1, 1) for a in np.meshgrid(t[-1] * np.geomspace(0.05, 5, 60), t, indexing="ij"))
     bent = np.exp(np.minimum(t, knee) / scale) * (1 + np.maximum(t - knee, 0) / scale) - 1
     laws = {"linear": t, "sqrt": np.sqrt(t), "log": np.log(t), "exponential then linear": bent}
     total = float(np.sum((v - v.mean()) ** 2))
@@ -294,6 +295,6 @@ def growth(time, values) -> dict[str, tuple[float, float]]:
         shapes = np.atleast_2d(shapes) - np.mean(shapes, axis=-1, keepdims=True)
         r_squared = float(((shapes @ (v - v.mean())) ** 2 / np.sum(shapes**2, axis=1)).max()) / total
         rest = max(1 - r_squared, 1e-12)  # below this is rounding: exact fits tie
-        parameters = 4 if law == "exponential then linear" else 2
-        found[law] = (len(t) * math.log(rest * total / len(t)) + 2 * (parameters + 1), min(r_squared, 1.0))
+        cost = 10 if law == "exponential then linear" else 6  # 2 (parameters + 1)
+        found[law] = (len(t) * math.log(rest * total / len(t)) + cost, min(r_squared, 1.0))
     return found

@@ -44,6 +44,31 @@ def test_pooled_spread_and_interval_by_hand():
     assert (math.log(single.low), math.log(single.high)) == pytest.approx((-half, half), rel=1e-12)
 
 
+def test_unequal_spreads_are_found_by_bartlett_and_then_kept_apart():
+    generator = np.random.default_rng(0)
+    for scale in (1, 3, 30):
+        data = [np.exp(s * generator.standard_normal(n)) for s, n in ((0.1, 3), (0.1 * scale, 5), (0.01 * scale, 4))]
+        logs, cells = [np.log(v) for v in data], statistics._cells(dict(enumerate(data, 1)))
+        assert cells.unequal == (stats.bartlett(*logs).pvalue < 0.01)
+        if cells.unequal:
+            found = statistics.trend(dict(enumerate(data, 1)))
+            welch = stats.ttest_ind(logs[2], logs[0], equal_var=False).confidence_interval()
+            assert (math.log(found.low), math.log(found.high)) == pytest.approx(tuple(welch), rel=1e-9)
+            half = stats.t.isf(0.025, 4) * logs[1].std(ddof=1) / math.sqrt(5)
+            interval = statistics.intervals(dict(enumerate(data, 1)))[2]
+            assert math.log(interval.high / interval.mean) == pytest.approx(half, rel=1e-9)
+    assert cells.unequal
+    alone = statistics._cells(dict(enumerate(data, 1)) | {4: [1.0]})
+    assert (alone.own[3], alone.free[3]) == (pytest.approx(max(v.var(ddof=1) for v in logs), rel=1e-9), 1)
+
+
+def test_a_family_shares_the_level():
+    step = {1: [1.0, 1.1, 1.2], 2: [1.5, 1.6, 1.7], 4: [1.2, 1.3, 1.4]}
+    alone, together = statistics.trend(step), statistics.trend(step, family=10)
+    assert alone.outcome == "mixed" and together.outcome == "inconclusive"
+    assert statistics.peak(step).outcome == "peak" and statistics.peak(step, family=1000).outcome == "inconclusive"
+
+
 @pytest.mark.parametrize("seeds", [2, 5])
 def test_intervals_cover_the_truth(seeds):
     generator = np.random.default_rng(seeds)

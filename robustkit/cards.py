@@ -107,6 +107,9 @@ def _readings(line: dict) -> dict[str, str]:
 def _short_names(columns: Sequence[str]) -> list[str]:
     """The first reading by what is not common to all, the others by what differs from the first."""
     words = [re.split(r", (?![^(]*\))", column) for column in columns]  # not at the commas of milestones=(0.5, 0.7)
+    # A full batch of n points and how many test points it is measured on go without saying.
+    implied = [("batch_size=", "points=") if "n_train=" in column else () for column in columns]
+    words = [[w for w in reading if not w.startswith(ends)] for reading, ends in zip(words, implied, strict=True)]
     own = [[word for word in reading if not all(word in other for other in words)] for reading in words]
     short = own[:1] + [[word for word in reading if word not in own[0]] for reading in own[1:]]
     distinct = [names for names in (short, own) if all(names) and len({*map(tuple, names)}) == len(names)]

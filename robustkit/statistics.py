@@ -109,10 +109,10 @@ def _cells(curve) -> _Cells:
     cell = np.repeat(np.arange(len(n)), n)
     mean = np.bincount(cell, logs, len(n)) / n
     squares, free = np.bincount(cell, (logs - mean[cell]) ** 2, len(n)), n - 1
-    dof, more = int(free.sum()), free > 0
+    own, dof, more = squares / np.maximum(free, 1), int(free.sum()), free > 0
     sd, unequal = math.sqrt(squares.sum() / dof) if dof else math.nan, _unequal(squares[more], free[more])
-    own = squares / np.maximum(free, 1)
-    alone = (own.max(), 1) if unequal else (sd**2, max(dof, 1))  # of one seed: the largest, or the pooled
+    most = own.argmax() if unequal else 0  # a cell of one seed takes the largest, or the pooled
+    alone = (own[most], free[most]) if unequal else (sd**2, max(dof, 1))
     own, free = np.where(more, own, alone[0]), np.where(more, free, alone[1])
     return _Cells(np.array(x, dtype=float), mean, n, own, free, sd, dof, unequal, tuple(missing))
 

@@ -197,7 +197,8 @@ def test_a_run_leaves_text_and_pictures_that_can_be_committed(executed, source, 
     kept = [output for output in outputs if output.output_type in ("display_data", "execute_result")]
     assert kept
     pictures = sum("image/png" in output.data for output in kept)
-    assert pictures == sum("figures.panels(" in cell.source for cell in built.cells)
+    drawing = ("figures.panels(", "interactive.sliders(")
+    assert pictures == sum(any(name in cell.source for name in drawing) for cell in built.cells)
 
 
 def test_the_ledger_quotes_the_paper_and_gives_no_verdict_on_digits(executed):

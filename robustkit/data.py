@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .checks import InputError, check_choice
+from .cifar import ARCHIVES, read_cifar
 from .config import DATASETS, data_folder, dataset_info, read_npz
 
 # name -> (size in bytes, SHA-256) of each file, checked before anything in it is parsed.
@@ -46,17 +47,18 @@ def stream_generator(seed: int, stream: str, index: int = 0) -> torch.Generator:
 def load_dataset(name: str, *, scaling: str = "raw", device="cpu", dtype: torch.dtype = torch.float32) -> Dataset:
     """Load a dataset, checked by SHA-256 before use, onto one device.
 
-    name: "digits" (part of scikit-learn), "mnist" (downloaded by torchvision if it is not there), or the path of an
-        .npz with x_train, y_train, x_test, y_test (no pickle).
+    name: "digits" (part of scikit-learn), "mnist", "cifar10", "cifar100" (downloaded if they are not there), or the
+        path of an .npz with x_train, y_train, x_test, y_test (no pickle).
     scaling: "raw" (bytes/255, digits/16, a float .npz as it is), "unit" (each point divided by its l2 norm:
         Assumption 1), "standard" (one mean and standard deviation a channel, of the training set).
     Raises InputError if a name is unknown, or a file is missing, damaged or not what it says.
     """
     check_choice("scaling", scaling, ("raw", "unit", "standard"))
     dataset_info(name)
-    if name in ("cifar10", "cifar100"):
-        raise InputError(f"dataset is {name!r}, whose loader is not written yet; use digits, mnist or an .npz")
-    arrays = {"digits": _digits, "mnist": _mnist}[name]() if name in DATASETS else _npz(name)
+    if name in ARCHIVES:
+        arrays = _cifar(name)
+    else:
+        arrays = {"digits": _digits, "mnist": _mnist}[name]() if name in DATASETS else _npz(name)
     x_train, y_train, x_test, y_test = arrays
     x_train, x_test = _scale(x_train, x_test, scaling)
     return Dataset(
@@ -105,6 +107,18 @@ def _npz(name: str):
     x_train, y_train, x_test, y_test = read_npz(str(Path(name).expanduser()))
     scale = np.float32(255) if x_train.dtype == np.uint8 else np.float32(1)
     return x_train.astype(np.float32) / scale, y_train, x_test.astype(np.float32) / scale, y_test
+
+
+def _cifar(name: str):
+    x_train, y_train, x_test, y_test = read_cifar(name)
+    return _fractions(x_train), y_train, _fractions(x_test), y_test
+
+
+def _fractions(pixels: np.ndarray) -> np.ndarray:
+    """Bytes divided by 255, without a second array of that size."""
+    fractions = pixels.astype(np.float32)
+    fractions /= 255
+    return fractions
 
 
 def _mnist():

@@ -95,7 +95,7 @@ def test_double_precision_holds_the_same_points():
     [
         ("digit", "raw", "dataset is 'digit'.*did you mean 'digits'"),
         ("digits", "units", "scaling is 'units'.*did you mean 'unit'"),
-        ("cifar10", "raw", "'cifar10'.*not written yet"),
+        ("cifar", "raw", "dataset is 'cifar'.*did you mean 'cifar10'"),
         ("nowhere.npz", "raw", "no such file"),
     ],
 )

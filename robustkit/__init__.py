@@ -8,7 +8,9 @@ from .config import Cell as Cell
 from .data import load_dataset as load_dataset
 from .further import load_further as load_further
 from .initialization import layer_stds as layer_stds
+from .networks import CNN as CNN
 from .networks import FCN as FCN
+from .networks import ResNet as ResNet
 from .profiles import grid as grid
 from .profiles import profile_cells as profile_cells
 from .stability import Estimate as Estimate

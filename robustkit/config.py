@@ -1,9 +1,8 @@
-"""Where things live, what is known of a dataset before it is read, and what one training is (Cell)."""
+"""Where things live, and what one training is (Cell)."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -11,14 +10,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .catalogue import DATASETS, dataset_info
+from .catalogue import DatasetInfo as DatasetInfo
+from .catalogue import read_npz as read_npz
 from .checks import InputError, check_choice, check_number
+from .shapes import Layer, layers_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Raise a family's number when an edit changes what its trainings measure: old rows then stop matching.
+# Raise a family's number when an edit changes what its trainings measure: its old rows then stop matching.
 NUMERICS = {"fcn": 1, "cnn": 1, "resnet": 1}
 
 INITS = ("he", "lecun", "ntk", "power", "gain")
+INITS_OF = {"fcn": INITS, "cnn": ("he", "lecun", "power"), "resnet": ("he", "power")}
 
 # When a training is looked at, as fractions of it: loss and kappa at 51 instants, stability and movement at seven.
 INSTANTS = tuple(k / 50 for k in range(51))
@@ -40,86 +44,6 @@ def figures_folder(profile: str) -> Path:
     return Path(os.environ.get("ROBUSTKIT_FIGURES") or ROOT / "figures").expanduser() / profile
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known of a dataset before it is read: sizes, and the SHA-256 of its content."""
-
-    n_train: int
-    n_test: int
-    shape: tuple[int, ...]
-    classes: int
-    sha256: str
-
-
-# A dataset's identity: digits by their bytes, MNIST by its files' hashes, CIFAR by the official archive.
-DATASETS = {
-    "digits": DatasetInfo(
-        1437, 360, (1, 8, 8), 10, "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
-    ),
-    "mnist": DatasetInfo(
-        60000, 10000, (1, 28, 28), 10, "8ffbe74d79c66b7e9f0bf40f1c79f92c6718d8d1aec0ccb3321b50e27cfc2167"
-    ),
-    "cifar10": DatasetInfo(
-        50000, 10000, (3, 32, 32), 10, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-    ),
-    "cifar100": DatasetInfo(
-        50000, 10000, (3, 32, 32), 100, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
-    ),
-}
-
-
-def dataset_info(name: str) -> DatasetInfo:
-    """Sizes and content hash of a named dataset, or of the .npz file at that path.
-
-    Raises InputError if the name is unknown, or the file is missing or not as `read_npz` needs it.
-    """
-    if name in DATASETS:
-        return DATASETS[name]
-    if not str(name).endswith(".npz"):
-        check_choice("dataset", name, (*DATASETS, "the path of an .npz"))
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise InputError(f"dataset is {name!r}, but there is no such file")
-    stat = path.stat()
-    return _npz_info(str(path), stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache
-def _npz_info(path: str, _mtime: int, _size: int) -> DatasetInfo:
-    x_train, y_train, x_test, _ = read_npz(path)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return DatasetInfo(len(x_train), len(x_test), x_train.shape[1:], int(y_train.max()) + 1, digest)
-
-
-def read_npz(path: str) -> list:
-    """x_train, y_train, x_test, y_test of a user's own .npz: points (n, ...) and whole-number classes (n,).
-
-    Never unpickles. Raises InputError, naming the array, if the file is not such an archive.
-    """
-    import numpy as np
-
-    names = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            lacking = [name for name in names if name not in archive]
-            arrays = {name: archive[name] for name in names if name not in lacking}
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a damaged file
-        raise InputError(f"dataset {path!r} is not a plain .npz archive ({error})") from error
-    if lacking:
-        raise InputError(f"dataset {path!r} lacks {', '.join(lacking)}; it must hold {', '.join(names)}")
-    x_train, y_train = arrays["x_train"], arrays["y_train"]
-    for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.ndim < 2 or len(x) == 0 or y.shape != x.shape[:1] or x.shape[1:] != x_train.shape[1:]:
-            raise InputError(f"dataset {path!r}: x_{part} is {x.shape} and y_{part} {y.shape}; they must match")
-        if x.dtype.kind not in "uif" or x.dtype != x_train.dtype or not (abs(x) <= np.finfo(np.float32).max).all():
-            raise InputError(f"dataset {path!r}: x_{part} must hold finite numbers of one type, not {x.dtype}")
-        if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > y_train.max():
-            raise InputError(f"dataset {path!r}: y_{part} must hold whole numbers from 0 to y_train's largest")
-    return [arrays[name] for name in names]
-
-
 def schedule_name(epochs: float, lr: float) -> str:
     """The name: "full" is the paper's 50 epochs at 1e-3; "flow10" a tenth of the steps at ten times the rate."""
     return {(50.0, 0.001): "full", (5.0, 0.01): "flow10"}.get((epochs, lr), f"{epochs:g} epochs at {lr:g}")
@@ -135,6 +59,8 @@ class Cell:
     `epochs` may be a fraction; the rate is `lr`, times 128/width under lr_rule "inverse_width", times `lr_decay`
     at each of `milestones` (fractions of training). `stop_loss` ends training at the first of the 50 instants with
     a training loss at or below it. Stability is measured on the first `points` test points of a fixed shuffle.
+    model "cnn" has `width` channels and a `head` ("pooling" or "flatten"); "resnet" has `width` channels in its first
+    stage, depth 6n + 2, and may `augment` ("crop_flip").
     """
 
     width: int
@@ -179,7 +105,7 @@ class Cell:
             raise InputError(f"dataset is {self.dataset!r}, but must be one of {', '.join(DATASETS)}, or an .npz")
         object.__setattr__(self, "dataset", os.fspath(self.dataset))
         check_choice("model", self.model, NUMERICS)
-        check_choice("init", self.init, INITS)
+        check_choice("init" if self.model == "fcn" else f"init of a {self.model}", self.init, INITS_OF[self.model])
         check_choice("scaling", self.scaling, ("raw", "unit", "standard"))
         check_choice("target", self.target, ("class", "parity"))
         check_choice("loss", self.loss, ("cross_entropy", "squared"))
@@ -198,6 +124,10 @@ class Cell:
             if getattr(self, name) is not None and self.init != name:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but init is {self.init!r}: it must be None")
         number("alpha", above=0)
+        if self.model != "fcn" and self.alpha != 1:
+            raise InputError(f"alpha is {self.alpha!r}, but must be 1 for model {self.model!r}")
+        if self.model == "resnet" and (self.depth < 8 or self.depth % 6 != 2):
+            raise InputError(f"depth is {self.depth}, but must be 6n + 2 for a ResNet: 8, 14, 20, .., 110")
         number("epochs", above=0)
         number("batch_size", low=1, integer=True)
         number("lr", above=0)
@@ -213,6 +143,10 @@ class Cell:
             raise InputError(f"milestones is {self.milestones!r}, but must rise strictly")
         object.__setattr__(self, "milestones", fractions)
         data = dataset_info(self.dataset)
+        if self.model != "fcn" and len(data.shape) != 3:
+            raise InputError(
+                f"model is {self.model!r}, but the points of {self.dataset!r} are no images: {data.shape}"
+            )
         number("n_train", low=1, high=data.n_train, integer=True, optional=True)
         if self.target == "parity" and self.loss != "squared":
             raise InputError(f"target is 'parity', but loss is {self.loss!r}: it must be 'squared'")
@@ -264,14 +198,21 @@ class Cell:
         return schedule_name(self.epochs, self.lr)
 
     @property
+    def layers(self) -> list[Layer]:
+        """The network's layers as sizes, from the input on."""
+        sizes = {name: getattr(self, name) for name in ("model", "width", "depth", "d_out", "head")}
+        return layers_of(**sizes, shape=dataset_info(self.dataset).shape)
+
+    @property
     def parameters(self) -> int:
-        """Number of weights of a fully connected net: d m + (L-2) m^2 + m o."""
-        return self.width * (self.d_in + (self.depth - 2) * self.width + self.d_out)
+        """Number of parameters; of a fully connected net, d m + (L-2) m^2 + m o."""
+        return sum(layer.fan_in * layer.fan_out + layer.others for layer in self.layers)
 
     @property
     def flops(self) -> float:
-        """Operations of training a fully connected net: 6 a weight and point (2 forward, 4 backward)."""
-        return 6.0 * self.parameters * self.train_points * self.steps / self.steps_per_epoch
+        """Operations of training: 6 a point for each use of a weight (2 forward, 4 backward)."""
+        products = sum(layer.fan_in * layer.fan_out * layer.positions for layer in self.layers)
+        return 6.0 * products * self.train_points * self.steps / self.steps_per_epoch
 
     @property
     def key(self) -> str:

@@ -20,14 +20,17 @@ from .training import CHUNK, targets
 
 def relative_cost(cell: Cell) -> float:
     """Steps times a fixed cost a layer and a cost a weight: good enough to share out a progress bar."""
-    return cell.steps * (1 + cell.depth + cell.parameters / 10_000)
+    return cell.steps * (1 + cell.depth) + cell.flops / (6 * 64 * 10_000)
 
 
 def memory_bytes(cell: Cell) -> int:
-    """Weights now and at the start, and the dataset twice, in bytes."""
+    """Weights now and at the start, the dataset twice, and what a batch of images leaves for the backward pass."""
     data = dataset_info(cell.dataset)
     size = 8 if cell.precision == "float64" else 4
-    return 2 * size * (cell.parameters + (data.n_train + data.n_test) * cell.d_in)
+    found = 2 * size * (cell.parameters + (data.n_train + data.n_test) * cell.d_in)
+    if cell.model != "fcn":  # before and after normalisation, and after the ReLU
+        found += 3 * size * 256 * sum(layer.fan_out * layer.positions for layer in cell.layers)
+    return found
 
 
 def estimate_seconds(
@@ -46,7 +49,7 @@ def estimate_seconds(
         plain |= {"lr": 1e-9, "lr_rule": "fixed", "lr_decay": 1.0, "milestones": (), "stop_loss": None}
         step, loss, jacobian = speeds(dataclasses.replace(cell, width=width, **plain), len(group), device)
         everything = cell.train_points + dataset_info(cell.dataset).n_test
-        losses = len(INSTANTS) * min(LOSS_POINTS, cell.train_points) + 2 * everything
+        losses = len(INSTANTS) * min(LOSS_POINTS[cell.model], cell.train_points) + 2 * everything
         seconds = cell.steps * step + losses * loss + (len(FRACTIONS) + 2) * cell.points * jacobian
         growth = cell.flops / dataclasses.replace(cell, width=width).flops
         spent[spent.index(min(spent))] += seconds * growth
@@ -64,7 +67,8 @@ def _start_seconds() -> float:
 @functools.cache
 def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float]:
     """Seconds a step, a point of the loss and a point of the stability, for so many networks together."""
-    x, y = _noise(cell.train_points, cell.d_in, device)
+    x, y = _noise(cell.train_points, dataset_info(cell.dataset).shape, device)
+    every = 8 if cell.model == "fcn" else 1
     y = y % cell.d_out if cell.target == "class" else y
     times = []
 
@@ -76,8 +80,8 @@ def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float
         nets = engine_of(cell)(
             [cell] * networks, device, torch.float64 if cell.precision == "float64" else torch.float32
         )
-        nets.train(x.to(nets.dtype), y, instants=range(0, cell.steps, 8), observe=observe)
-        seconds = [(times[-1] - times[2]) / (8 * (len(times) - 3))]
+        nets.train(x.to(nets.dtype), y, instants=range(0, cell.steps, every), observe=observe)
+        seconds = [(times[-1] - times[2]) / (every * (len(times) - 3))]
         few = 200 if device == "cpu" else CHUNK  # a GPU takes as long for one as for many
         points, goals = x[:few].to(nets.dtype), targets(y[:few], cell, nets.dtype)
         for measured in (lambda: mean_losses(nets, points, goals, cell), lambda: ball_norms(nets, points)):
@@ -89,9 +93,11 @@ def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float
 
 
 @functools.lru_cache(1)
-def _noise(n: int, d: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _noise(n: int, shape: tuple[int, ...], device: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = stream_generator(0, "timing")
-    return torch.rand(n, d, generator=generator).to(device), torch.randint(1000, (n,), generator=generator).to(device)
+    return torch.rand(n, *shape, generator=generator).to(device), torch.randint(1000, (n,), generator=generator).to(
+        device
+    )
 
 
 def _now(device: str) -> float:

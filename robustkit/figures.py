@@ -33,6 +33,8 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
         return f"profile {profile}: no rows yet, {len(gaps)} trainings missing ({command})"
     lists = {name: ", ".join(map(str, rows[name].unique())) for name in ("dataset", "scaling", "schedule", "loss")}
     names = (
+        "model",
+        "head",
         "init",
         "depth",
         "width",
@@ -64,13 +66,16 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
 
 def _gaps(cells, rows: pandas.DataFrame) -> str:
     """Points of the grid that have no row at all, by width; the others lack seeds, which n shows."""
-    names = ["init", "power", "depth", "width"]
+    names = ["model", "head", "lr", "init", "power", "depth", "width"]
     there = set(rows[names].astype({"power": float}).fillna(0).itertuples(index=False, name=None))
-    empty, several = {}, len({init for init, *_ in there} | {cell.init for cell in cells}) > 1
+    empty, several = {}, len({init for *_, init, _, _, _ in there} | {cell.init for cell in cells}) > 1
+    networks = len({(model, head, lr) for model, head, lr, *_ in there}) > 1
     for cell in cells:
-        if (cell.init, cell.power or 0, cell.depth, cell.width) not in there:
+        own = cell.model, cell.head or 0, cell.lr
+        if (*own, cell.init, cell.power or 0, cell.depth, cell.width) not in there:
             what = f"L={cell.depth}" if cell.power is None else f"c={cell.power:g}"
             what = f"{NAMES[cell.init]} {what}" if several and cell.power is None else what
+            what = f"{cell.head or cell.model} at {cell.lr:g}, {what}" if networks else what
             empty.setdefault(cell.width, {})[what] = None
     points = [f"m={width} ({', '.join(whats)})" for width, whats in sorted(empty.items())]
     return f"; no row yet at {', '.join(points)}" if points else ", seeds of points that have others"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .checks import InputError, check_choice, check_number
-from .config import INITS
+from .config import INITS, INITS_OF
 
 
 def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> list[float]:
@@ -27,11 +27,7 @@ def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> lis
     depth = check_number("depth", depth, low=2, integer=True)
     d_in = check_number("d_in", d_in, low=1, integer=True)
     d_out = check_number("d_out", d_out, low=1, integer=True)
-    power = check_number("power", power, optional=init != "power")
-    gain = check_number("gain", gain, above=0, optional=init != "gain")
-    for name, value in (("power", power), ("gain", gain)):
-        if value is not None and init != name:
-            raise InputError(f"{name} is {value!r}, but init is {init!r}: it must be None")
+    power, gain = _own("power", power, init), _own("gain", gain, init, above=0)
     fan_in = [d_in] + [width] * (depth - 1)
     if init == "ntk":
         return [math.sqrt(2 / width)] * (depth - 1) + [math.sqrt(1 / d_out)]
@@ -39,3 +35,39 @@ def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> lis
         return [width**-power] * depth
     scale = {"he": 2.0, "lecun": 1.0, "gain": 2 * (gain or 0) ** 2}[init]
     return [math.sqrt(scale / n) for n in fan_in]
+
+
+def cnn_stds(init, *, width, fan_ins, power=None) -> list[float]:
+    """Standard deviations of the layers of a CNN whose output units have these numbers of inputs.
+
+    "he": sqrt(2/fan_in), "lecun": sqrt(1/fan_in), "power": m**-power, with m = width channels. A convolution of
+    kernel k has fan_in k^2 times its input channels (He et al.).
+
+    Raises InputError on a bad scheme or number. Source: workshop E.1, E.4; the paper says no more.
+    """
+    check_choice("init", init, INITS_OF["cnn"])
+    width, power = check_number("width", width, low=1, integer=True), _own("power", power, init)
+    if init == "power":
+        return [width**-power for _ in fan_ins]
+    return [math.sqrt({"he": 2.0, "lecun": 1.0}[init] / n) for n in fan_ins]
+
+
+def resnet_std(init, *, fan_in, fan_out, power=None) -> float:
+    """Standard deviation of a convolution of the ResNet.
+
+    "he": sqrt(2/fan_out) with fan_out = k^2 times its output channels, as the published recipe has it;
+    "power": fan_in**-power, the non-lazy scheme with m read as the layer's own fan-in (the linear layer included).
+
+    Raises InputError on a bad scheme or number. Source: workshop E.1, E.3, and the recipe that E.3 links to.
+    """
+    check_choice("init", init, INITS_OF["resnet"])
+    power = _own("power", power, init)
+    return math.sqrt(2 / fan_out) if init == "he" else fan_in**-power
+
+
+def _own(name: str, value, init: str, **limits) -> float | None:
+    """The value of a field that belongs to the scheme of the same name, and to no other."""
+    value = check_number(name, value, optional=init != name, **limits)
+    if value is not None and init != name:
+        raise InputError(f"{name} is {value!r}, but init is {init!r}: it must be None")
+    return value

@@ -15,19 +15,22 @@ from collections.abc import Sequence
 import numpy
 import torch
 
+from . import checkpoint
 from .config import FRACTIONS, INSTANTS, ROOT, Cell, dataset_info
 from .data import Dataset, fixed_points, load_dataset
 from .ensemble import Ensemble, batchable
 from .stability import norm_in_ball
 from .training import CHUNK, Loop, layer_movement, lazy_ratio, loss_function, targets
 
-LOSS_POINTS = 10_000  # training points on which the loss is followed over time, the same for every network
+# Training points on which the loss is followed over time, the same for every network of a family.
+LOSS_POINTS = {"fcn": 10_000, "cnn": 1_000, "resnet": 1_000}
 
 MEASURES = (
     *("stability", "stability_sem", "stability_init", "stability_train", "lipschitz_mean", "lipschitz_max"),
     *("frobenius", "logit_norm", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "kappa"),
     *("loss_over_time", "kappa_over_time", "stability_over_time", "loss_at_stability", "movement_over_time"),
 )
+EPOCHS = ("test_accuracy_over_time", "best_test_accuracy")  # of a ResNet: after each epoch, and the best of them
 
 
 class OutOfTimeError(RuntimeError):
@@ -62,16 +65,21 @@ def one_thread(device: str):
 
 
 def in_its_precision(function):
-    """Let a function of a group of cells run in the matrix precision they ask for, and put back what was set."""
+    """Let a function of a group of cells run in the precision they ask for, and put back what was set.
+
+    Convolutions have a switch of their own, which torch leaves on.
+    """
 
     @functools.wraps(function)
     def run(cells: Sequence[Cell], *others, **named):
-        before = torch.get_float32_matmul_precision()
+        before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
         torch.set_float32_matmul_precision("high" if cells[0].precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = cells[0].precision == "tf32"
         try:
             return function(cells, *others, **named)
         finally:
             torch.set_float32_matmul_precision(before)
+            torch.backends.cudnn.allow_tf32 = convolutions
 
     return run
 
@@ -83,16 +91,21 @@ def measure_group(
     """Train the cells of one group of `ensemble.groups` and return their rows.
 
     engine: Ensemble or Loop; None takes the fast one where it can train the cell.
+    A ResNet leaves a checkpoint between epochs, from which the next call for the same cell goes on.
     Raises OutOfTimeError when time.time() passes the deadline.
     """
     started, cell = time.time(), cells[0]
+    if started > deadline:
+        raise OutOfTimeError
+    epochs = cell.model == "resnet"
+    resume = checkpoint.load(cell.key, device) if epochs else None
     dtype = torch.float64 if cell.precision == "float64" else torch.float32
     data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
     x, y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
     y_train, y_test = targets(y, cell, dtype), targets(data.y_test, cell, dtype)
     test = fixed_points(len(data.x_test), cell.points, "test points").to(device)
     same = fixed_points(len(x), cell.points, "train points").to(device)
-    followed = fixed_points(len(x), LOSS_POINTS, "loss points").to(device)
+    followed = fixed_points(len(x), LOSS_POINTS[cell.model], "loss points").to(device)
     x_test, x_same, x_followed, y_followed = data.x_test[test], x[same], x[followed], y_train[followed]
 
     nets = (engine or engine_of(cell))(cells, device, dtype)
@@ -100,14 +113,22 @@ def measure_group(
     start = [[w.clone() for w in nets.network(s)] for s in several]
     loss_steps = Counter(round(f * cell.steps) for f in INSTANTS)  # a short training meets a step more than once
     stability_steps = Counter(round(f * cell.steps) for f in FRACTIONS)
-    names = [name for name in MEASURES if name.endswith("_over_time") or name == "loss_at_stability"]
+    columns = (*MEASURES, *EPOCHS) if epochs else MEASURES
+    names = [name for name in columns if name.endswith("_over_time") or name == "loss_at_stability"]
     traces, reasons = [{name: [] for name in names} for _ in several], [None for _ in several]
     going = [True for _ in several]
+    if resume:
+        traces, spent = resume.notes["traces"], resume.notes["seconds"]
+        started -= spent
 
     def observe(step: int) -> list[bool]:
         """Follow the networks that go on; one that diverged or met its stop_loss does not."""
-        if time.time() > deadline:
+        if time.time() > deadline and not epochs:
             raise OutOfTimeError
+        if epochs and step and step % cell.steps_per_epoch == 0:
+            traces[0]["test_accuracy_over_time"] += accuracies(nets, data.x_test, data.y_test, cell)
+        if not loss_steps[step] and not stability_steps[step]:
+            return going
         losses = mean_losses(nets, x_followed, y_followed, cell)
         values = ball_norms(nets, x_test)[0].mean(1).tolist() if stability_steps[step] else None
         for s in several:
@@ -126,7 +147,11 @@ def measure_group(
             going[s] = not (cells[s].stop_loss and loss_steps[step] and losses[s] <= cells[s].stop_loss)
         return going
 
-    nets.train(x, y, instants={*loss_steps, *stability_steps}, observe=observe)
+    instants, options = {*loss_steps, *stability_steps}, {}
+    if epochs:
+        instants |= set(range(0, cell.steps + 1, cell.steps_per_epoch))
+        options = {"resume": resume, "save": _saver(cell, device, deadline, traces, started)}
+    nets.train(x, y, instants=instants, observe=observe, **options)
     values, eigenvalues = ball_norms(nets, x_test)
     same_values, _ = ball_norms(nets, x_same)
     logits = nets.logits(x_test).double()
@@ -136,7 +161,7 @@ def measure_group(
     )
     rows = []
     for s in several:
-        measures = dict.fromkeys(MEASURES) | traces[s]
+        measures = dict.fromkeys(columns) | traces[s]
         if not reasons[s]:
             lipschitz = eigenvalues[s, :, -1].sqrt()
             sem = (values[s].std() / math.sqrt(len(values[s]))).item() if len(values[s]) > 1 else None
@@ -155,6 +180,8 @@ def measure_group(
                 "test_accuracy": test_accuracies[s],
                 "kappa": lazy_ratio(nets.network(s), start[s]),
             }
+            if epochs:
+                final["best_test_accuracy"] = max(traces[s]["test_accuracy_over_time"], default=None)
             bad = [name for name, value in (traces[s] | final).items() if not _finite(value)]
             if bad:
                 reasons[s] = f"{bad[0]} is not finite"
@@ -167,6 +194,23 @@ def measure_group(
         facts = {"engine": nets.name, "group": len(cells)}
         rows.append(row_of(cells[s], status, device, started, measures=measures, reason=reasons[s], **facts))
     return rows
+
+
+def _saver(cell: Cell, device: str, deadline: float, traces: list[dict], started: float):
+    """What `training.train` calls between epochs: a checkpoint now and then, and one more where time has run out."""
+    last = time.time()
+
+    def save(step: int, tensors) -> None:
+        nonlocal last
+        now = time.time()
+        if now - last >= checkpoint.SECONDS or now > deadline:
+            notes = {"traces": traces, "seconds": now - started}
+            checkpoint.save(cell.key, checkpoint.Saved(step, tensors(), notes), device)
+            last = now
+        if now > deadline:
+            raise OutOfTimeError
+
+    return save
 
 
 def _finite(value) -> bool:

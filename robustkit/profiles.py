@@ -32,7 +32,30 @@ FIGURES = {
     "N5a": [("he", None, None)],
     "N5b": [("lecun", None, None)],
     "W7": [("power", c, (2,)) for c in (1.0, 1.5, 2.0, 3.0)],
+    "W6": [("he", None, (4, 6, 8, 10))],
+    "WT4": [("he", None, None), ("power", 2.0, None)],
 }
+
+# Figure 6 of the workshop version: a CNN under two heads, and the fully connected net beside it. A laptop takes the
+# proxy's schedule, for which see below. Averaging over the image divides the gradient: at the paper's rate the pooled
+# nets hardly leave their start, so they run at ten times the rate as well.
+HEADS = ("pooling", "flatten")
+FASTER = 10
+CNN_WIDTHS = {"smoke": (8, 16), "laptop": (8, 16, 32, 64), "paper": (8, 16, 32, 64, 128, 256)}
+
+# Its Table 4: the published recipe, and scaled down where there is no GPU: then a check of the pipeline, no more.
+RECIPE = {"model": "resnet", "scaling": "standard", "batch_size": 128, "lr": 0.1, "milestones": (81 / 164, 122 / 164)}
+RECIPE |= {"momentum": 0.9, "weight_decay": 1e-4}
+RESNETS = {
+    "smoke": [{"depth": 8, "dataset": "digits", "epochs": 10, "points": 64}],
+    "laptop": [{"depth": 20, "dataset": "mnist", "n_train": 10_000, "epochs": 8, "points": 256}],
+    "paper": [
+        {"depth": 110, "dataset": name, "epochs": 164, "augment": "crop_flip", "precision": "tf32"}
+        for name in ("cifar10", "cifar100")
+    ],
+}
+for _own in (CNN_WIDTHS, RESNETS):
+    _own["shipped"] = _own["laptop"]
 
 # Other readings of what the paper leaves open: reading -> (its fields, its depths; None for all). On MNIST they take
 # a tenth of the steps at ten times the rate. They stand beside the main reading and are never pooled with it.
@@ -81,6 +104,8 @@ def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **f
         if name in fields:
             raise InputError(f"{name} is {fields[name]!r}, but a grid takes {name}s, a list")
     seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
+    if figure in ("W6", "WT4"):
+        return (_figure_6 if figure == "W6" else _table_4)(profile, seeds, widths, depths, fields)
     cells = []
     for init, power, own_depths in FIGURES[figure]:
         for depth in depths or DEPTHS[profile]:
@@ -91,6 +116,35 @@ def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **f
                     )
                     cells += [Cell(seed=seed, **curve) for seed in seeds or seeds_of(profile, width)]
     return cells
+
+
+def _figure_6(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
+    """CNN under both heads, the fully connected nets beside it; the pooled CNN at the faster rate, with its own."""
+    base = SETTINGS[profile] | (PROXY if profile in ("laptop", "shipped") else {}) | fields
+    kept = [depth for depth in FIGURES["W6"][0][2] if depth in (depths or DEPTHS[profile])]
+    own = CNN_WIDTHS[profile]
+    models = [({"model": "cnn", "head": head}, own) for head in HEADS] + [({}, WIDTHS[profile])]
+    if profile != "smoke":
+        faster, shared = {"lr": base["lr"] * FASTER}, [m for m in own if m in WIDTHS[profile]]
+        models += [({"model": "cnn", "head": "pooling"} | faster, own), (faster, shared)]
+    return [
+        Cell(width=width, depth=depth, seed=seed, **base | model)
+        for model, its_widths in models
+        for depth in kept
+        for width in widths or its_widths
+        for seed in seeds or range(2 if profile == "smoke" else 3)
+    ]
+
+
+def _table_4(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
+    """He and non-lazy ResNets, of 16 channels in the first stage unless told otherwise; a depth of its own."""
+    return [
+        Cell(**RECIPE | {"width": 16} | own | {"init": init, "power": power, "seed": seed} | fields)
+        for own in RESNETS[profile]
+        if (depths is None or own["depth"] in depths) and (widths is None or 16 in widths)
+        for init, power, _ in FIGURES["WT4"]
+        for seed in seeds or range(2 if profile == "smoke" else 3)
+    ]
 
 
 def _list(name: str, values) -> list | None:

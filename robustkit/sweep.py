@@ -17,13 +17,13 @@ import pandas
 import torch
 from tqdm import tqdm
 
-from . import store
+from . import checkpoint, store
 from .checks import InputError, check_choice, check_number
 from .config import Cell, schedule_name
 from .cost import relative_cost
 from .data import load_dataset
 from .ensemble import groups
-from .measures import MEASURES, OutOfTimeError, measure_group, one_thread, row_of
+from .measures import EPOCHS, MEASURES, OutOfTimeError, measure_group, one_thread, row_of
 from .profiles import CONTROLS, FIGURES, READINGS, control_cells, grid, profile_cells, reading_cells
 
 
@@ -121,6 +121,8 @@ def train_and_save(
     with _Progress(todo) as progress:
         for row in _rows(todo, device, workers, executor, deadline, how):
             store.append(as_saved(row))
+            if how is None and row["status"] != "failed":
+                checkpoint.remove(row["key"])
             progress.add(row)
 
 
@@ -202,7 +204,8 @@ class _Progress:
             said = row["status"] + (f": {row['reason']}" if row["reason"] else "")
             said = f"P/eps {value:.4g}" if value is not None else said
             power = "" if cell["power"] is None else f" {cell['power']:g}"
-            where = f"{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
+            model = "" if cell["model"] == "fcn" else f"{cell['model']} {cell['head'] or cell['dataset']}, "
+            where = f"{model}{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
             print(
                 f"[{self.done}/{self.count}] {where}: {said} ({row['seconds']:.0f} s; {left:.0f} s left)", flush=True
             )
@@ -237,7 +240,9 @@ def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1
     return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
 
 
-def to_frame(rows: Sequence[dict], measures: Sequence[str] = MEASURES, also: Sequence[str] = ()) -> pandas.DataFrame:
+def to_frame(
+    rows: Sequence[dict], measures: Sequence[str] = (*MEASURES, *EPOCHS), also: Sequence[str] = ()
+) -> pandas.DataFrame:
     """Rows of the store as columns: the cell's fields, then key, status, schedule, measures, engine and seconds."""
     columns = [field.name for field in dataclasses.fields(Cell)]
     columns += ["key", "status", "reason", "schedule", *also, *measures, "engine", "versions", "commit", "seconds"]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .checkpoint import Saved
 from .config import Cell
 from .data import stream_generator
 from .networks import build
@@ -41,33 +42,116 @@ def train(
     order: torch.Generator,
     instants: Collection[int],
     observe: Callable[[int], bool],
+    augment: CropFlip | None = None,
+    resume: Saved | None = None,
+    save: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
 ) -> None:
     """Stochastic gradient descent on `model` as `cell` says; y are `targets`.
 
     Each epoch is a fresh shuffle from `order` (a CPU generator), cut into batches; the last, small one is kept.
     `observe(step)` is called before the step of each of `instants` (and after the last, if cell.steps is among
-    them); training ends early when it returns False.
+    them), with the model in evaluation mode; training ends early when it returns False. `augment` changes each batch.
+    `save(step, tensors)` is called between epochs, before `observe`; what `tensors()` then holds, as `resume`, goes
+    on from there.
     """
-    loss_of = loss_function(cell.loss)
+    loss_of, forward = loss_function(cell.loss), _by_size(model, x, cell.batch_size)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=cell.lr, momentum=cell.momentum, weight_decay=cell.weight_decay
     )
+    generators = {"order": order} | ({"augment": augment.generator} if augment else {})
     steps, steps_per_epoch = cell.steps, cell.steps_per_epoch
-    drops = {0, *(round(fraction * steps) for fraction in cell.milestones)}
-    for step in range(steps):
-        if step in instants and not observe(step):
-            return
-        if step in drops:
-            optimizer.param_groups[0]["lr"] = cell.rate(step)
+    drops, start = {0, *(round(fraction * steps) for fraction in cell.milestones)}, 0
+    if resume:
+        start = resume.step
+        _put_back(resume.tensors, model, optimizer, generators)
+
+    def look(step: int) -> bool:
+        model.eval()
+        going = observe(step)
+        model.train()
+        return going
+
+    model.train()
+    for step in range(start, steps):
         position = step % steps_per_epoch
+        if save and position == 0 and step > start:
+            save(step, lambda: _tensors(model, optimizer, generators))
+        if step in instants and not look(step):
+            break
+        if step in drops or step == start:
+            optimizer.param_groups[0]["lr"] = cell.rate(step)
         if position == 0:
             shuffle = torch.randperm(len(x), generator=order).to(x.device)
         batch = shuffle[position * cell.batch_size : (position + 1) * cell.batch_size]
+        points = augment(x[batch]) if augment else x[batch]
         optimizer.zero_grad()
-        loss_of(model(x[batch]), y[batch]).backward()
+        loss_of(forward(points), y[batch]).backward()
         optimizer.step()
-    if steps in instants:
-        observe(steps)
+    else:
+        if steps in instants:
+            look(steps)
+    model.eval()
+
+
+def _by_size(model: nn.Module, x: Tensor, size: int) -> Callable[[Tensor], Tensor]:
+    """The model; on a GPU a ResNet takes batches of this size as CUDA graphs: launching its kernels takes longer.
+
+    Warming up moves the running statistics of batch normalisation, which are put back.
+    """
+    if not (x.is_cuda and any(isinstance(module, nn.BatchNorm2d) for module in model.modules())):
+        return model
+    plain, before = model.forward, {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    with torch.cuda.device(x.device):  # a graph is captured on the current device
+        torch.cuda.make_graphed_callables(model, (x[:size].contiguous(memory_format=torch.channels_last),))
+    model.load_state_dict(before)
+    return lambda points: model(points) if len(points) == size else plain(points)
+
+
+def _tensors(model: nn.Module, optimizer, generators: dict) -> dict[str, Tensor]:
+    """All that the training goes on from, by name."""
+    found = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for number, parameter in enumerate(model.parameters()):
+        if (momentum := optimizer.state[parameter].get("momentum_buffer")) is not None:
+            found[f"momentum.{number}"] = momentum
+    return found | {f"generator.{name}": generator.get_state() for name, generator in generators.items()}
+
+
+def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimizer, generators: dict) -> None:
+    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    model.load_state_dict(own)
+    for number, parameter in enumerate(model.parameters()):
+        if (momentum := tensors.get(f"momentum.{number}")) is not None:
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+    for name, generator in generators.items():
+        generator.set_state(tensors[f"generator.{name}"])
+
+
+class CropFlip:
+    """Shift each image by up to 4 pixels both ways and mirror every second one, each by a draw of its own.
+
+    What comes in at an edge is black: the least value of each channel over the training points x, which is that of
+    pixel 0 under any scaling that keeps it constant. `generator` is a CPU generator, whatever the device.
+    Source: the recipe that workshop E.3 links to (crop with padding 4, horizontal flip).
+    """
+
+    PAD = 4
+
+    def __init__(self, x: Float[Tensor, " n channels height width"], generator: torch.Generator):
+        self.black, self.generator = x.amin((0, 2, 3))[:, None, None], generator
+
+    def __call__(self, images: Float[Tensor, " n channels height width"]) -> Tensor:
+        """A changed copy of a batch."""
+        n, channels, high, wide = images.shape
+        shift = torch.randint(2 * self.PAD + 1, (n, 2, 1), generator=self.generator).to(images.device)
+        mirror = (torch.rand(n, 1, generator=self.generator) < 0.5).to(images.device)
+        canvas = self.black.expand(n, channels, high + 2 * self.PAD, wide + 2 * self.PAD).clone()
+        canvas[:, :, self.PAD : -self.PAD, self.PAD : -self.PAD] = images
+        along = torch.arange(wide, device=images.device)
+        rows = shift[:, 0] + torch.arange(high, device=images.device)  # (n, height)
+        columns = shift[:, 1] + torch.where(mirror, along.flip(0), along)  # (n, width)
+        each = torch.arange(n, device=images.device)[:, None, None]
+        return canvas[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _norm(weight: Tensor, minus: Tensor | None = None) -> Tensor:
@@ -106,16 +190,21 @@ class Loop:
 
     def __init__(self, cells: Sequence[Cell], device: str, dtype: torch.dtype):
         (self.cell,) = self.cells = list(cells)
-        self.dtype, self.model = dtype, build(self.cell).to(device, dtype)
+        self.dtype, self.model = dtype, build(self.cell).to(device, dtype, memory_format=torch.channels_last).eval()
 
     def network(self, s: int) -> list[Tensor]:
-        """Weights of the network, s = 0."""
-        return [weight.detach() for weight in self.model.parameters()]
+        """Weights of the network, s = 0, without biases and the parameters of normalisation."""
+        return [weight.detach() for weight in self.model.weights]
 
-    def train(self, x: Tensor, y: Tensor, *, instants: Collection[int], observe: Callable) -> None:
+    def train(
+        self, x: Tensor, y: Tensor, *, instants: Collection[int], observe: Callable, resume=None, save=None
+    ) -> None:
         """`train` on points x with classes y; `observe(step)` returns a list of one."""
-        y, order = targets(y, self.cell, self.dtype), stream_generator(self.cell.seed, "order")
-        train(self.model, x, y, self.cell, order=order, instants=instants, observe=lambda step: observe(step)[0])
+        y, seed = targets(y, self.cell, self.dtype), self.cell.seed
+        order = stream_generator(seed, "order")
+        crop = CropFlip(x, stream_generator(seed, "augment")) if self.cell.augment == "crop_flip" else None
+        options = {"instants": instants, "observe": lambda step: observe(step)[0], "resume": resume, "save": save}
+        train(self.model, x, y, self.cell, order=order, augment=crop, **options)
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Float[Tensor, " 1 n d_out"]:
@@ -124,4 +213,5 @@ class Loop:
 
     def eigenvalues(self, x: Tensor) -> Float[Tensor, " 1 n rank"]:
         """Eigenvalues of J J^T at each point, ascending, float64; the rank is at most min(d_out, d_in)."""
-        return torch.cat([gram_eigenvalues(jacobian(self.model, part)) for part in x.split(256)])[None]
+        chunk = 64 if self.cell.model == "resnet" and x.device.type == "cpu" else 256  # bounds memory
+        return torch.cat([gram_eigenvalues(jacobian(self.model, part)) for part in x.split(chunk)])[None]

@@ -1,15 +1,16 @@
-"""The fully connected network against Eq. (2) written out, and its randomness."""
+"""Each network against the same one written otherwise, its gradients, and its randomness."""
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import SHAPES_CHECKED
 
 from robustkit.config import Cell, InputError
 from robustkit.data import stream_generator
-from robustkit.initialization import layer_stds
-from robustkit.networks import FCN, build
+from robustkit.initialization import cnn_stds, layer_stds, resnet_std
+from robustkit.networks import CNN, FCN, ResNet, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 
@@ -118,7 +119,7 @@ def test_a_seed_is_one_network_whatever_the_global_seeds(poisoned_seeds):
         ({"init": "hee"}, "init is 'hee'.*did you mean 'he'"),
         ({"alpha": 0}, "alpha is 0, but must be a finite number and above 0"),
         ({"alpha": float("nan")}, "alpha is nan"),
-        ({"generator": [None, None]}, "generator has 2 entries, but depth 4 needs one a layer"),
+        ({"generator": [None, None]}, "generator has 2 entries, but must have 4, one a layer"),
     ],
 )
 def test_bad_arguments_are_refused(change, said):
@@ -126,6 +127,145 @@ def test_bad_arguments_are_refused(change, said):
         FCN(**(SHAPE | change))
 
 
-def test_a_model_that_is_not_written_yet_is_refused():
-    with pytest.raises(InputError, match="model is 'resnet', which is not written yet"):
-        build(Cell(width=16, depth=2, model="resnet"))
+# ------------------------------------------------------------------------------------------------ CNN
+
+
+def cnn_by_hand(net, x, head):
+    """Each convolution as a product with the patches of 3x3 pixels."""
+    *kernels, last = net.weights
+    for number, kernel in enumerate(kernels):
+        stride = 2 if number in (1, 3) else 1
+        patches = F.unfold(x, 3, padding=1, stride=stride)  # (n, 9 channels, positions)
+        side = -(-x.shape[2] // stride), -(-x.shape[3] // stride)
+        x = (kernel.flatten(1) @ patches).clamp(min=0).unflatten(2, side)
+    return (x.flatten(2).mean(2) if head == "pooling" else x.flatten(1)) @ last.T
+
+
+@pytest.mark.parametrize("head", ["pooling", "flatten"])
+@pytest.mark.parametrize(("depth", "side"), [(2, 8), (3, (5, 7)), (4, 28), (6, 9), (10, 8)])
+def test_the_cnn_is_products_with_patches(head, depth, side):
+    net = CNN(width=5, depth=depth, d_out=3, in_channels=2, side=side, head=head, generator=seeded()).double()
+    x = torch.randn(4, 2, *(side if isinstance(side, tuple) else (side, side)), generator=seeded(1)).double()
+    assert torch.allclose(net(x), cnn_by_hand(net, x, head), rtol=1e-12, atol=1e-13)
+    assert len(net.weights) == depth == len(list(net.parameters()))
+    assert torch.allclose(net(3 * x), 3 * net(x), rtol=1e-12)  # no bias, no normalisation
+
+
+@pytest.mark.parametrize("init", [{"init": "he"}, {"init": "lecun"}, {"init": "power", "power": 1.5}], ids=str)
+def test_the_spread_of_a_cnns_weights(init):
+    net = CNN(width=64, depth=4, d_out=10, head="flatten", **init, generator=seeded())
+    fan_ins = [9, 9 * 64, 9 * 64, 64 * 14 * 14]
+    assert cnn_stds(width=64, fan_ins=fan_ins, **init) == pytest.approx(
+        [64**-1.5] * 4 if "power" in init else [((2 if init["init"] == "he" else 1) / n) ** 0.5 for n in fan_ins]
+    )
+    for weight, std in zip(net.weights, cnn_stds(width=64, fan_ins=fan_ins, **init), strict=True):
+        # A sample standard deviation of n normals has a standard error of std/sqrt(2n).
+        assert weight.std().item() == pytest.approx(std, rel=5 / (2 * weight.numel()) ** 0.5)
+
+
+# ------------------------------------------------------------------------------------------------ ResNet
+
+
+def their_resnet(depth, width, channels, classes):
+    """The same network from torchvision's basic blocks."""
+    from torch import nn
+    from torchvision.models.resnet import BasicBlock
+
+    blocks, before = [], width
+    for stage in range(3):
+        for number in range((depth - 2) // 6):
+            after, stride = width * 2**stage, 2 if stage and not number else 1
+            cut = nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+            blocks.append(BasicBlock(before, after, stride, nn.Sequential(*cut) if before != after else None))
+            before = after
+    stem = nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
+
+
+@pytest.mark.parametrize(("depth", "channels", "side"), [(8, 1, 8), (14, 3, 32), (20, 1, 28)])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_resnet_is_that_of_torchvisions_blocks(depth, channels, side, training):
+    ours = ResNet(depth=depth, d_out=10, in_channels=channels, base_width=4, generator=seeded()).double()
+    theirs = their_resnet(depth, 4, channels, 10).double()
+    names = zip(theirs.state_dict(), ours.state_dict().values(), strict=True)  # defined in the same order
+    theirs.load_state_dict(dict(names))
+    x = torch.randn(6, channels, side, side, generator=seeded(1)).double()
+    ours.train(training), theirs.train(training)
+    assert torch.allclose(ours(x), theirs(x), rtol=1e-10, atol=1e-12)
+    for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-10)  # the running statistics too
+
+
+@pytest.mark.parametrize("init", ["he", "power"])
+def test_the_spread_of_a_resnets_weights(init):
+    own = {"init": init, "power": 2.0 if init == "power" else None}
+    net = ResNet(depth=8, d_out=100, base_width=32, **own, generator=seeded())
+    *kernels, linear = net.weights
+    for weight in kernels:
+        fans = {"fan_in": weight[0].numel(), "fan_out": weight[:, 0].numel()}
+        std = resnet_std(**own, **fans)
+        assert std == pytest.approx((2 / fans["fan_out"]) ** 0.5 if init == "he" else fans["fan_in"] ** -2.0)
+        assert weight.std().item() == pytest.approx(std, rel=5 / (2 * weight.numel()) ** 0.5)
+    if init == "he":  # uniform: below its limit of 1/sqrt(128), and close to it
+        assert 0.99 < linear.abs().max() * 128**0.5 <= 1 and net.linear.bias.abs().max() * 128**0.5 <= 1
+    else:
+        assert linear.std().item() == pytest.approx(128**-2, rel=0.05) and not net.linear.bias.any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("model", ["cnn", "resnet"])
+def test_gradients_are_those_of_small_differences(model, training):
+    fields = {"cnn": {"depth": 4, "head": "flatten"}, "resnet": {"depth": 8}}[model]
+    net = build(Cell(model=model, width=3, **fields)).double().train(training)
+    x = torch.randn(5, 1, 8, 8, generator=seeded(1)).double()
+    F.cross_entropy(net(x), torch.arange(5)).backward()
+    for parameter in net.parameters():
+        direction = torch.randn(parameter.shape, generator=seeded(2)).double()
+        values = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                parameter += step * direction
+                values.append(F.cross_entropy(net(x), torch.arange(5)).item())
+                parameter -= step * direction
+        slope = (parameter.grad * direction).sum().item()
+        # Central differences: 1e-16 / 1e-6 of rounding; the ReLU's kinks are met with a probability of some 1e-4.
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("fields", [{"model": "cnn", "depth": 4, "head": "pooling"}, {"model": "resnet", "depth": 8}])
+def test_a_seed_is_one_network_of_any_model(fields, poisoned_seeds):
+    nets = []
+    for seed in (0, 0, 1):
+        poisoned_seeds(seed + len(nets))
+        nets.append(build(Cell(width=4, seed=seed, **fields)))
+    same = [[torch.equal(a, b) for a, b in zip(nets[0].weights, net.weights, strict=True)] for net in nets[1:]]
+    assert all(same[0]) and not any(same[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: CNN(width=8, depth=4, d_out=2, head="pool"), "head is 'pool'.*did you mean 'pooling'"),
+        (lambda: CNN(width=8, depth=1, d_out=2), "depth is 1, but must be an integer and at least 2"),
+        (lambda: CNN(width=8, depth=4, d_out=2, init="ntk"), "init is 'ntk', but must be one of he, lecun, power"),
+        (lambda: CNN(width=8, depth=4, d_out=2, power=2.0), "power is 2.0, but init is 'he'"),
+        (lambda: CNN(width=8, depth=4, d_out=2, init="power"), "power is None"),
+        (lambda: ResNet(depth=100, d_out=2), r"depth is 100, but must be 6n \+ 2"),
+        (lambda: ResNet(depth=8, d_out=0), "d_out is 0"),
+        (lambda: ResNet(depth=8, d_out=2, init="lecun"), "init is 'lecun', but must be one of he, power"),
+        (lambda: ResNet(depth=8, d_out=2, generator=[seeded()]), "generator has 1 entries, but must have 10"),
+        (lambda: Cell(model="resnet", width=4, depth=9), r"depth is 9, but must be 6n \+ 2 for a ResNet"),
+        (lambda: Cell(model="resnet", width=4, depth=2), "depth is 2"),
+        (lambda: Cell(model="resnet", width=4, depth=8, init="ntk"), "init of a resnet is 'ntk'"),
+        (lambda: Cell(model="cnn", width=4, depth=4), "head is None, but must be one of pooling, flatten"),
+        (lambda: Cell(model="cnn", width=4, depth=4, head="flatten", alpha=2), "alpha is 2.0, but must be 1"),
+    ],
+)
+def test_a_bad_cnn_or_resnet_is_refused(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
+
+
+def test_points_that_are_no_images_are_refused(write_npz):
+    with pytest.raises(InputError, match="model is 'cnn', but the points of .* are no images"):
+        Cell(model="cnn", head="pooling", width=4, depth=4, dataset=write_npz(), batch_size=4)

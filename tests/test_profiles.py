@@ -49,8 +49,11 @@ def test_the_non_lazy_curves_have_one_hidden_layer(profile, widths):
 
 
 def test_the_schedules_flow_for_about_the_same_time():
-    assert {(c.dataset, c.schedule) for c in profile_cells("paper")} == {("mnist", "full")}
-    for made in [c for figure in FIGURES for c in grid(figure, "smoke")]:
+    theirs = {c for c in profile_cells("paper") if c.model != "resnet"}
+    assert {(c.dataset, c.schedule) for c in theirs} == {("mnist", "full"), ("mnist", "50 epochs at 0.01")}
+    faster = {(c.model, c.head) for c in theirs if c.lr == 0.01}
+    assert faster == {("cnn", "pooling"), ("fcn", None)}  # Figure 6 at ten times the rate
+    for made in [c for figure in FIGURES if figure != "WT4" for c in grid(figure, "smoke")]:
         assert (made.dataset, made.epochs, made.lr) == ("digits", 50, 0.04)
         assert 23 < made.flow_time < 25
 
@@ -68,6 +71,35 @@ def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
     assert flops == sorted(flops)
 
 
+def test_figure_6_has_two_heads_and_fully_connected_nets_beside():
+    for profile, widths in (("smoke", [8, 16]), ("laptop", [8, 16, 32, 64]), ("paper", [8, 16, 32, 64, 128, 256])):
+        cells = grid("W6", profile)
+        for head in ("pooling", "flatten"):
+            made = [c for c in cells if c.head == head]
+            assert sorted({c.width for c in made}) == widths and {(c.model, c.init) for c in made} == {("cnn", "he")}
+            assert sorted({c.depth for c in made}) == ([4, 6] if profile == "smoke" else [4, 6, 8, 10])
+        for rate in {c.lr for c in cells}:  # a fully connected net at each rate, at each width of the paper's range
+            shapes = {(c.width, c.depth, c.seed) for c in cells if c.lr == rate and c.model == "cnn" and c.width > 8}
+            assert shapes <= {(c.width, c.depth, c.seed) for c in cells if c.lr == rate and c.model == "fcn"}
+    assert {c.schedule for c in grid("W6", "laptop")} == {"flow10", "5 epochs at 0.1"}
+    assert grid("W6", "laptop", depths=[2]) == []
+
+
+def test_table_4_is_the_published_recipe_on_a_gpu_and_scaled_down_elsewhere():
+    cells = grid("WT4", "paper")
+    assert len(cells) == 2 * 2 * 3 and {c.dataset for c in cells} == {"cifar10", "cifar100"}
+    assert {(c.depth, c.width, c.epochs, c.batch_size, c.momentum, c.weight_decay, c.augment) for c in cells} == {
+        (110, 16, 164, 128, 0.9, 1e-4, "crop_flip")
+    }
+    for epoch, before, after in ((81, 0.1, 0.01), (122, 0.01, 0.001)):
+        step = epoch * 391
+        assert cells[0].rate(step - 1) == pytest.approx(before) and cells[0].rate(step) == pytest.approx(after)
+    assert {(c.init, c.power) for c in cells} == {("he", None), ("power", 2.0)}
+    small = grid("WT4", "smoke") + grid("WT4", "laptop")
+    assert {(c.dataset, c.depth) for c in small} == {("digits", 8), ("mnist", 20)}
+    assert grid("WT4", "laptop", depths=[4]) == grid("WT4", "laptop", widths=[64]) == []
+
+
 def test_the_shipped_profile_draws_the_laptop_grid():
     assert profile_cells("shipped") == profile_cells("laptop")
 
@@ -78,7 +110,8 @@ def test_keywords_replace_the_profiles_choices():
     assert cells == [Cell(width=m, **fields) for m in (20, 30)]
     alone = {c for c in profile_cells("smoke", seeds=[0], widths=[16])}
     controls = {c for name in CONTROLS for c in control_cells(name, "smoke", seeds=[0], widths=[16])}
-    assert len(alone - controls) == 3 + 3 + 4 + 7 - 2  # He, LeCun, four powers; unit norm; two are in "ntk" as well
+    # He, LeCun, four powers; unit norm; two are in "ntk" as well; CNNs of two heads and two depths; two ResNets
+    assert len(alone - controls) == 3 + 3 + 4 + 7 - 2 + 4 + 2
 
 
 def test_the_controls_are_what_they_are_called():

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustkit import training
 from robustkit.config import Cell
 from robustkit.data import load_dataset, stream_generator
 from robustkit.networks import build
-from robustkit.training import layer_movement, lazy_ratio, loss_function, targets, train
+from robustkit.training import CropFlip, Loop, layer_movement, lazy_ratio, loss_function, targets, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 
@@ -209,3 +210,108 @@ def test_networks_of_different_depth_cannot_be_compared():
     for compare in (lazy_ratio, layer_movement):
         with pytest.raises(ValueError, match="shorter"):
             compare(weights, weights[:2])
+
+
+# ------------------------------------------------------------------------------------------------ convolutional nets
+
+CONVOLUTIONAL = SHORT | {"width": 3, "lr": 0.02, "momentum": 0.9, "weight_decay": 0.01}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"model": "cnn", "depth": 4, "head": "flatten"}, {"model": "resnet", "depth": 8}],
+    ids=str,
+)
+def test_a_convolutional_net_trains_as_in_a_loop_without_an_optimizer(fields):
+    cell = Cell(**(CONVOLUTIONAL | fields))
+    model, x, y = prepared(cell)
+    order, velocity = stream_generator(cell.seed, "order"), {}
+    model.train()
+    for step in range(cell.steps):
+        if step % 6 == 0:
+            shuffle = torch.randperm(23, generator=order)
+        batch = shuffle[step % 6 * 4 :][:4]
+        gradients = torch.autograd.grad(F.cross_entropy(model(x[batch]), y[batch]), list(model.parameters()))
+        with torch.no_grad():
+            for k, (weight, gradient) in enumerate(zip(model.parameters(), gradients, strict=True)):
+                velocity[k] = 0.9 * velocity.get(k, 0) + gradient + 0.01 * weight
+                weight -= 0.02 * 0.3 ** ((step >= 9) + (step >= 14)) * velocity[k]
+    found = trained(cell)
+    for name, value in model.state_dict().items():  # running statistics too
+        assert torch.allclose(found.state_dict()[name], value, rtol=1e-10, atol=1e-13), name
+
+
+def test_what_observes_sees_a_model_in_evaluation_mode_and_does_not_change_the_training():
+    cell, modes = Cell(**(CONVOLUTIONAL | {"model": "resnet", "depth": 8})), []
+
+    def observe(step, model):
+        modes.append(model.training)
+        model(torch.zeros(1, 1, 8, 8).double())
+        return True
+
+    seen, alone = trained(cell, observe, instants=range(0, 19, 3)), trained(cell)
+    assert modes == [False] * 7 and not seen.training and not alone.training
+    assert all(
+        torch.equal(a, b) for a, b in zip(seen.state_dict().values(), alone.state_dict().values(), strict=True)
+    )
+
+
+def test_each_image_is_shifted_and_mirrored_by_a_draw_of_its_own():
+    images = (
+        torch.rand(2000, 2, 5, 7, generator=torch.Generator().manual_seed(0))
+        + torch.tensor([1.0, 2.0])[:, None, None]
+    )
+    changed = CropFlip(images, torch.Generator().manual_seed(1))(images)
+    assert changed.shape == images.shape
+    black = images.amin((0, 2, 3))
+    found = []
+    for image, result in zip(images[:300], changed, strict=False):
+        canvas = black[:, None, None].expand(2, 13, 15).clone()
+        canvas[:, 4:9, 4:11] = image
+        views = {(a, b): canvas[:, a : a + 5, b : b + 7] for a in range(9) for b in range(9)}
+        # What shows nothing of the image may be several views at once.
+        match = [(*at, f) for at, v in views.items() for f in (0, 1) if torch.equal(v.flip(2) if f else v, result)]
+        assert match
+        found += match if len(match) == 1 else []
+    assert {a for a, _, _ in found} >= set(range(1, 8)) and {b for _, b, _ in found} >= set(range(9))
+    mirrored = sum(f for _, _, f in found)
+    assert abs(mirrored - len(found) / 2) < 4 * (len(found) / 4) ** 0.5
+
+
+def test_augmentation_belongs_to_the_seed_and_not_to_the_device_or_the_global_seeds(poisoned_seeds):
+    images = torch.rand(6, 1, 8, 8)
+    results = []
+    for seed in (3, 3, 4):
+        poisoned_seeds(len(results))
+        results.append(CropFlip(images, stream_generator(seed, "augment"))(images))
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
+
+
+@needs_gpu
+@pytest.mark.parametrize("augment", ["none", "crop_flip"])
+def test_on_a_gpu_a_resnet_trains_as_on_the_cpu_with_graphs_and_without(augment, monkeypatch):
+    """In float64, where 18 steps leave only roundings; the running statistics too, which warming up must not move."""
+    cell, states = Cell(**(CONVOLUTIONAL | {"model": "resnet", "depth": 8, "augment": augment})), []
+    for device, graphs in (("cpu", False), ("cuda", False), ("cuda", True)):
+        with monkeypatch.context() as patch:
+            if not graphs:
+                patch.setattr(training, "_by_size", lambda model, *_: model)
+            nets, seen = Loop([cell], device, torch.float64), []
+            _, x, y = prepared(cell)
+            observe = lambda step: [seen.append(step) or True]  # noqa: B023, E731
+            nets.train(x.to(device), y.to(device), instants=(0, 7, 18), observe=observe)
+        states.append({name: value.cpu() for name, value in nets.model.state_dict().items()})
+        assert seen == [0, 7, 18]
+    for name, value in states[0].items():
+        for other in states[1:]:
+            assert torch.allclose(other[name], value, rtol=1e-7, atol=1e-10), name
+
+
+@needs_gpu
+def test_on_a_gpu_images_are_shifted_as_on_the_cpu():
+    images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    here, there = (CropFlip(i, stream_generator(0, "augment"))(i) for i in (images, images.cuda()))
+    assert torch.equal(here, there.cpu())

@@ -1,0 +1,161 @@
+"""A ResNet that is stopped goes on to the same bits; what is damaged is named and not used."""
+
+import dataclasses
+import itertools
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from robustkit import checkpoint, measures, store
+from robustkit.checkpoint import Saved
+from robustkit.config import Cell
+from robustkit.data import load_dataset, stream_generator
+from robustkit.measures import measure
+from robustkit.networks import build
+from robustkit.training import CropFlip, targets, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CELL = Cell(
+    model="resnet", width=4, depth=8, augment="crop_flip", scaling="standard", n_train=300, batch_size=64, epochs=6,
+    lr=0.1, momentum=0.9, weight_decay=1e-4, points=16,
+)  # fmt: skip
+TENSORS = {"model.weight": torch.arange(12.0).reshape(3, 4), "generator.order": torch.Generator().get_state()}
+
+
+@pytest.fixture
+def saved():
+    """Two checkpoints of one training, at steps 5 and 10."""
+    for step in (5, 10):
+        checkpoint.save("name", Saved(step, TENSORS, {"traces": [{"loss_over_time": [step / 3]}]}), "cpu")
+    return checkpoint.paths("name")
+
+
+def test_what_was_saved_comes_back_to_the_bit(saved):
+    found = checkpoint.load("name", "cpu")
+    assert found.step == 10 and found.notes == {"traces": [{"loss_over_time": [10 / 3]}]}
+    assert found.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(found.tensors[name], value) for name, value in TENSORS.items())
+    assert checkpoint.load("another name", "cpu") is None
+    checkpoint.remove("name")
+    assert checkpoint.load("name", "cpu") is None and not list(saved[0].parent.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty", "text"])
+def test_a_damaged_one_is_named_and_the_one_before_is_used(saved, damage):
+    content = bytearray(saved[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"torn": content[:-9], "flipped": content, "empty": b"", "text": b"<html>no</html>"}
+    saved[0].write_bytes(damaged[damage])
+    with pytest.warns(UserWarning, match=f"{saved[0].name} is damaged and not used"):
+        assert checkpoint.load("name", "cpu").step == 5
+    saved[1].write_bytes(b"no")
+    with pytest.warns(UserWarning, match="damaged") as said:
+        assert checkpoint.load("name", "cpu") is None
+    assert len(said) == 2
+    assert saved[0].read_bytes() == damaged[damage]  # nothing is deleted behind the user's back
+
+
+def test_any_bit_flipped_is_found(saved):
+    content = saved[0].read_bytes()
+    saved[1].unlink()
+    for position in range(0, len(content), max(1, len(content) // 200)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        saved[0].write_bytes(changed)
+        with pytest.warns(UserWarning, match="damaged"):
+            assert checkpoint.load("name", "cpu") is None
+
+
+def test_one_of_another_version_or_device_is_named_and_not_used(saved, monkeypatch):
+    with pytest.warns(UserWarning, match="'device': 'cpu'.*this is.*'device': 'cuda'"):
+        assert checkpoint.load("name", "cuda:1") is None
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    with pytest.warns(UserWarning, match="this is .*99.0"):
+        assert checkpoint.load("name", "cpu") is None
+
+
+def test_a_full_disk_costs_a_warning_and_not_the_checkpoint_that_is_there(saved):
+    """A file may not grow past 600 bytes, as on a disk without room."""
+    script = (
+        "import resource, signal, warnings, torch; from robustkit import checkpoint\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
+        "checkpoint.save('name', checkpoint.Saved(15, {'model.weight': torch.zeros(999)}, {}), 'cpu')\n"
+        "with warnings.catch_warnings(record=True): print(checkpoint.load('name', 'cpu').step)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "goes on without this checkpoint" in done.stderr and "File too large" in done.stderr
+    assert done.stdout == "10\n"
+
+
+def test_weights_that_went_on_are_those_that_never_stopped():
+    data = load_dataset("digits", scaling="standard")
+    x, y, kept = data.x_train[:300], targets(data.y_train[:300], CELL, torch.float32), []
+
+    def trained(**options):
+        model, steps = build(CELL), []
+        order, crop = stream_generator(0, "order"), CropFlip(x, stream_generator(0, "augment"))
+        observe = lambda step: steps.append(step) or True  # noqa: E731
+        train(model, x, y, CELL, order=order, augment=crop, instants=range(31), observe=observe, **options)
+        return model.state_dict(), steps
+
+    def save(step, tensors):
+        kept.append(Saved(step, {name: tensor.clone() for name, tensor in tensors().items()}, {}))
+
+    whole, steps = trained(save=save)
+    assert [one.step for one in kept] == [5, 10, 15, 20, 25] and steps == list(range(31))
+    for one in (kept[0], kept[-1]):
+        checkpoint.save("name", one, "cpu")
+        again, steps = trained(resume=checkpoint.load("name", "cpu"))
+        assert steps == list(range(one.step, 31))
+        assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+# A checkpoint after every epoch, and a pause after it in which the process can be killed.
+RUN = """
+import sys, time, torch
+from robustkit import checkpoint, sweep
+from robustkit.config import Cell
+save = checkpoint.save
+def slowly(*arguments):
+    save(*arguments)
+    print("saved", flush=True)
+    time.sleep(float(sys.argv[1]))
+checkpoint.save, checkpoint.SECONDS = slowly, 0
+torch.set_num_threads(1)
+sweep.run([Cell(**eval(sys.argv[2]))], device="cpu")
+"""
+
+
+def test_a_killed_training_ends_with_the_row_of_one_that_was_not():
+    expected = measure(CELL)
+    arguments = [sys.executable, "-c", RUN, "60", repr(dataclasses.asdict(CELL))]
+    newest, _ = checkpoint.paths(CELL.key)
+    for life in (1, 2, 3):  # each is killed in the pause after its first epoch
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            assert "saved\n" in iter(process.stdout.readline, "")
+            process.send_signal(signal.SIGKILL)
+        assert store.load_rows() == [] and checkpoint.load(CELL.key, "cpu").step == 5 * life
+    subprocess.run([*arguments[:3], "0", arguments[4]], check=True, capture_output=True)
+    (row,) = store.load_rows()
+    assert row["status"] == "ok" and row["measures"] == expected["measures"]
+    assert list(newest.parent.iterdir()) == []  # nothing is left once the row is saved
+
+
+def test_a_training_that_runs_out_of_time_goes_on_from_its_last_epoch(monkeypatch):
+    expected, ticks = measure(CELL), itertools.count()
+    monkeypatch.setattr(measures, "time", SimpleNamespace(time=lambda: next(ticks)))  # a second a look
+    lives = 0
+    while True:
+        lives += 1
+        try:
+            row = measure(CELL, deadline=next(ticks) + 15)
+            break
+        except measures.OutOfTimeError:
+            assert checkpoint.load(CELL.key, "cpu").step >= 5 * lives
+    assert lives > 1 and row["measures"] == expected["measures"]

@@ -221,7 +221,7 @@ check() {
 
 # ${array[@]+"${array[@]}"}: the bash of macOS takes an empty array for an unset name.
 if [[ $task == test ]]; then
-  choose_python pytest pytest_timeout hypothesis beartype ruff papermill nbconvert ipykernel
+  choose_python pytest pytest_timeout hypothesis beartype art ruff papermill nbconvert ipykernel
   check ruff check .
   check ruff format --check .
   check pytest -q "$@"

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas
 import seaborn
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
-from . import criteria, plots, statistics
+from . import attacks, criteria, plots, statistics
+from .checks import check_choice
 from .config import FRACTIONS, INSTANTS
+
+WORST = {
+    "logit_stability": plots.LABELS["stability"],
+    "lipschitz_mean": r"mean local Lipschitz constant $\|J\|_2$",
+    "lipschitz_max": r"largest local Lipschitz constant $\|J\|_2$",
+    "spectral_product": "product of spectral norms",
+    "softmax_stability": r"$P/\epsilon$ of softmax outputs",
+    "logit_stability_train": plots.LABELS["stability_train"],
+} | {
+    attacks.column(attack, norm, radius): rf"accuracy under {attack.upper()}, {symbol} radius {radius:g}"
+    for attack in attacks.ATTACKS
+    for norm, symbol in (("l2", r"$\ell_2$"), ("linf", r"$\ell_\infty$"))
+    for radius in attacks.RADII[norm]
+}
+SCALES = {"margin": "the mean margin", "logit_norm": "the norm of the logits"}
 
 
 def named(rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -90,6 +107,50 @@ def scatter(rows: pandas.DataFrame, ax, *, x: str, y: str = "stability", by: str
     ax.set(xscale="log", yscale="log", xlabel=plots.LABELS.get(x, x), ylabel=plots.LABELS.get(y, y))
     log_ticks(ax.xaxis)
     log_ticks(ax.yaxis)
+    plots._legend(ax)
+    return ax
+
+
+def average_against_worst(
+    rows: pandas.DataFrame, ax, *, y: str = "lipschitz_mean", x: str = "logit_stability", over: str | None = None
+):
+    """P/eps against a worst-case measure: cell means (large) and their seeds (dots), colour by depth, marker by init.
+
+    rows: as from load_further("attack"). y: a column of them. over: "margin" or "logit_norm", by which P is divided.
+    Means are geometric, and the axes logarithmic, but for accuracies. Cells of different readings are not averaged.
+    Raises InputError on another `over`.
+    """
+    check_choice("over", over, (None, *SCALES))
+    if rows.empty:
+        return nothing(ax)
+    x_values, accuracy = rows[x] / rows[over] if over else rows[x], y.startswith("accuracy")
+    table = rows.assign(x=x_values.astype(float), mean=rows[y].astype(float))
+    good = (table["status"] == "ok") & (table["x"] > 0) & (table["mean"] >= 0 if accuracy else table["mean"] > 0)
+    table = table[good & np.isfinite(table[["x", "mean"]]).all(axis=1)]
+    if table.empty:
+        return nothing(ax)
+    table = table.assign(reading=[", ".join(criteria.reading_of(row)) for row in table.to_dict("records")])
+    by, schemes = ["depth", "init", "power", "gain", "width", "reading"], list(plots.NAMES)
+    palette = dict(zip(sorted(table["depth"].unique()), colours(table["depth"]), strict=True))
+    named_init, quantity = table["init"].nunique() > 1, f"{y} against {x}" + (f" over {over}" if over else "")
+    for (depth, init), curve in table.groupby(["depth", "init"]):
+        marker, colour = plots.MARKERS[schemes.index(init)], palette[depth]
+        ax.plot(curve["x"], curve["mean"], ".", color=colour, alpha=0.35, markersize=3, label="_seeds")
+        cells = curve.assign(x=np.log(curve["x"]), mean=curve["mean"] if accuracy else np.log(curve["mean"]), n=1)
+        cells = cells.groupby(by, dropna=False).agg({"x": "mean", "mean": "mean", "n": "sum"}).reset_index()
+        cells["x"], cells["mean"] = np.exp(cells["x"]), cells["mean"] if accuracy else np.exp(cells["mean"])
+        label = f"{plots.NAMES[init]}, $L$ = {depth}" if named_init else f"$L$ = {depth}"
+        ax.plot(cells["x"], cells["mean"], marker, color=colour, markersize=4.5, alpha=0.9, label=label)
+        plots._record(ax, cells.assign(quantity=f"{quantity}, cell means"))
+        plots._record(ax, curve[[*by, "seed", "x", "mean"]].assign(quantity=f"{quantity}, seeds"))
+    x_label = WORST.get(x, plots.LABELS.get(x, x))
+    ax.set(xscale="log", xlabel=rf"$P/\epsilon$ over {SCALES[over]}" if over else x_label, ylabel=WORST.get(y, y))
+    log_ticks(ax.xaxis)
+    if accuracy:
+        ax.set_ylim(-0.02, 1.02)
+    else:
+        ax.set_yscale("log")
+        log_ticks(ax.yaxis)
     plots._legend(ax)
     return ax
 

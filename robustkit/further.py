@@ -14,20 +14,18 @@ import pandas
 import torch
 from torch import Tensor, nn
 
-from . import store, sweep
+from . import attacks, store, sweep
 from .checks import check_choice
 from .config import FRACTIONS, INSTANTS, Cell, dataset_info
 from .data import fixed_points
 from .measures import LOSS_POINTS, OutOfTimeError, _dataset, _finite, engine_of, in_its_precision, mean_losses, row_of
-from .networks import build
+from .networks import FCN, build
 from .stability import gram_eigenvalues, jacobian, norm_in_ball
 from .training import Loop, targets
 
 # A measure's version is part of its rows' keys: raise it when an edit changes what they mean.
-FURTHER = {"jacobian_change": 1, "attack": 1}
+FURTHER = {"jacobian_change": 1, "attack": 2}
 POINTS = {"jacobian_change": 100, "attack": 200}  # the first of the fixed points that every row is measured on
-RADII = (0.5, 1.0, 2.0)  # of the attack, in the l2 norm and the scaling of the cell's own points
-STEPS = 20
 
 # loss_at_end is the last loss_over_time of the training's own row, if the same network was trained again.
 COLUMNS = {
@@ -37,7 +35,13 @@ COLUMNS = {
     ),
     "attack": (
         *("loss_at_end", "logit_stability", "logit_stability_train", "softmax_stability", "softmax_stability_train"),
-        *("lipschitz_mean", "accuracy", *(f"accuracy_attacked_{r:g}".replace(".", "_") for r in RADII)),
+        *("lipschitz_mean", "lipschitz_max", "spectral_product", "margin", "logit_norm", "accuracy"),
+        *(
+            attacks.column(a, norm, r)
+            for a in attacks.ATTACKS
+            for norm, radii in attacks.RADII.items()
+            for r in radii
+        ),
     ),
 }
 TRACES = ("jacobian_change_over_time", "frobenius_change_over_time")
@@ -61,8 +65,11 @@ def measure_further(cell: Cell, name: str, device: str = "cpu", deadline: float 
         (frobenius_) norm, over 100 fixed test points; the change over time at the 7 FRACTIONS of training, too.
         Source: [W Lemma 4] bounds it.
     "attack": at the end, over 200 fixed test points, P(f, eps)/eps of logits and of softmax(f) (also over 200 fixed
-        training points; none for one output), the mean local Lipschitz constant E_x ||J||_2, the accuracy, and that
-        under `attacked_accuracies`.
+        training points); the mean and the largest local Lipschitz constant ||J||_2; the mean margin f_y - max over
+        k != y of f_k, and the mean norm of the logits, centred over the classes; the accuracy, and that under FGSM
+        and PGD (see attacks.py) in l2 at radius 0.5, 1, 2 and in linf at 0.02, 0.05, 0.1, in the scaling of the
+        cell's own points and without a box. spectral_product: prod_l ||W_l||_2 / alpha. None: softmax and centred
+        logits of one output; the product of a network that is not fully connected, or where no float holds it.
     Raises InputError on an unknown name, OutOfTimeError when time.time() passes the deadline.
     """
     check_choice("a further measure", name, FURTHER)
@@ -124,7 +131,7 @@ def measure_further_group(
     x, y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
     test = fixed_points(len(data.x_test), POINTS[name], "test points").to(device)
     same = fixed_points(len(x), POINTS[name], "train points").to(device)
-    followed = fixed_points(len(x), LOSS_POINTS, "loss points").to(device)
+    followed = fixed_points(len(x), LOSS_POINTS[cell.model], "loss points").to(device)
     x_followed, y_followed = x[followed], targets(y[followed], cell, dtype)
     x_test, y_test, x_same = data.x_test[test], data.y_test[test], x[same]
 
@@ -209,65 +216,27 @@ def _attack(model: nn.Module, x: Tensor, y: Tensor, x_same: Tensor, cell: Cell) 
     def softmax(z):
         return torch.softmax(model(z), 1)
 
-    found = {"lipschitz_mean": _norms(_jacobians(model, x))[0]}
+    lipschitz, parity, several = attacks.lipschitz_constants(model, x), cell.target == "parity", cell.d_out > 1
+    found = {"lipschitz_mean": lipschitz.mean().item(), "lipschitz_max": lipschitz.max().item()}
+    product = attacks.spectral_product(model.weights, alpha=model.alpha) if isinstance(model, FCN) else math.inf
+    found["spectral_product"] = product if math.isfinite(product) else None
     for output, function in (("logit", model), ("softmax", softmax)):
         for part, points in (("", x), ("_train", x_same)):
-            value = None if function is softmax and cell.d_out == 1 else _stability(function, points)
+            value = _stability(function, points) if several or function is model else None
             found[f"{output}_stability{part}"] = value
-    accuracies = attacked_accuracies(model, x, y, RADII, parity=cell.target == "parity")
-    return found | dict(zip(COLUMNS["attack"][-1 - len(RADII) :], accuracies, strict=True))
+    with torch.no_grad():
+        logits = model(x).double()
+    margins = attacks.margins(logits, y, parity=parity)
+    found |= {"margin": margins.mean().item(), "accuracy": (margins > 0).double().mean().item()}
+    centred = logits - logits.mean(1, keepdim=True)
+    found["logit_norm"] = centred.norm(dim=1).mean().item() if several else None
+    for norm, radii in attacks.RADII.items():
+        for name, values in attacks.attacked_accuracies(model, x, y, radii, norm=norm, parity=parity).items():
+            found |= {attacks.column(name, norm, r): value for r, value in zip(radii, values, strict=True)}
+    return found
 
 
 def _stability(function, x: Tensor) -> float:
     # As perturbation_stability, but NaN where that refuses: a network that overflows is a row, not an error.
     eigenvalues = torch.cat([gram_eigenvalues(jacobian(function, part)) for part in x.split(50)])
     return norm_in_ball(eigenvalues, x[0].numel()).mean().item()
-
-
-# ------------------------------------------------------------------------------------------------ the attack
-
-
-def margins(outputs: Tensor, y: Tensor, *, parity: bool = False) -> Tensor:
-    """f_y - max over k != y of f_k, above 0 where a point is classified as y; for parity +-f. (n, d_out) -> (n,)."""
-    if parity:
-        return outputs[:, 0] * (2 * (y % 2) - 1)
-    own = torch.nn.functional.one_hot(y, outputs.shape[1]).bool()
-    return outputs.masked_fill(~own, 0).sum(1) - outputs.masked_fill(own, -math.inf).amax(1)
-
-
-def attacked_accuracies(
-    model, x: Tensor, y: Tensor, radii: Sequence[float], *, steps: int = STEPS, parity: bool = False
-) -> list[float]:
-    """Accuracy on points x with classes y: as they are, then within an l2 ball of each radius around them.
-
-    Projected gradient descent on the margin, z <- project(z - 2.5 radius/steps * g/||g||) from z = x, without a box.
-    The margin's gradient, unlike that of cross entropy, does not vanish where softmax saturates. A point counts
-    only if no iterate at this or a smaller radius is misclassified, so the accuracy never rises with the radius; it
-    is an upper bound on the true one. Source: Madry et al. 2018, with the margin of Carlini and Wagner 2017.
-    """
-    with torch.no_grad():
-        right = margins(model(x), y, parity=parity) > 0
-    found = {0.0: right.double().mean().item()}
-    for radius in sorted(radii):
-        shift = torch.zeros_like(x)
-        for _ in range(steps):
-            shift = _unit_ball(shift / radius - 2.5 / steps * _direction(model, x + shift, y, parity)) * radius
-            with torch.no_grad():
-                right &= margins(model(x + shift), y, parity=parity) > 0
-        found[radius] = right.double().mean().item()
-    return [found[0.0], *(found[radius] for radius in radii)]
-
-
-def _direction(model, x: Tensor, y: Tensor, parity: bool) -> Tensor:
-    """The margin's gradient at each point, of norm 1 (0 where it is 0)."""
-    x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(margins(model(x), y, parity=parity).sum(), x)
-    # In float64, where squares of the small gradients of a deep network do not vanish.
-    return nn.functional.normalize(gradient.double().flatten(1), dim=1, eps=1e-300).to(x).reshape(x.shape)
-
-
-def _unit_ball(shift: Tensor) -> Tensor:
-    """Each point's shift, brought back onto the unit sphere where it is outside."""
-    norm = shift.flatten(1).norm(dim=1).clamp(min=1)
-    return shift / norm.reshape(-1, *[1] * (shift.ndim - 1))

@@ -1,13 +1,16 @@
 """Controls as pictures: what is compared is compared at the same point, and nothing drawn goes unrecorded."""
 
+import dataclasses
+
 import matplotlib.pyplot as plt
 import numpy
 import pandas
 import pytest
 from test_plots import a_frame, a_row
 
-from robustkit import comparisons, figures
-from robustkit.config import Cell
+from robustkit import comparisons, figures, sweep
+from robustkit.config import Cell, InputError
+from robustkit.further import COLUMNS, load_further
 
 
 @pytest.fixture(autouse=True)
@@ -142,12 +145,73 @@ def test_ticks_of_a_logarithmic_axis_are_several_and_far_enough_apart_to_read(lo
     assert all(a.x1 < b.x0 for a, b in zip(boxes[:-1], boxes[1:], strict=True))
 
 
+def attacked(**fields):
+    """Two seeds of two cells as rows of the attack measure; P doubles from one seed to the other and in width."""
+    made = [Cell(width=width, depth=2, seed=seed, **fields) for width in (16, 64) for seed in (0, 1)]
+    lines = []
+    for cell in made:
+        p = 2.0 ** (cell.seed + (cell.width > 16))
+        measures = dict.fromkeys(COLUMNS["attack"], 0.5) | {"logit_stability": p, "margin": p / 4, "accuracy": 0.9}
+        measures |= {"lipschitz_mean": p**2, "accuracy_pgd_l2_1": 0.2 * cell.seed, "softmax_stability": 0.1 * p}
+        row = {"key": cell.key, "cell_key": cell.key, "status": "ok", "reason": None, "seconds": 1.0, "commit": ""}
+        lines.append(row | {"cell": dataclasses.asdict(cell), "measures": measures, "engine": {}, "versions": {}})
+    return sweep.to_frame(lines, COLUMNS["attack"], also=("cell_key",))
+
+
+def drawn(ax, kind):
+    tables = pandas.concat(ax.robustkit_tables)
+    return tables[tables["quantity"].str.endswith(kind)]
+
+
+def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_seeds():
+    _, (ax,) = figures.panels(1)
+    rows = pandas.concat([attacked(), attacked(init="lecun")], ignore_index=True)
+    comparisons.average_against_worst(rows, ax)
+    means, seeds = drawn(ax, "cell means"), drawn(ax, "seeds")
+    assert len(means) == 4 and set(means["n"]) == {2} and len(seeds) == 8
+    he = means[means["init"] == "he"].set_index("width")
+    assert he["x"].to_dict() == pytest.approx({16: 2**0.5, 64: 2**1.5}, rel=1e-12)  # geometric
+    assert he["mean"].to_dict() == pytest.approx({16: 2.0, 64: 8.0}, rel=1e-12)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["He, $L$ = 2", "LeCun, $L$ = 2"]
+    assert len({line.get_marker() for line in ax.get_lines() if line.get_label() != "_seeds"}) == 2
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log") and "Lipschitz" in ax.get_ylabel()
+
+
+def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_left():
+    _, (ax,) = figures.panels(1)
+    comparisons.average_against_worst(attacked(), ax, y="accuracy_pgd_l2_1")
+    assert drawn(ax, "cell means")["mean"].tolist() == pytest.approx([0.1, 0.1])
+    assert sorted(drawn(ax, "seeds")["mean"]) == [0.0, 0.0, 0.2, 0.2]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    assert "PGD" in ax.get_ylabel() and "radius 1" in ax.get_ylabel()
+
+
+def test_the_average_may_be_taken_over_the_size_of_the_logits():
+    _, (ax,) = figures.panels(1)
+    comparisons.average_against_worst(attacked(), ax, y="softmax_stability", over="margin")
+    assert drawn(ax, "seeds")["x"].tolist() == [4.0] * 4
+    assert "mean margin" in ax.get_xlabel()
+    with pytest.raises(InputError, match="over is 'margins'.*did you mean 'margin'"):
+        comparisons.average_against_worst(attacked(), ax, over="margins")
+
+
+def test_cells_of_two_readings_are_not_averaged():
+    _, (ax,) = figures.panels(1)
+    rows = pandas.concat(
+        [attacked(), attacked(scaling="unit").assign(status="diverged"), attacked(scaling="standard")]
+    )
+    comparisons.average_against_worst(rows, ax)
+    assert set(drawn(ax, "cell means")["n"]) == {2} and len(drawn(ax, "cell means")) == 4
+
+
 def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     rows = a_frame()
-    _, axes = figures.panels(2)
+    _, axes = figures.panels(4)
     comparisons.along_training(rows, axes[0])
     comparisons.scatter(rows, axes[1], x="stability_init")
-    assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 2
+    comparisons.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
+    comparisons.average_against_worst(attacked().assign(status="failed"), axes[3])
+    assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 4
     tables = comparisons.matched(rows), comparisons.late_growth(rows), comparisons.powers(rows, "stability")
     for number, table in enumerate(tables):
         assert isinstance(figures.save_table(table, f"T{number}", "smoke"), pandas.DataFrame) and table.empty

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 import multiprocessing
 import time
 
@@ -10,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from robustkit import attacks, report, store, sweep
 from robustkit import further as module
-from robustkit import report, store, sweep
 from robustkit.config import FRACTIONS, Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
 from robustkit.further import (
     COLUMNS,
     FURTHER,
     POINTS,
-    RADII,
-    attacked_accuracies,
     further,
     further_key,
     load_further,
@@ -27,7 +24,7 @@ from robustkit.further import (
     measure_further_group,
 )
 from robustkit.measures import OutOfTimeError, measure
-from robustkit.networks import FCN, build
+from robustkit.networks import build
 from robustkit.stability import expected_norm, perturbation_stability
 from robustkit.training import targets, train
 
@@ -128,15 +125,24 @@ def test_the_numbers_of_the_attack_are_those_of_a_plain_training(fields):
     logits = model(x).detach().numpy()
     parity = made.target == "parity"
     right = (logits[:, 0] > 0) == (y.numpy() % 2 == 1) if parity else logits.argmax(1) == y.numpy()
+    local = np.linalg.svd(explicit(model, x), compute_uv=False)[:, 0]
+    norms = [np.linalg.svd(weight.detach().numpy(), compute_uv=False)[0] for weight in model.weights]
+    own, best = logits[range(200), y.numpy() * (not parity)], np.sort(logits, axis=1)
+    lead = np.where(right, own - best[:, 0 if parity else -2], own - best[:, -1])
     expected = {
         "logit_stability": perturbation_stability(model, x).mean,
         "logit_stability_train": perturbation_stability(model, same).mean,
-        "lipschitz_mean": means(explicit(model, x))[0],
+        "lipschitz_mean": local.mean(),
+        "lipschitz_max": local.max(),
+        "spectral_product": np.prod(norms) / made.alpha,
+        "margin": (logits[:, 0] * (2 * (y.numpy() % 2) - 1) if parity else lead).mean(),
         "accuracy": right.mean(),
     }
+    assert row["lipschitz_max"] <= row["spectral_product"]
     if parity:  # the softmax of one output is 1 whatever the point
-        assert row["softmax_stability"] is None and row["softmax_stability_train"] is None
+        assert row["softmax_stability"] is row["softmax_stability_train"] is row["logit_norm"] is None
     else:
+        expected["logit_norm"] = np.linalg.norm(logits - logits.mean(1, keepdims=True), axis=1).mean()
         # J of softmax(f) is (diag(p) - p p^T) J of f.
         for part, points in (("", x), ("_train", same)):
             p = torch.softmax(model(points), 1).detach().numpy()
@@ -144,10 +150,33 @@ def test_the_numbers_of_the_attack_are_those_of_a_plain_training(fields):
             matrices = torch.from_numpy(inner @ explicit(model, points))
             expected[f"softmax_stability{part}"] = expected_norm(matrices).mean().item()
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
-    attacked = [row["accuracy"], *(row[f"accuracy_attacked_{r}"] for r in ("0_5", "1", "2"))]
-    assert attacked == attacked_accuracies(model, x, y, RADII, parity=parity)
-    assert attacked == sorted(attacked, reverse=True)
+    for norm, radii, names in (
+        ("l2", (0.5, 1.0, 2.0), ("0_5", "1", "2")),
+        ("linf", (0.02, 0.05, 0.1), ("0_02", "0_05", "0_1")),
+    ):
+        found = attacks.attacked_accuracies(model, x, y, radii, norm=norm, parity=parity)
+        for attack in ("fgsm", "pgd"):
+            left = [row[f"accuracy_{attack}_{norm}_{name}"] for name in names]
+            assert left == found[attack]
+            assert [row["accuracy"], *left] == sorted([row["accuracy"], *left], reverse=True)
     assert set(row) == set(COLUMNS["attack"])
+
+
+def test_a_network_of_convolutions_is_measured_on_its_images_and_has_no_spectral_product():
+    fields = {"model": "cnn", "depth": 3, "head": "pooling", "epochs": 2}
+    row = measured("attack", **fields)
+    assert row["spectral_product"] is None
+    assert all(row[name] is not None for name in set(row) - {"spectral_product"})
+    assert row["lipschitz_max"] >= row["lipschitz_mean"] > row["logit_stability"] > 0
+    assert row["accuracy"] >= row["accuracy_fgsm_linf_0_02"] >= row["accuracy_pgd_linf_0_1"]
+    assert further([cell(**fields)], "attack", device="cpu")["spectral_product"].isna().all()
+    assert measured("jacobian_change", **fields)["jacobian_change"] > 0
+
+
+def test_a_product_that_no_float_holds_is_no_reason_to_drop_the_row(monkeypatch):
+    monkeypatch.setattr(attacks, "spectral_product", lambda weights, alpha: float("inf"))
+    row = measure_further(cell(), "attack")
+    assert row["status"] == "ok" and row["measures"]["spectral_product"] is None
 
 
 def test_the_training_is_the_one_that_the_cells_own_row_came_from():
@@ -173,93 +202,15 @@ def test_the_engine_and_the_plain_loop_measure_the_same(name, monkeypatch):
         assert fast[column] == pytest.approx(value, rel=1e-10), column
 
 
-# ------------------------------------------------------------------------------------------------ attacks
-
-
-def linear(classes, d=6, n=200, scale=1.0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.randn(classes, d, generator=generator, dtype=torch.float64)
-    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    # A tenth of the labels are wrong, so that clean accuracy is not 1.
-    y = (x @ weight.T).argmax(1) if classes > 1 else ((x @ weight.T)[:, 0] > 0).long()
-    y[::10] = (y[::10] + 1) % max(classes, 2)
-    return weight, x, y, lambda z: scale * z.to(dtype) @ weight.T.to(dtype)
-
-
-def distances(weight, x, y):
-    """Signed distance of each point to the nearest plane on which it is no longer classified as y."""
-    if len(weight) == 1:
-        return (2 * y - 1) * (x @ weight[0]) / weight[0].norm()
-    outputs, found = x @ weight.T, []
-    for point, own in zip(outputs, y, strict=True):
-        others = [k for k in range(len(weight)) if k != own]
-        found.append(min((point[own] - point[k]) / (weight[own] - weight[k]).norm() for k in others))
-    return torch.tensor(found)
-
-
-def radii_between(values):
-    """Radii halfway between two neighbouring distances: no point is within rounding of one."""
-    values = values[values > 0].sort().values
-    return [((values[i] + values[i + 1]) / 2).item() for i in (0, 20, 60, 100, 150)]
-
-
-@pytest.mark.parametrize("classes", [1, 2])
-@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e4])
-def test_of_a_linear_classifier_just_the_points_within_the_radius_of_the_plane_fall(classes, scale):
-    """The optimum is known: w.x + r ||w||. No scale of the logits, and no saturation, changes it."""
-    weight, x, y, model = linear(classes, scale=scale)
-    values = distances(weight, x, y)
-    radii = radii_between(values)
-    expected = [(values > radius).double().mean().item() for radius in (0, *radii)]
-    assert attacked_accuracies(model, x, y, radii, parity=classes == 1) == expected
-    assert 0.85 < expected[0] < 0.95 and expected[-1] < 0.2
-
-
-def test_of_a_linear_classifier_of_many_classes_no_point_falls_that_cannot_and_most_fall_that_can():
-    weight, x, y, model = linear(5)
-    values = distances(weight, x, y)
-    radii = radii_between(values)
-    possible = [(values > radius).double().mean().item() for radius in (0, *radii)]
-    found = attacked_accuracies(model, x, y, radii)
-    assert found[0] == possible[0]
-    # The nearest logit need not be the nearest plane: plain descent may miss a few points in a hundred.
-    assert all(low <= value <= low + 0.03 for value, low in zip(found, possible, strict=True))
-
-
-def test_in_the_plane_the_attack_finds_what_a_search_of_the_whole_disc_finds():
-    generator = torch.Generator().manual_seed(2)
-    model = FCN(width=16, depth=3, d_in=2, d_out=3, generator=generator).double().requires_grad_(False)
-    x = torch.randn(60, 2, generator=generator, dtype=torch.float64)
-    y = model(x).argmax(1)
-    angle = torch.linspace(0, 2 * math.pi, 200, dtype=torch.float64)
-    # It finds nothing that is not there (a grid may miss a sliver); it misses a few where a disc holds many pieces.
-    for radius, missed in ((0.1, 1), (0.3, 2), (0.6, 6)):
-        disc = torch.stack([angle.cos(), angle.sin()], 1) * radius * torch.linspace(0, 1, 20)[:, None, None]
-        classes = model((x[:, None] + disc.flatten(0, 1)).flatten(0, 1)).argmax(1).reshape(len(x), -1)
-        searched = (classes == y[:, None]).all(1).sum().item()
-        assert searched < 60
-        assert searched - 1 <= 60 * attacked_accuracies(model, x, y, [radius])[1] <= searched + missed
-
-
-def test_accuracies_come_in_the_order_of_the_radii_and_a_network_without_gradient_resists():
-    weight, x, y, model = linear(2)
-    up = attacked_accuracies(model, x, y, [0.2, 0.5, 1.0])
-    assert attacked_accuracies(model, x, y, [1.0, 0.2, 0.5]) == [up[0], up[3], up[1], up[2]]
-    flat = attacked_accuracies(lambda z: 0 * z[:, :2] + torch.tensor([1.0, 0.0]), x, y, [1.0])
-    assert flat == [(y == 0).double().mean().item()] * 2
-    images = x.reshape(-1, 1, 2, 3)
-    assert attacked_accuracies(lambda z: model(z.flatten(1)), images, y, [0.2, 0.5, 1.0]) == up
-
-
 # ------------------------------------------------------------------------------------------------ rows
 
 
 def test_a_key_is_that_of_the_cell_the_name_and_the_version(monkeypatch):
-    text = f'{{"cell": "{cell().key}", "measure": "attack", "version": 1}}'
+    text = f'{{"cell": "{cell().key}", "measure": "attack", "version": 2}}'
     assert further_key(cell(), "attack") == hashlib.sha256(text.encode()).hexdigest()
     keys = {further_key(made, name) for made in CELLS for name in NAMES} | {made.key for made in CELLS}
     assert len(keys) == 3 * len(CELLS)
-    monkeypatch.setitem(FURTHER, "attack", 2)
+    monkeypatch.setitem(FURTHER, "attack", 3)
     assert further_key(cell(), "attack") not in keys
 
 
@@ -335,9 +286,9 @@ def test_after_a_row_was_torn_that_one_alone_is_measured_again():
 
 def test_another_version_is_another_measure(monkeypatch):
     further(CELLS[:1], "attack", device="cpu")
-    monkeypatch.setitem(FURTHER, "attack", 2)
+    monkeypatch.setitem(FURTHER, "attack", 3)
     assert len(load_further("attack")) == 0
-    assert list(further(CELLS[:1], "attack", device="cpu")["version"]) == [2]
+    assert list(further(CELLS[:1], "attack", device="cpu")["version"]) == [3]
     assert len(store.read_rows(store.local_path())) == 2
 
 

@@ -53,10 +53,12 @@ def test_the_test_extra_brings_the_notebook_tools():
 def test_conda_and_pip_install_one_list_with_the_same_lower_bounds():
     listed = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str)]
     python, pip, *others = listed
+    (by_pip,) = [entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict)]
+    others += [entry for entry in by_pip if entry != "-e ."]
     assert pip == "pip"
     found = bounds(others)
     assert {CONDA_NAMES.get(name, name): bound for name, bound in found.items()} == DECLARED
-    assert ENVIRONMENT["dependencies"][-1] == {"pip": ["-e ."]}
+    assert by_pip[-1] == "-e ." and ENVIRONMENT["dependencies"][-1] == {"pip": by_pip}
     minor = re.fullmatch(r"python=(3\.\d+)", python)
     assert minor, "environment.yml must pin Python to one minor version"
     assert Version(minor[1]) in Requirement("python" + PROJECT["requires-python"]).specifier

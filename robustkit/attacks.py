@@ -1,0 +1,176 @@
+"""The worst case beside the average: Lipschitz constants, local and global, and accuracy under attack.
+
+Every function takes any module or callable from a batch of points to logits. Both attacks go down the margin
+f_y - max over k != y of f_k, whose gradient, unlike that of cross entropy, does not vanish where softmax saturates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .checks import InputError, check_choice, check_number
+from .stability import gram_eigenvalues, jacobian
+
+RADII = {"l2": (0.5, 1.0, 2.0), "linf": (0.02, 0.05, 0.1)}  # in the scaling of the points themselves
+ATTACKS = ("fgsm", "pgd")
+STEPS = 20  # of PGD
+STRIDE = 2.5  # length of its steps together, in radii: it can cross the ball and walk along its edge
+CHUNK = 100  # points attacked at once, which bounds memory
+
+
+def column(attack: str, norm: str, radius: float) -> str:
+    """The name under which a further measure keeps an accuracy: accuracy_pgd_l2_0_5."""
+    return f"accuracy_{attack}_{norm}_{radius:g}".replace(".", "_")
+
+
+# ------------------------------------------------------------------------------------------------ Lipschitz constants
+
+
+def lipschitz_constants(model, x: Float[Tensor, "n dim *more"]) -> Float[Tensor, " n"]:
+    """Local Lipschitz constant at each point, the largest singular value of its Jacobian ||J(x)||_2; float64.
+
+    NaN where the Jacobian is not finite. Raises ValueError as `stability.jacobian` does.
+    """
+    parts = [gram_eigenvalues(jacobian(model, part))[:, -1] for part in x.split(CHUNK // 2)]
+    return torch.cat(parts).sqrt()
+
+
+def spectral_product(weights: Sequence[Float[Tensor, "fan_out fan_in"]], *, alpha: float = 1.0) -> float:
+    """prod_l ||W_l||_2 / alpha: a Lipschitz constant, over all inputs, of a fully connected ReLU network.
+
+    No local Lipschitz constant exceeds it. Multiplied in logarithms and float64: infinite only where the product
+    itself is too large for a float, NaN if a weight is not finite. Raises InputError unless the weights are matrices
+    and alpha is above 0. Source: Szegedy et al. 2014, Sec. 4.3.
+    """
+    alpha, shapes = check_number("alpha", alpha, above=0), [tuple(w.shape) for w in weights]
+    if not shapes or any(len(shape) != 2 for shape in shapes):
+        raise InputError(f"weights have shapes {shapes}, but must be one or more matrices (fan_out, fan_in)")
+    log = -math.log(alpha)
+    for weight in weights:
+        scale = weight.detach().abs().max().double()  # squares of the entries over it stay within a float
+        if scale == 0:
+            return 0.0
+        log += (scale.log() + gram_eigenvalues(weight.detach().double() / scale)[-1].log() / 2).item()
+    return math.exp(log) if not log > 709 else math.inf  # NaN goes through
+
+
+# ------------------------------------------------------------------------------------------------ attacks
+
+
+def margins(outputs: Float[Tensor, "n d_out"], y: Int[Tensor, " n"], *, parity: bool = False) -> Float[Tensor, " n"]:
+    """f_y - max over k != y of f_k, above 0 where a point is classified as y; for parity +f if y is odd, else -f.
+
+    Raises InputError if the classes are not those of the outputs. Source: Carlini and Wagner 2017, f_6.
+    """
+    if outputs.ndim != 2 or len(outputs) != len(y) or (outputs.shape[1] == 1) != parity:
+        wanted = "(n, 1) under parity" if parity else "(n, 2) or wider"
+        raise InputError(f"outputs have shape {tuple(outputs.shape)} for {len(y)} classes, but must be {wanted}")
+    if parity:
+        return outputs[:, 0] * (2 * (y % 2) - 1)
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= outputs.shape[1]:
+        raise InputError(f"y runs from {low} to {high}, but must be within 0 and {outputs.shape[1] - 1}")
+    own = nn.functional.one_hot(y, outputs.shape[1]).bool()
+    return outputs.masked_fill(~own, 0).sum(1) - outputs.masked_fill(own, -math.inf).amax(1)
+
+
+def fgsm(model, x: Tensor, y: Tensor, radius: float, *, norm: str = "l2", parity: bool = False) -> Tensor:
+    """x - radius * d(x), one step of full length; d: the sign of the margin's gradient (linf), or its direction (l2).
+
+    x: points (n, *shape); y: their classes (n,). The radius is in the scaling of x, and there is no box: a pixel may
+    leave [0, 1]. Raises InputError on a bad norm or radius, points or classes that do not fit, or a model in training
+    mode. Source: Goodfellow et al. 2015, with the margin in place of cross entropy; the l2 step is its counterpart.
+    """
+    parts = _parts(model, x, y, [radius], norm, 1)
+    return torch.cat([_attacked(model, *part, radius, norm, 0, parity)[0][0] for part in parts])
+
+
+def pgd(
+    model, x: Tensor, y: Tensor, radius: float, *, norm: str = "l2", steps: int = STEPS, parity: bool = False
+) -> Tensor:
+    """Projected gradient descent on the margin, z <- project(z - 2.5 radius/steps * d(z)) from z = x; d as in `fgsm`.
+
+    Returns, for each point, that of the points met with the smallest margin: x, FGSM's point and every z. So it is
+    never weaker than FGSM. No random start, no box. Raises InputError as `fgsm` does, and on steps below 1.
+    Source: Madry et al. 2018.
+    """
+    parts = _parts(model, x, y, [radius], norm, steps)
+    return torch.cat([_attacked(model, *part, radius, norm, steps, parity)[1][0] for part in parts])
+
+
+def attacked_accuracies(
+    model, x: Tensor, y: Tensor, radii: Sequence[float], *, norm="l2", steps: int = STEPS, parity: bool = False
+) -> dict[str, list[float]]:
+    """Accuracy on points x with classes y within each radius: {"fgsm": one a radius, "pgd": one a radius}.
+
+    A point counts only if it is classified as y itself and wherever the attack went, at this or a smaller radius: so
+    an accuracy never rises with the radius, PGD's is never above FGSM's, and each is an upper bound on the true one.
+    Raises InputError as `fgsm` and `pgd` do.
+    """
+    found = {attack: dict.fromkeys(radii, 0) for attack in ATTACKS}
+    for points, classes in _parts(model, x, y, radii, norm, steps):
+        right = dict.fromkeys(ATTACKS, True)
+        for radius in sorted(found["pgd"]):
+            met = _attacked(model, points, classes, radius, norm, steps, parity)
+            for attack, (_, values) in zip(ATTACKS, met, strict=True):
+                right[attack] = right[attack] & (values > 0)
+                found[attack][radius] += int(right[attack].sum())
+    return {attack: [counts[radius] / len(x) for radius in radii] for attack, counts in found.items()}
+
+
+def _attacked(model, x: Tensor, y: Tensor, radius: float, norm: str, steps: int, parity: bool) -> tuple:
+    """(points, margins) of FGSM and of PGD; a margin is the smallest met on the way, that of x included."""
+    start, direction = _descent(model, x, y, norm, parity)
+    met, values, shift = [x, x - radius * direction], [start], torch.zeros_like(x)
+    values.append(_descent(model, met[1], y, norm, parity)[0])
+    for _ in range(steps):
+        shift = radius * _into_unit_ball(shift / radius - STRIDE / steps * direction, norm)
+        value, direction = _descent(model, x + shift, y, norm, parity)
+        met, values = [*met, x + shift], [*values, value]
+    least, at = torch.stack(values).min(0)
+    worst = torch.stack(met)[at, torch.arange(len(x), device=at.device)]
+    return (met[1], torch.minimum(*values[:2])), (worst, least)
+
+
+def _descent(model, x: Tensor, y: Tensor, norm: str, parity: bool) -> tuple[Tensor, Tensor]:
+    """Margins, and at each point the direction of length 1 in `norm` along which the margin rises most."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = margins(model(x.clone()), y, parity=parity)  # a copy, as the first layer may work in place
+        if not values.requires_grad:
+            raise InputError("the logits of model carry no gradient, but must: it runs under no_grad or detach")
+        (gradient,) = torch.autograd.grad(values.sum(), x)
+    # A margin that is not a number is above no other, so it counts as misclassified; its gradient says nothing.
+    values, gradient = values.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
+    if norm == "linf":
+        return values, gradient.sign()
+    # In float64, where squares of the small gradients of a deep network do not vanish.
+    unit = nn.functional.normalize(gradient.double().flatten(1), dim=1, eps=1e-300)
+    return values, unit.to(x).reshape(x.shape)
+
+
+def _into_unit_ball(shift: Tensor, norm: str) -> Tensor:
+    """Each point's shift, brought back onto the surface of the unit ball where it is outside."""
+    if norm == "linf":
+        return shift.clamp(-1, 1)
+    return shift / shift.flatten(1).norm(dim=1).clamp(min=1).reshape(-1, *[1] * (shift.ndim - 1))
+
+
+def _parts(model, x: Tensor, y: Tensor, radii: Sequence[float], norm: str, steps: int):
+    """What an attack was given, checked, a few points at a time."""
+    check_choice("norm", norm, RADII)
+    check_number("steps", steps, low=1, integer=True)
+    for radius in radii:
+        check_number("radius", radius, above=0)
+    if x.ndim < 2 or not x.is_floating_point() or len(x) == 0 or y.shape != x.shape[:1]:
+        got = f"x is {x.dtype} of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}"
+        raise InputError(f"{got}, but must be floating-point points (n, *shape) and a class for each")
+    noisy = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    if isinstance(model, nn.Module) and any(m.training and isinstance(m, noisy) for m in model.modules()):
+        raise InputError("model is in training mode, but must be in evaluation mode: call model.eval()")
+    return zip(x.split(CHUNK), y.split(CHUNK), strict=True)

@@ -88,7 +88,8 @@ def _cells(chosen):
         choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, integer=True))
     cells = claims.cells_of(chosen.claim, chosen.profile, **choices)
     if not cells:
-        raise InputError(f"claim is {chosen.claim!r}, which no training of this package decides; see the ledger")
+        nothing = f"which no training of profile {chosen.profile} decides; see the ledger"
+        raise InputError(f"claim is {chosen.claim!r}, {nothing}")
     return cells
 
 

@@ -155,6 +155,7 @@ def _readings(claim: Claim, rows: pandas.DataFrame) -> dict[tuple, pandas.DataFr
     """The rows of each reading, the one to be judged first; another c in place of c = 2 is a reading of its own."""
     curves = [curve_of(rows, init, power, depth) for init, power, depths in claim.curves for depth in depths]
     used = pandas.concat(curves) if curves else rows.iloc[:0]
+    used = used[used["model"] == claim.models[0]]
     found = dict(sorted(used.groupby("reading", sort=False), key=lambda item: reading_rank(item, claim.wanted)))
     for reading, same in rows.groupby("reading", sort=False) if claim.any_power else ():
         for power in sorted(set(same["power"].dropna()) - {2.0}):
@@ -162,6 +163,9 @@ def _readings(claim: Claim, rows: pandas.DataFrame) -> dict[tuple, pandas.DataFr
             others = others.assign(power=others["power"].where(others["power"].isna(), 2.0))
             curves = [curve_of(others, init, two, depth) for init, two, depths in claim.curves for depth in depths]
             found[*reading, f"c={power:g}"] = pandas.concat(curves)
+    for reading, same in found.items() if len(claim.models) > 1 else ():  # another model, all else alike
+        others = rows[(rows["model"] != claim.models[0]) & (rows["reading"] == reading[:4])]
+        found[reading] = pandas.concat([same, others])
     return found
 
 
@@ -175,6 +179,7 @@ def _grid(rows: pandas.DataFrame) -> str:
 
 
 def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set) -> dict:
+    rows = rows[rows["model"].isin(claim.models)]
     rows = rows[claim.where(rows)] if len(rows) else rows
     readings = _readings(claim, rows)
     reading, judged = next(iter(readings.items()), ((), rows.iloc[:0]))
@@ -185,11 +190,12 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dic
         evidence.append("the proxy schedule flow10: a tenth of the steps at ten times the rate")
     evidence += [part.text for part in parts]
     evidence += [text for text in (_company(judged), _left_out(judged), notes.get(reading)) if text]
-    lacking = [cell for cell in cells_of(claim.id, "laptop") if cell.key in gaps]
+    profile = "laptop" if cells_of(claim.id, "laptop") else "paper"
+    lacking = [cell for cell in cells_of(claim.id, profile) if cell.key in gaps]
     if lacking:
         evidence.append(f"{len(lacking)} of the trainings in its grid are missing")
     if (lacking or any(part.answer == "missing" for part in parts)) and claim.curves:
-        evidence.append(f"`python -m robustkit run laptop --claim {claim.id}` trains what is missing")
+        evidence.append(f"`python -m robustkit run {profile} --claim {claim.id}` trains what is missing")
     verdicts = {
         r: _verdict(parts if r == reading else _judge(claim, found, whole=False), claim.either)
         for r, found in readings.items()
@@ -225,10 +231,10 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dic
 def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) -> pandas.DataFrame:
     """One row a claim, with the verdict that these rows give; columns as in COLUMNS.
 
-    Only fully connected rows are read, and only rows of one reading (dataset, scaling, loss, schedule and every other
-    choice) are pooled: first the one that the claim asks for (mostly MNIST raw under cross-entropy and the full
-    schedule), where it is there, else the nearest. Digits rows are read only where there are no others, and then no
-    verdict is given.
+    A claim reads the rows of its own models, mostly of fully connected nets, and pools only rows of one reading
+    (dataset, scaling, loss, schedule and every other choice): first the one that the claim asks for (mostly MNIST raw
+    under cross-entropy and the full schedule), where it is there, else the nearest. Digits rows are read only where
+    there are no others, and then no verdict is given.
     A reading that lacks a curve of the claim, or holds networks that have not left their start, gets its verdict but
     is not counted in "readings"; readings_notes says why.
     rows: as from robustkit.load() or robustkit.collect. only: ids of claims. further: {measure: rows as from
@@ -241,8 +247,7 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
         rows = pandas.DataFrame(columns=[*Cell.__dataclass_fields__, "status", "schedule", "stability", "kappa"])
     only_digits = bool(len(rows)) and set(rows["dataset"]) == {"digits"}
     # Theorem 2 asks for m >> d: its small runs are on digits, d = 64, one output.
-    keep = (rows["model"] == "fcn") & (only_digits | (rows["dataset"] != "digits") | (rows["target"] == "parity"))
-    rows = rows[keep]
+    rows = rows[only_digits | (rows["dataset"] != "digits") | (rows["target"] == "parity")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
     chosen = [claim for claim in CLAIMS if only is None or claim.id in only]
     table = [_entry(claim, rows, only_digits, further or {}, gaps) for claim in chosen]

@@ -275,7 +275,3 @@ def linear_in_time(rows) -> list[Part]:
         answer = answers.pop() if len(answers) == 1 else "inconclusive"
         parts.append(Part(answer, f"width {width}: {LINEAR[answer]}; mean R^2: {r_squared}; n = {len(cell)}"))
     return parts
-
-
-def waits_for(what: str):
-    return lambda rows: [Part("missing", what)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .architectures import MUCH, gap_between_depths, similar_accuracy
 from .controls import (
     common_inits_are_lazy,
     depth_peak,
@@ -21,7 +22,6 @@ from .criteria import (
     trend,
     trends_in_depth,
     two_curves,
-    waits_for,
 )
 from .statements import (
     ALL_DEPTHS,
@@ -106,12 +106,12 @@ EMPIRICAL = (
         grids=("N5b", "unit"),
     ),
     Claim(
-        "E15", "W Table 4", "", "ResNet-110: lazy and non-lazy accuracy are similar",
+        "E15", "W Table 4", "W_Table4", "ResNet-110: lazy and non-lazy accuracy are similar",
         "Notice that the non-lazy training regime achieves a similar performance to lazy training regime.",
         "our reading of the linked recipe; batch normalisation turns the initial scale into an effective rate",
-        "interval of the paired difference in accuracy, 3 seeds, last and best epoch", (),
-        waits_for("ResNet-110 on CIFAR-10 and CIFAR-100, He and non-lazy, 3 seeds each: no rows; twelve trainings "
-                   "of 164 epochs would decide it"),
+        "interval of the paired difference in accuracy, 3 seeds, last and best epoch: within one point is similar",
+        (("he", None, (110,)), ("power", 2.0, (110,))), similar_accuracy, grids=("WT4",), models=("resnet",),
+        wanted=("cifar10", "standard", "cross_entropy", "164 epochs at 0.1"),
     ),
     Claim(
         "E02", "N Fig. 2b, W Fig. 4b", "N2", "Lazy kappa falls with width",
@@ -146,11 +146,13 @@ EMPIRICAL = (
         grids=("W7",),
     ),
     Claim(
-        "E12", "W Fig. 6", "", "CNN: as for fully connected nets, with a much larger gap between depths",
+        "E12", "W Fig. 6", "W6", "CNN: as for fully connected nets, with a much larger gap between depths",
         "Compared with the fully connected network, the main difference of the convolutional neural network is that "
         "the gap between different depths is much larger than fully connected network", FIGURE,
-        "ratio of the gaps between depths, with its interval, under each head tried", (),
-        waits_for("CNN on MNIST, widths 8 to 64, depths 4 to 10, two heads: no rows"),
+        f"ratio of the gaps between depths, in log P, over the same widths and schedule: its interval above {MUCH:g} "
+        "is much larger, above 1 larger in part; each head is a reading, flatten (whose nets train) the first",
+        (("he", None, (4, 6, 8, 10)),), gap_between_depths, grids=("W6",), models=("cnn", "fcn"),
+        wanted=(*PROXY, "model=cnn", "head=flatten"),
     ),
     Claim(
         "E14", "W E.5", "W7", "Variances 1/m^3 and 1/m^4 differ less than the theory expects",
@@ -201,9 +203,13 @@ EMPIRICAL = (
         wanted=PROXY,
     ),
     Claim(
-        "E22", "ours", "N4a_comparisons",
-        "Average against worst case: do P and the local Lipschitz constant rank networks alike?",
-        "(The paper makes no such statement.)", FIGURE, "rank correlations over cells and within them; no verdict",
+        "E22", "ours", "E22_attacks",
+        "Average against worst case: does P rank networks as Lipschitz constants and attacks do?",
+        "(The paper makes no such statement.)", FIGURE,
+        "rank correlations over cell means (Fisher's z, standard error sqrt(1.06/(K-3)), though cells are no random "
+        "sample) and within cells, of P with local Lipschitz constants, the product of spectral norms, P of softmax, "
+        "P at training points and the accuracy lost to FGSM and PGD; for attacks, which do not care about scale, also "
+        "of P over the mean margin and over the norm of the logits; no verdict",
         (ALL_DEPTHS,), average_and_worst, grids=("N4a",), further=("attack", under_attack),
     ),
 )  # fmt: skip

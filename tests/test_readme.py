@@ -25,7 +25,7 @@ def test_its_counts_of_trainings_are_those_of_the_grids():
         line = next(line for line in TEXT.splitlines() if line.startswith(f"| `{profile}` |"))
         assert f"{len(profile_cells(profile))} trainings" in line
     for figure in FIGURES.keys() | READINGS.keys() - {"standard"}:
-        name = {"unit": "N5_unit"}.get(figure, figure)
+        name = {"unit": "N5_unit", "WT4": "W_Table4"}.get(figure, figure)
         line = next(line for line in TEXT.splitlines() if line.startswith("| ") and f"`{name}`" in line)
         cells = reading_cells(figure, "laptop") if figure in READINGS else grid(figure, "laptop")
         assert line.endswith(f"| {len(cells)} |")

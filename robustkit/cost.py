@@ -82,7 +82,8 @@ def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float
         )
         nets.train(x.to(nets.dtype), y, instants=range(0, cell.steps, every), observe=observe)
         seconds = [(times[-1] - times[2]) / (every * (len(times) - 3))]
-        few = 200 if device == "cpu" else CHUNK  # a GPU takes as long for one as for many
+        # A GPU takes as long for one as for many; a deep convolutional net takes long for a few.
+        few = CHUNK if device != "cpu" else 200 if cell.model == "fcn" else 4
         points, goals = x[:few].to(nets.dtype), targets(y[:few], cell, nets.dtype)
         for measured in (lambda: mean_losses(nets, points, goals, cell), lambda: ball_norms(nets, points)):
             measured()

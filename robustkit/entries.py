@@ -208,7 +208,7 @@ EMPIRICAL = (
         "(The paper makes no such statement.)", FIGURE,
         "rank correlations over cell means (Fisher's z, standard error sqrt(1.06/(K-3)), though cells are no random "
         "sample) and within cells, of P with local Lipschitz constants, the product of spectral norms, P of softmax, "
-        "P at training points and the accuracy lost to FGSM and PGD; for attacks, which do not care about scale, also "
+        "P at training points and the accuracy lost to FGSM and PGD; for attacks, which do not see the scale, also "
         "of P over the mean margin and over the norm of the logits; no verdict",
         (ALL_DEPTHS,), average_and_worst, grids=("N4a",), further=("attack", under_attack),
     ),

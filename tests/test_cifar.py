@@ -24,6 +24,8 @@ from robustkit import cifar
 from robustkit.cifar import read_cifar
 from robustkit.config import DATASETS, InputError
 from robustkit.data import load_dataset
+from robustkit.measures import measure
+from robustkit.profiles import grid
 
 FILES = {"cifar10": "cifar-10-binary.tar.gz", "cifar100": "cifar-100-binary.tar.gz"}
 FOLDERS = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}
@@ -133,6 +135,17 @@ def test_pixels_and_classes_are_those_of_the_files(small, name):
         assert torch.equal(x, torch.from_numpy(data.images[part]).float() / 255)
         assert y.tolist() == data.classes[part].tolist()
     assert [path.name for path in data.folder.iterdir()] == [FILES[name]]  # it is not unpacked
+
+
+@NAMES
+def test_a_resnet_trains_on_it_by_the_recipe_of_table_4(small, name):
+    recipe = next(cell for cell in grid("WT4", "paper") if (cell.dataset, cell.init) == (name, "power"))
+    data = small(name)
+    data.write(data.good)
+    cell = dataclasses.replace(recipe, depth=8, width=4, epochs=2, batch_size=4, points=4)
+    row = measure(cell)
+    assert row["status"] == "ok" and row["cell"]["augment"] == "crop_flip"
+    assert len(row["measures"]["test_accuracy_over_time"]) == 2 and row["measures"]["kappa"] > 0
 
 
 @NAMES

@@ -1,6 +1,13 @@
 """The metric against closed forms, other quadratures, sampling and other ways of differentiating."""
 
+import gc
+import importlib.util
+import json
 import math
+import os
+import subprocess
+import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -8,9 +15,17 @@ import torch
 from scipy import integrate, special, stats
 from torch import nn
 
-from robustkit import theory
+from robustkit import stability, theory
 from robustkit.networks import FCN
-from robustkit.stability import Estimate, expected_norm, jacobian, perturbation_stability, sample_ball
+from robustkit.stability import (
+    Estimate,
+    expected_norm,
+    gram_eigenvalues,
+    jacobian,
+    norm_in_ball,
+    perturbation_stability,
+    sample_ball,
+)
 
 # torch's forward mode loads a part of torch that warns of torch's own deprecated calls.
 pytestmark = [
@@ -19,6 +34,7 @@ pytestmark = [
 ]
 
 F64 = torch.float64
+METHODS = pytest.mark.parametrize("method", ["exact", "jvp", "finite_difference"])
 
 
 def seeded(seed=0):
@@ -77,6 +93,13 @@ def test_image_sizes(d):
     assert expected_norm(v).item() == pytest.approx(exact, rel=CLOSE)
 
 
+@pytest.mark.parametrize("d", [784, 3072, 4_000, 150_528, 3 * 1024**2])
+def test_two_sizes_in_a_row(d):
+    """E|u_1| in d times that in d + 1 is 2/(pi (d + 2)): the gamma functions cancel."""
+    one, two = (norm_in_ball(torch.ones(1, dtype=F64), size).item() for size in (d, d + 1))
+    assert one * two == pytest.approx(2 / (math.pi * (d + 2)), rel=2 * CLOSE)
+
+
 @pytest.mark.parametrize("b", [1e-6, 0.1, 0.9, 1.0])
 @pytest.mark.parametrize(("d_out", "d_in"), [(2, 2), (2, 9), (9, 2), (5, 5)])
 def test_two_singular_values_are_an_ellipse(b, d_out, d_in):
@@ -91,6 +114,13 @@ def test_three_singular_values_are_carlsons_integral():
     assert expected_norm(with_singular_values([2, 1, 0.3], 3, 3)).item() == pytest.approx(exact, rel=CLOSE)
     exact = chi_mean(3) * special.elliprg(4.0, 1.0, 0.09) * ball_factor(20)
     assert expected_norm(with_singular_values([2, 1, 0.3], 7, 20)).item() == pytest.approx(exact, rel=CLOSE)
+
+
+@pytest.mark.parametrize("k", [1_000, 3_000])
+def test_as_many_equal_singular_values_as_a_large_classifier_has_logits(k):
+    """E ||g|| of k normals from Stirling's series, whose next term is below 1/(10 k)^3."""
+    exact = math.sqrt(k) * (1 - 1 / (4 * k) + 1 / (32 * k**2) + 5 / (128 * k**3)) * ball_factor(200)
+    assert norm_in_ball(torch.ones(2, k, dtype=F64), 200).tolist() == pytest.approx([exact] * 2, rel=4e-12)
 
 
 @pytest.mark.parametrize(("k", "d"), [(1, 4), (4, 4), (10, 64), (64, 64)])
@@ -155,6 +185,14 @@ def test_batches_keep_their_shape():
     one_by_one = torch.tensor([[expected_norm(m).item() for m in row] for row in matrices], dtype=F64)
     assert torch.allclose(values, one_by_one, rtol=1e-13)
     assert expected_norm(matrices.float()).dtype == F64
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 300), (3, 300, 5), (1, 7, 1)])
+def test_a_jacobian_too_large_to_convert_at_once(shape, monkeypatch):
+    matrices = normal(*shape, dtype=torch.float32)
+    whole = gram_eigenvalues(matrices)
+    monkeypatch.setattr(stability, "BLOCK", 1)
+    assert torch.allclose(gram_eigenvalues(matrices), whole, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -242,7 +280,12 @@ def test_the_jacobian_of_a_linear_map_is_its_matrix():
     assert torch.allclose(rows, matrix.expand(7, 4, 6), rtol=1e-14)
 
 
-@pytest.mark.parametrize("method", ["exact", "jvp", "finite_difference"])
+@pytest.mark.parametrize("copies", [1, 2, 3, 4, 9])
+def test_several_logits_in_one_pass_give_the_same_jacobian(copies):
+    assert torch.allclose(jacobian(Smooth(), POINTS, copies=copies), jacobian(Smooth(), POINTS), rtol=1e-13)
+
+
+@METHODS
 def test_an_estimate_is_the_mean_and_its_error_over_the_points(method):
     """Each point's own value, from a call of its own; the generator is at the same place each time for one draw."""
     model, u = Smooth(), sample_ball(7, 6, generator=seeded(3)).to(F64).reshape(7, 2, 3)
@@ -308,12 +351,31 @@ def test_p_is_linear_in_the_radius_so_the_ratio_does_not_depend_on_it():
     assert far.mean == pytest.approx(one.mean, rel=1e-12)
 
 
-def test_the_chunk_changes_nothing():
+@METHODS
+def test_the_chunk_changes_nothing(method):
+    """Not even the directions: a seed names them."""
     model = Smooth()
-    for options in ({}, {"relative": True}):
-        whole = perturbation_stability(model, POINTS, **options)
+    for relative in (False, True):
+        options = {"method": method, "relative": relative, "draws": 2, "radius": 0.1}
+        whole = perturbation_stability(model, POINTS, generator=seeded(1), **options)
         for chunk in (1, 2, 7, 10**9):
-            assert perturbation_stability(model, POINTS, chunk=chunk, **options) == pytest.approx(whole, rel=1e-12)
+            part = perturbation_stability(model, POINTS, generator=seeded(1), chunk=chunk, **options)
+            assert part == pytest.approx(whole, rel=1e-10)
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("shape", "chunk", "most"), [((300, 64), None, 256), ((9, 3, 224, 224), None, 4), ((9, 3, 224, 224), 6, 6)]
+)
+def test_fewer_points_go_through_the_model_at_once_where_they_are_large(shape, chunk, most, method):
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        return x.flatten(1)[:, :2] ** 2
+
+    estimate = perturbation_stability(model, torch.ones(shape), method=method, chunk=chunk, generator=seeded())
+    assert max(sizes) == most and estimate.n == shape[0]
 
 
 def test_relative_divides_by_the_mean_norm_of_the_centred_logits():
@@ -327,40 +389,185 @@ def test_relative_divides_by_the_mean_norm_of_the_centred_logits():
     assert louder.mean == pytest.approx(relative.mean, rel=1e-12)
 
 
-def test_a_users_model_is_left_as_it_was():
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(3))
+@METHODS
+def test_a_users_model_is_left_as_it_was(method):
+    net = nn.Sequential(
+        *(nn.ReLU(inplace=True), nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.LazyLinear(3))
+    )
     x = normal(5, 1, 4, 4, dtype=torch.float32)
-    net(x)
+    net(x.clone()).sum().backward()
     net.eval()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net[0].train()  # harmless there
+    net[1].weight.requires_grad_(False)
+    points, outputs = x.clone(), []
+    net.register_forward_hook(lambda module, inputs, output: outputs.append(weakref.ref(output)))
+
+    def state():
+        parameters = {n: (p.requires_grad, p.grad.tolist()) for n, p in net.named_parameters()}
+        return parameters, {n: v.tolist() for n, v in net.state_dict().items()}, [m.training for m in net.modules()]
+
+    before = state()
     with torch.no_grad():
-        estimate = perturbation_stability(net, x)
-    assert estimate.mean > 0 and estimate.n == 5 and not x.requires_grad
-    assert all(parameter.grad is None for parameter in net.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+        estimate = perturbation_stability(net, x, method=method, radius=0.1, relative=True, generator=seeded())
+        assert not torch.is_grad_enabled()
+    assert estimate.mean > 0 and estimate.n == 5 and state() == before
+    assert torch.equal(x, points) and not x.requires_grad
+    gc.collect()
+    assert outputs and not any(output() is not None for output in outputs)  # and with them their graphs
 
 
-@pytest.mark.parametrize("method", ["exact", "jvp", "finite_difference"])
+@METHODS
 def test_a_flat_model_has_stability_zero(method):
     assert perturbation_stability(lambda x: 0 * x.flatten(1), POINTS, method=method).mean == 0
 
 
-def test_a_model_cut_off_from_its_input_is_refused():
-    """Under torch.no_grad nothing can be differentiated: say so, as zero would be a wrong answer."""
+@pytest.mark.parametrize("method", ["exact", "jvp"])
+@pytest.mark.parametrize(
+    "model",
+    [lambda x: Smooth()(x.detach()), lambda x: Smooth().last[:1].expand(len(x), 9)],
+    ids=["detached", "a parameter"],
+)
+def test_a_model_cut_off_from_its_input_is_refused(model, method):
+    """Where nothing can be differentiated zero would be a wrong answer."""
+    with pytest.raises(ValueError, match="carry no gradient.*no_grad"):
+        perturbation_stability(model, POINTS, method=method)
+
+
+def test_a_model_under_no_grad_is_refused_by_the_backward_passes():
     model = torch.no_grad()(Smooth().forward)
     with pytest.raises(ValueError, match="no_grad"):
         perturbation_stability(model, POINTS)
+    assert perturbation_stability(model, POINTS, method="jvp").mean > 0
+
+
+class Recurrent(nn.LSTM):
+    def forward(self, x):
+        return super().forward(x.float())[0].flatten(1)
+
+
+def drawn_again(*layers):
+    """The layers in a row in float64, their parameters drawn from a generator of their own."""
+    net, generator = nn.Sequential(*layers).double(), seeded(9)
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=F64) / 2
+    return net
+
+
+def conv(*layers):
+    return drawn_again(nn.Unflatten(1, (1, 2)), nn.Conv2d(1, 4, 2), *layers, nn.Flatten(), nn.Linear(8, 3))
+
+
+def attention(**options):
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, **options)
+    return drawn_again(nn.Linear(3, 4), layer, nn.Flatten(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        attention(),
+        attention().requires_grad_(False),
+        conv(nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(), nn.GroupNorm(2, 4)),
+        nn.Sequential(nn.LeakyReLU(0.3, inplace=True), Smooth()),
+        lambda x: torch.func.vmap(torch.func.grad(lambda z: (z**3).sum()))(x.flatten(1)),
+    ],
+    ids=["attention", "attention, frozen", "norms", "in place on the points", "torch.func inside"],
+)
+def test_layers_of_many_kinds(model):
+    """Attention leaves its fused kernels, which have no forward mode; layers in place leave the points alone."""
+    model = model.eval() if isinstance(model, nn.Module) else model
+    many, before = POINTS[2:3].repeat(2_000, 1, 1), POINTS.clone()
+    exact = perturbation_stability(model, POINTS[2:3]).mean
+    whole = torch.autograd.functional.jacobian(lambda x: model(x.clone())[0], POINTS[2:3])  # (d_out, 1, 2, 3)
+    assert exact == pytest.approx(expected_norm(whole.flatten(1)).item(), rel=1e-10)
+    for method in ("jvp", "finite_difference"):
+        sampled = perturbation_stability(model, many, method=method, radius=1e-6, generator=seeded(4))
+        assert abs(sampled.mean - exact) < 4 * sampled.sem
+    assert torch.equal(POINTS, before)
+
+
+def test_a_layer_without_forward_mode_asks_for_another_method():
+    with pytest.raises(ValueError, match="method is 'jvp'.*no forward mode"):
+        perturbation_stability(Recurrent(3, 2, batch_first=True), POINTS, method="jvp")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    """Sampling and sums are in float32 and float64; a difference of rounded logits would be mostly rounding."""
+    model, x = Smooth().float(), POINTS.float()
+    coarse = Smooth().to(dtype)
+    for method in ("exact", "jvp"):
+        fine = perturbation_stability(model, x, method=method, generator=seeded()).mean
+        rough = perturbation_stability(coarse, x.to(dtype), method=method, generator=seeded()).mean
+        assert rough == pytest.approx(fine, rel=0.02)
+    with pytest.raises(ValueError, match=f"x is {dtype}.*finite_difference needs float32 or float64"):
+        perturbation_stability(coarse, x.to(dtype), method="finite_difference")
+
+
+@pytest.mark.parametrize("method", ["exact", "jvp"])
+def test_logits_without_a_finite_derivative_are_told_from_a_model_that_has_diverged(method):
+    x = POINTS.abs()
+    x[3] = 0
+    with pytest.raises(ValueError, match=r"stability at x\[3\] is not finite, though its logits are: a root at 0"):
+        perturbation_stability(lambda z: z.flatten(1).sqrt(), x, method=method, generator=seeded())
+    with pytest.raises(ValueError, match=r"stability at x\[3\] is not finite, nor are its logits"):
+        perturbation_stability(lambda z: 1 / z.flatten(1), x, method=method, generator=seeded())
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (conv(nn.BatchNorm2d(4)), "BatchNorm2d"),
+        (conv(nn.InstanceNorm2d(4, track_running_stats=True)), "InstanceNorm2d"),
+        (conv(nn.RReLU()), "RReLU"),
+        (conv(nn.Dropout2d(0.01)), "Dropout2d"),
+        (attention(dropout=0.01), "MultiheadAttention"),
+        (Recurrent(3, 2, 2, batch_first=True, dropout=0.01), "Recurrent"),
+    ],
+)
+def test_a_layer_that_only_evaluation_makes_a_function_of_the_point_is_refused_in_training(model, name):
+    state = {key: value.tolist() for key, value in model.state_dict().items() if "running" in key}
+    with pytest.raises(ValueError, match=f"model is in training mode and holds {name}: call model.eval"):
+        perturbation_stability(model, POINTS)
+    assert state == {key: value.tolist() for key, value in model.state_dict().items() if "running" in key}
+    assert model.training and perturbation_stability(model.eval(), POINTS.to(next(model.parameters()))).mean > 0
+
+
+@METHODS
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x.flatten(1) + 0.01 * torch.randn(len(x), 6),
+        lambda x: x.flatten(1) - x.flatten(1).mean(0),
+        conv(nn.BatchNorm2d(4, track_running_stats=False)).eval(),
+    ],
+    ids=["noise", "mean over the batch", "batch norm without statistics"],
+)
+def test_a_model_that_is_no_function_of_the_point_is_refused(model, n, method):
+    with pytest.raises(ValueError, match="logits change between calls or with the points beside it.*model.eval"):
+        perturbation_stability(model, POINTS[:n], method=method)
+
+
+def test_training_mode_is_allowed_where_it_changes_nothing():
+    model = conv(nn.InstanceNorm2d(4), nn.ReLU())
+    assert model.training
+    assert perturbation_stability(model, POINTS) == perturbation_stability(model.eval(), POINTS)
 
 
 @pytest.mark.parametrize(
     ("model", "options", "said"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(6, 3), nn.BatchNorm1d(3)), {}, "training mode.*model.eval()"),
-        (nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(6, 3)), {}, "training mode"),
-        (lambda x: (x.flatten(1), None), {}, "returned tuple for 7 points"),
-        (lambda x: x.flatten(1).sum(1), {}, r"returned \(7,\) for 7 points.*shape \(n, d_out\)"),
-        (lambda x: x.flatten(1)[:3], {}, r"returned \(3, 6\) for 7 points"),
-        (lambda x: x, {}, r"returned \(7, 2, 3\)"),
+        (lambda x: (x.flatten(1), None), {}, r"returned tuple for a batch of 2, but must.*shape \(n, d_out\)"),
+        (lambda x: {"logits": x.flatten(1)}, {}, "returned dict"),
+        (lambda x: list(x.flatten(1)), {}, "returned list"),
+        (lambda x: x.flatten(1).sum(1), {}, r"returned torch.float64 of shape \(2,\) for a batch of 2"),
+        (lambda x: x.flatten(1)[:3], {"chunk": 7}, r"returned .* shape \(3, 6\) for a batch of 7"),
+        (lambda x: x, {}, r"returned .* shape \(2, 2, 3\)"),
+        (lambda x: x.flatten(1)[:, :0], {}, r"returned .* shape \(2, 0\)"),
+        (lambda x: x.flatten(1).long(), {}, r"returned torch.int64 of shape \(2, 6\).*must return real logits"),
+        (lambda x: torch.fft.fft(x.flatten(1)), {}, "returned torch.complex128"),
+        (nn.Linear(3, 2, device="meta"), {}, r"x is on cpu, but model on meta: move one of them by .to\(\)"),
         (Smooth(), {"method": "Exact"}, "method is 'Exact', but must be one of exact, jvp, finite_difference"),
         (Smooth(), {"radius": 0}, "radius is 0, but must be a finite number above 0"),
         (Smooth(), {"radius": -1.0}, "radius is -1.0"),
@@ -370,6 +577,7 @@ def test_a_model_cut_off_from_its_input_is_refused():
         (Smooth(), {"draws": 0}, "draws is 0"),
         (Smooth(), {"draws": 1.5, "method": "jvp"}, "draws is 1.5"),
         (Smooth(), {"chunk": 0}, "chunk 0"),
+        (Smooth(), {"chunk": 1.5}, "chunk 1.5"),
         (Smooth(1), {"relative": True}, "centred logits are all zero"),
     ],
 )
@@ -378,7 +586,7 @@ def test_bad_arguments_are_refused(model, options, said):
         perturbation_stability(model, POINTS, **options)
 
 
-@pytest.mark.parametrize("method", ["exact", "jvp", "finite_difference"])
+@METHODS
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_model_that_has_diverged_is_refused_by_every_method(method, bad):
     model = Smooth()
@@ -387,7 +595,7 @@ def test_a_model_that_has_diverged_is_refused_by_every_method(method, bad):
         perturbation_stability(model, POINTS, method=method, generator=seeded())
 
 
-@pytest.mark.parametrize("method", ["exact", "jvp", "finite_difference"])
+@METHODS
 def test_points_that_are_not_finite_are_refused(method):
     """A ReLU network has a finite gradient even where its input and output are NaN."""
     x = normal(7, 6, dtype=torch.float32)
@@ -403,6 +611,8 @@ def test_points_that_are_not_finite_are_refused(method):
         (torch.ones(5, 6, dtype=torch.int64), r"x is torch.int64 of shape \(5, 6\)"),
         (torch.ones(6), r"x is torch.float32 of shape \(6,\)"),
         (torch.ones(0, 6), r"n at least 1"),
+        (torch.ones(5, 0), r"x is torch.float32 of shape \(5, 0\)"),
+        (torch.ones(5, 6, dtype=torch.complex64), "x is torch.complex64"),
         (np.ones((5, 6)), "x is ndarray"),
     ],
 )
@@ -422,3 +632,65 @@ def test_two_hundred_networks_average_to_the_theory_at_initialisation(scheme):
     values = [perturbation_stability(FCN(**scheme, **shape, generator=generator), x).mean for _ in range(200)]
     expected = theory.stability_at_init(**scheme, **shape)
     assert abs(np.mean(values) - expected) < 4 * np.std(values, ddof=1) / math.sqrt(200)
+
+
+# ------------------------------------------------------------------------------------------------ a large classifier
+
+RESNET = """
+import json, resource, sys
+import torch, torchvision
+from robustkit.stability import expected_norm, perturbation_stability
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+def resnet18(classes):
+    return torchvision.models.resnet18(weights=None, num_classes=classes).eval()
+
+torch.manual_seed(0)
+small = resnet18(10).double()
+x = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+found = {"exact": perturbation_stability(small, x), "one": perturbation_stability(small, x[:1])}
+whole = torch.autograd.functional.jacobian(lambda z: small(z).sum(0), x)  # (10, n, 3, 32, 32)
+found["by torch"] = expected_norm(whole.flatten(2).transpose(0, 1)).tolist()
+many = x[:1].repeat(100, 1, 1, 1)
+for method in ("jvp", "finite_difference"):
+    u = torch.Generator().manual_seed(1)
+    found[method] = perturbation_stability(small, many, method=method, radius=1e-6, generator=u)
+
+images = torch.rand(8, 3, 224, 224)
+ten, thousand = resnet18(10), resnet18(1000)
+found["before"] = peak()
+found["10 classes"] = perturbation_stability(ten, images[:5])
+for method in ("jvp", "finite_difference"):
+    found[method + ", 1000 classes"] = perturbation_stability(thousand, images, method=method, generator=u)
+coarse = torch.nn.Sequential(torch.nn.AvgPool2d(56), torch.nn.Flatten(), torch.nn.Linear(48, 1000))
+found["1000 classes"] = perturbation_stability(coarse, images[:1])
+print(json.dumps(found | {"after": peak()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """A random ResNet-18 of torchvision in a process of its own, whose memory is measured."""
+    if importlib.util.find_spec("resource") is None or importlib.util.find_spec("torchvision") is None:
+        pytest.skip("needs torchvision, and a system that tells the memory of a process")
+    command = [sys.executable, "-W", "error::UserWarning", "-c", RESNET]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_resnet18_is_as_exact_as_torchs_own_jacobian(resnet):
+    assert resnet["exact"][0] == pytest.approx(np.mean(resnet["by torch"]), rel=1e-10)
+    assert resnet["one"][0] == pytest.approx(resnet["by torch"][0], rel=1e-10)
+    mean, error, n = resnet["jvp"]
+    assert abs(mean - resnet["one"][0]) < 4 * error and n == 100
+    assert resnet["finite_difference"][0] == pytest.approx(mean, rel=1e-4)
+
+
+def test_resnet18_at_full_size_stays_within_four_gibibytes(resnet):
+    """And a Jacobian of a thousand logits, 0.56 GiB, is held once."""
+    assert all(resnet[kind][0] > 0 for kind in ("10 classes", "jvp, 1000 classes", "finite_difference, 1000 classes"))
+    assert resnet["1000 classes"][0] > 0
+    assert resnet["after"] < 4 and resnet["after"] - resnet["before"] < 1.5

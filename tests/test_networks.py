@@ -1,5 +1,8 @@
 """Each network against the same one written otherwise, its gradients, and its randomness."""
 
+import subprocess
+import sys
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -269,3 +272,15 @@ def test_a_bad_cnn_or_resnet_is_refused(make, said):
 def test_points_that_are_no_images_are_refused(write_npz):
     with pytest.raises(InputError, match="model is 'cnn', but the points of .* are no images"):
         Cell(model="cnn", head="pooling", width=4, depth=4, dataset=write_npz(), batch_size=4)
+
+
+def test_a_resnet_may_be_trained_by_several_threads_on_a_batch_that_they_do_not_divide():
+    """In a process of its own: a strided 1x1 convolution of torch's corrupts memory here, if the shortcut has one."""
+    script = (
+        "import torch; from robustkit.networks import ResNet; torch.set_num_threads(3)\n"
+        "net = ResNet(depth=8, d_out=10, base_width=4).to(memory_format=torch.channels_last)\n"
+        "for _ in range(20):\n"
+        "    x = torch.rand(4, 3, 32, 32).to(memory_format=torch.channels_last)\n"
+        "    net(x).square().sum().backward()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -120,7 +120,8 @@ def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **f
 
 def _figure_6(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
     """CNN under both heads, the fully connected nets beside it; the pooled CNN at the faster rate, with its own."""
-    base = SETTINGS[profile] | (PROXY if profile in ("laptop", "shipped") else {}) | fields
+    shorter = {"smoke": {"epochs": 20, "lr": 0.1}, "paper": {}}.get(profile, PROXY)  # as much flow time in fewer steps
+    base = SETTINGS[profile] | shorter | fields
     kept = [depth for depth in FIGURES["W6"][0][2] if depth in (depths or DEPTHS[profile])]
     own = CNN_WIDTHS[profile]
     models = [({"model": "cnn", "head": head}, own) for head in HEADS] + [({}, WIDTHS[profile])]

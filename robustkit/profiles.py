@@ -120,7 +120,7 @@ def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **f
 
 def _figure_6(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
     """CNN under both heads, the fully connected nets beside it; the pooled CNN at the faster rate, with its own."""
-    shorter = {"smoke": {"epochs": 20, "lr": 0.1}, "paper": {}}.get(profile, PROXY)  # as much flow time in fewer steps
+    shorter = {"smoke": {"epochs": 20, "lr": 0.1}, "paper": {}}.get(profile, PROXY)  # the same flow time
     base = SETTINGS[profile] | shorter | fields
     kept = [depth for depth in FIGURES["W6"][0][2] if depth in (depths or DEPTHS[profile])]
     own = CNN_WIDTHS[profile]

@@ -144,6 +144,16 @@ Markdown(
 proofs = ["T01", "T02", "T03", "T10", "T06", "T07", "T18", "T13", "T14"]
 story.loc[proofs, columns].reset_index(drop=True)
 
+# %%
+Markdown(
+    f"**Beyond the fully connected net.** That the gap between depths is much larger in a CNN is {said['E12']} under the "
+    f"heads tried; that lazy and non-lazy ResNet-110 reach a similar accuracy is {said['E15']}; how $P$ goes with "
+    f"Lipschitz constants and attacks is {said['E22']} (notebook 5)."
+)
+
+# %%
+story.loc[["E12", "E15", "E22"], columns].reset_index(drop=True)
+
 # %% [markdown]
 # ## The ledger in full
 

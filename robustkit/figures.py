@@ -68,17 +68,24 @@ def _gaps(cells, rows: pandas.DataFrame) -> str:
     """Points of the grid that have no row at all, by width; the others lack seeds, which n shows."""
     names = ["model", "head", "lr", "init", "power", "depth", "width"]
     there = set(rows[names].astype({"power": float}).fillna(0).itertuples(index=False, name=None))
-    empty, several = {}, len({init for *_, init, _, _, _ in there} | {cell.init for cell in cells}) > 1
-    networks = len({(model, head, lr) for model, head, lr, *_ in there}) > 1
+    networks = len({point[:3] for point in there}) > 1
+    several = len({init for *_, init, _, _, _ in there} | {cell.init for cell in cells}) > 1
+    empty = {}
     for cell in cells:
         own = cell.model, cell.head or 0, cell.lr
         if (*own, cell.init, cell.power or 0, cell.depth, cell.width) not in there:
             what = f"L={cell.depth}" if cell.power is None else f"c={cell.power:g}"
             what = f"{NAMES[cell.init]} {what}" if several and cell.power is None else what
-            what = f"{cell.head or cell.model} at {cell.lr:g}, {what}" if networks else what
-            empty.setdefault(cell.width, {})[what] = None
-    points = [f"m={width} ({', '.join(whats)})" for width, whats in sorted(empty.items())]
+            place = (f"{cell.head or cell.model}, rate {cell.lr:g}", f"m={cell.width}")
+            place = place if networks else (place[1], what)
+            empty.setdefault(place[0], {})[place[1]] = None
+    points = [f"{place} ({', '.join(whats)})" for place, whats in sorted(empty.items(), key=_by_number)]
     return f"; no row yet at {', '.join(points)}" if points else ", seeds of points that have others"
+
+
+def _by_number(item: tuple[str, dict]) -> tuple:
+    place = item[0]
+    return (0, int(place[2:])) if place.startswith("m=") else (1, place)
 
 
 def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None:

@@ -13,7 +13,8 @@
 # (ResNet-110 on CIFAR). It gives neither architecture in full, so what is drawn here are *readings*, and each says
 # what was chosen. The last section asks what every reader asks next: does robustness on average, which is what
 # $P$ measures, say anything about attacks? **What would contradict the paper:** a gap between the depths of the
-# CNN that is no larger than that of the fully connected net; lazy and non-lazy accuracies that differ.
+# CNN that is no larger than that of the fully connected net; lazy and non-lazy accuracies that differ by more than
+# a point.
 
 # %% tags=["parameters"]
 profile = "shipped"  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
@@ -44,9 +45,10 @@ choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 #
 # Our reading: $L - 1$ convolutions ($3 \times 3$, padding 1, no bias, stride 2 at the second and fourth) with
 # $m$ channels, ReLU, then a linear head, He initialisation with $\beta = \sqrt{2/\text{fan-in}}$, no
-# normalisation. The head is a reading of its own: *flatten* keeps every pixel, *pooling* averages over the image.
-# An average over $k$ pixels has $1/k$ of the gradient in each, so at the paper's rate pooled networks hardly
-# leave their start; they are run at ten times the rate as well, beside fully connected ones at that rate.
+# normalisation; channels stand beside the neurons of a fully connected net of the same $m$. The head is a reading
+# of its own: *flatten* keeps every pixel, *pooling* averages over the image. An average over $k$ pixels has $1/k$
+# of the gradient in each, so pooled networks are slow, $L = 4$ most, whose $k$ is four times as large: MNIST
+# profiles run them at ten times the rate as well, beside fully connected ones at that rate.
 
 # %%
 rows = rk.collect("W6", profile, **choices)
@@ -69,13 +71,16 @@ figures.save(figure, "W6_pooling", profile, pooled)
 
 # %% [markdown]
 # Where the loss has stayed at $\log 10 \approx 2.3$, nothing has been learned, and $P$ is that of the start: a gap
-# between a depth that has left it and one that has not is a gap in training.
+# between a depth that has left it and one that has not is a gap in training. The same holds of narrow, deep fully
+# connected nets.
 #
 # ### How large is the gap?
 #
-# The factor between the highest and the lowest depth at a width, averaged over the widths that both networks
-# have. The paper's axes are not in the text, and a CNN's $P$ has another scale, so factors are compared: the last
-# column is the ratio of their logarithms, with its 95 % interval over seeds.
+# Two networks a pair, over the widths and depths that both have. *Rise over depth* is the factor by which $P$
+# grows from the shallowest to the deepest along a straight line through $\log P$ (below 1 it falls); *highest /
+# lowest* takes whichever depths these are, which noise enlarges. The paper's axes are not in the text, and a CNN's
+# $P$ may have another scale, so factors are compared. Last, whether the rise of the CNN is larger in size: *yes* is
+# twice as large in $\log P$, *partly* larger, *no* smaller, each with its 95 % interval over seeds.
 
 # %%
 figures.save_table(beyond.gaps(seen), "W6_gaps", profile)
@@ -91,9 +96,9 @@ titles = [ax.set_title(f"{name}\n\n") for ax, name in zip(axes, start)]
 figures.save(figure, "W6_initial", profile, comparisons.together(*start.values()))
 
 # %% [markdown]
-# Under pooling $L = 4$ starts at about half of the others: with one stride in place of two it averages over four
-# times as many pixels, and the mean of $k$ independent gradients shrinks as $1/\sqrt k$. Apart from that the seeds
-# of a start scatter as widely as the depths differ: what Figure 6 shows as a gap is the work of training.
+# Under pooling $L = 4$ should start at about half of the others: with one stride in place of two it averages over
+# four times as many pixels, and a mean of $k$ nearly independent gradients shrinks as $1/\sqrt k$. Where the bands
+# overlap here and not in Figure 6 above, training made the gap.
 #
 # ## Table 4: ResNet-110, lazy and non-lazy
 #
@@ -102,8 +107,10 @@ figures.save(figure, "W6_initial", profile, comparisons.together(*start.values()
 # > Notice that the non-lazy training regime achieves a similar performance to lazy training regime. (Workshop, E.3)
 #
 # Our reading is the recipe that E.3 links to: 16, 32 and 64 channels, 1 730 714 parameters for 10 classes, 164
-# epochs at rate 0.1 (times 0.1 after 81 and 122), momentum 0.9, weight decay $10^{-4}$, batch 128, crops and flips;
-# "lazy" is He with fan-out, "non-lazy" $\beta = m^{-2}$ with $m$ the fan-in of each layer. The recipe reports the
+# epochs at rate 0.1 (times 0.1 after 81 and 122), momentum 0.9, weight decay $10^{-4}$, batch 128, crops and flips.
+# "Lazy" is He with fan-out, as the linked code has it (E.1 says fan-in; the two differ at the stem and where a stage
+# begins), "non-lazy" $\beta = m^{-2}$ with $m$ the fan-in of each layer. Unlike the recipe, each channel is divided
+# by its own standard deviation, which enters the unit of $P$, and a GPU multiplies in TF32. The recipe reports the
 # best epoch on the test set; the last one is shown beside it, since the best of 164 looks at a test set is
 # flattering. `python -m robustkit run paper --claim E15` trains the twelve networks on a GPU.
 
@@ -122,28 +129,31 @@ figures.save(figure, "W_Table4_accuracy", profile, resnets)
 # %% [markdown]
 # ### What batch normalisation does to a non-lazy start
 #
-# In training mode each convolution's output is divided by $\sqrt{\sigma^2 + 10^{-5}}$, with $\sigma^2$ its own
-# variance. As long as $\sigma^2$ is much larger than the constant, the network does not see the scale $c$ of its
-# weights: its function is the same, and a step moves the weights $1/c^2$ times as far relative to their size. The
-# initial scale is then a choice of rate. Once the constant is the larger one, the scale is back. Below, all
-# convolutions of one He ResNet-8 times $c$; the non-lazy scale of a layer with 144 inputs, $144^{-2}$, is about
-# $c = 4 \cdot 10^{-4}$.
+# In training mode each convolution's output is centred, then divided by $\sqrt{\sigma^2 + 10^{-5}}$, with $\sigma^2$
+# its own variance. As long as $\sigma^2$ is much larger than the constant, the network does not see the scale $c$
+# of its convolutions: its function is the same, and a step moves them $1/c^2$ times as far relative to their size.
+# The initial scale is then a choice of rate. Once the constant is the larger one, the scale is back. Below, all
+# convolutions of one He ResNet-8 times $c$, and last the non-lazy scale itself, which is each layer's own: about
+# $4 \cdot 10^{-4}$ of He where a layer has 144 inputs, less where it has more, a tenth at this stem with its 9.
 
 # %%
 x = rk.load_dataset("digits", scaling="standard").x_train[:128]
 net = rk.ResNet(depth=8, d_out=10, in_channels=1, generator=stream_generator(0, "scale")).double()
-scales = [1, 0.1, 0.01, 1e-3, 4e-4, 1e-4]
-weights = [{n: c * p if p.ndim == 4 else p for n, p in net.named_parameters()} for c in scales]
+inner = {n: p for n, p in net.named_parameters() if p.ndim == 4}
+scales = {f"{c:g}": dict.fromkeys(inner, c) for c in (1, 0.1, 0.01, 1e-3, 1e-4)}
+scales["non-lazy"] = {n: p[0].numel() ** -2 / (2 / p[:, 0].numel()) ** 0.5 for n, p in inner.items()}
+weights = [{n: c * inner[n] for n, c in own.items()} for own in scales.values()]
 outputs = [torch.func.functional_call(net, w, x.double()) for w in weights]
 changes = [((f - outputs[0]).norm() / outputs[0].norm()).item() for f in outputs]
-figures.save_table(pandas.DataFrame({"c": scales, "change of the logits": changes}), "W_Table4_scale", profile)
+figures.save_table(pandas.DataFrame({"c": list(scales), "change of the logits": changes}), "W_Table4_scale", profile)
 
 # %% [markdown]
-# At a tenth of the scale next to nothing has changed; at the non-lazy one the normalisation has given up, and the
-# start is another function, with its residual branches nearly switched off. Training leaves that start quickly,
-# since small weights turn fast. So $\kappa$ is large here because it is divided by a small start: neither it nor
-# Theorem 2, whose networks have no normalisation, says which regime this is. The ledger reports $\kappa$ and judges
-# the accuracies alone.
+# At a tenth of the scale next to nothing has changed; far below, the constant has taken over and little but biases
+# is left. The non-lazy start lies between: its stem is still normalised, its residual branches nearly switched off,
+# and its linear layer, which nothing normalises and which is left as it is above, starts at almost 0 as well. Where
+# such a net trains, its small weights grow many times over, and $\kappa$ is divided by their small start. Neither
+# $\kappa$ nor Theorem 2, whose networks have no normalisation, says which regime this is: the ledger reports
+# $\kappa$ and judges the accuracies alone.
 #
 # ## On average and in the worst case
 #
@@ -169,8 +179,11 @@ comparisons.average_against_worst(attacked, axes[3], y="accuracy_pgd_l2_1", over
 figures.save(figure, "E22_attacks", profile, attacked)
 
 # %% [markdown]
-# A network with ten times the logits has ten times the $P$ and falls to the same attacks: the third panel
-# compares across scales, the fourth divides $P$ by the mean margin $f_y - \max_{k \neq y} f_k$, as an attack does.
+# A network with ten times the logits has ten times the $P$ and falls to the same attacks. So $P$ cannot decide
+# alone, and the fourth panel divides it by the mean margin $f_y - \max_{k \neq y} f_k$, which grows with the scale as
+# $P$ does; whether that ranks these networks better is for the correlations below to say. Nor does a small $P$ help
+# a network that was hardly trained: its clean accuracy is lost before any attack.
+#
 # And the same on other outputs and points: $P$ of the softmax, and at training points.
 
 # %%
@@ -196,9 +209,8 @@ ledger = claims.ledger(comparisons.together(rows, resnets), only=["E12", "E15"])
 ledger[["id", "claim", "verdict", "readings", "finding"]]
 
 # %% [markdown]
-# - Under the heads tried, the size of the gap depends on the head and on how far training gets; the table of gaps
-#   has the numbers.
+# - How much of $P$ the depth of a CNN makes, by head and rate and beside the training loss, is in the table of gaps.
 # - Table 4 needs CIFAR and a GPU; what a smaller machine trains is labelled scaled down and decides nothing.
 # - Batch normalisation hides the initial scale of a ResNet, but not one as small as the non-lazy one.
-# - $P$, the local Lipschitz constant and $\|J\|_F$ rank networks alike; what an attack achieves goes with $P$
-#   relative to the margin.
+# - How far $P$ ranks networks as Lipschitz constants and attacks do, and whether it does so better relative to the
+#   margin, stands in the correlations.

@@ -9,10 +9,8 @@ import pandas
 import seaborn
 
 from . import comparisons, plots
-from .architectures import ACCURACIES, PAPER, depth_gaps
+from .architectures import ACCURACIES, PAPER, depth_gaps, depth_rises, much_larger, shared_shapes
 from .config import Cell, dataset_info
-from .criteria import shown, usable
-from .statistics import compare
 
 # ---------------------------------------------------------------------------------------------- Figure 6
 
@@ -50,10 +48,10 @@ def figure_6(found: dict[str, pandas.DataFrame], axes) -> None:
 
 
 def gaps(found: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
-    """The gap between depths of each CNN and of the fully connected net at its rate, over the widths that both have.
+    """How far P changes over depth, for each CNN and the fully connected net at its rate, where both have rows.
 
-    A gap is the factor between the highest and the lowest depth, its geometric mean over widths; the last column is
-    the ratio of their logarithms with its 95 % interval over seeds, as row E12 of the ledger judges it.
+    Factors are geometric means over seeds and widths: of a straight line through log P from the least to the largest
+    depth (above 1 it rises; row E12 of the ledger judges this one), and of the highest depth over the lowest.
     """
     table = []
     for name, cnn in found.items():
@@ -61,18 +59,16 @@ def gaps(found: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
         beside = found.get(f"fully connected{comma}{faster}")
         if not network.startswith("CNN") or beside is None:
             continue
-        shapes = [part[usable(part, "stability")].groupby("width")["depth"].agg(set) for part in (cnn, beside)]
-        widths = [m for m in shapes[0].index if m in shapes[1].index and len(shapes[0][m] & shapes[1][m]) > 1]
-        both = [part[part["width"].isin(widths)] for part in (cnn, beside)]
-        values = [list(depth_gaps(part).values()) for part in both]
-        line = {"network": name, "widths": ", ".join(map(str, widths))}
-        for whose, gap, part in zip(("", ", fully connected"), values, both, strict=True):
+        both = shared_shapes(cnn, beside)
+        for whose, part in zip((network, "fully connected"), both, strict=True):
+            line = {"pair": name, "network": whose, "widths": ", ".join(map(str, sorted(part["width"].unique())))}
+            for column, values in (("rise over depth", depth_rises(part)), ("highest / lowest", depth_gaps(part))):
+                line[column] = f"{math.exp(np.mean(values)):.3g}" if values else "missing"
             losses = part["train_loss"]
-            line[f"gap{whose}"] = f"{math.exp(np.mean(gap)):.3g}" if gap else "missing"
-            line[f"training loss{whose}"] = f"{losses.min():.3g} to {losses.max():.3g}" if gap else "-"
-        positive = all(values) and min(map(min, values)) > 0
-        line["ratio of the log gaps"] = shown(compare({0: values[0]}, {0: values[1]})[0]) if positive else "-"
-        table.append(line)
+            line["training loss"] = f"{losses.min():.3g} to {losses.max():.3g}" if len(part) else "-"
+            table.append(line | {"size, compared": ""})
+        rises = [depth_rises(part) for part in both]
+        table[-2]["size, compared"] = much_larger(*rises)[0] if all(rises) else "missing"
     return pandas.DataFrame(table)
 
 

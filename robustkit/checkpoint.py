@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -30,58 +30,61 @@ class Saved(NamedTuple):
     notes: dict
 
 
-def paths(key: str) -> tuple[Path, Path]:
-    """The newest checkpoint of a training, and the one before."""
+def paths(key: str, device: str) -> tuple[Path, Path]:
+    """The newest checkpoint of a training by this version of torch on this kind of device, and the one before.
+
+    A row has one engine: another version or device has checkpoints of its own, and leaves these alone.
+    """
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    name = re.sub("[^A-Za-z0-9.]+", "-", f"{key}-torch-{torch.__version__}-{kind}")
     folder = results_folder() / "checkpoints"
-    return folder / f"{key}.checkpoint", folder / f"{key}.checkpoint-before"
+    return folder / f"{name}.checkpoint", folder / f"{name}.checkpoint-before"
 
 
 def save(key: str, saved: Saved, device: str) -> None:
-    """Write a checkpoint; the newest one until now becomes the one before. A disk that is full is a warning."""
-    newest, before = paths(key)
-    facts = {"key": key, "step": saved.step, "notes": saved.notes, **_engine(device)}
+    """Write a checkpoint; the newest one until now, if it is sound, becomes the one before.
+
+    A disk that is full is a warning, and leaves what is there.
+    """
+    newest, before = paths(key, device)
+    facts = {"key": key, "step": saved.step, "notes": saved.notes}
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in saved.tensors.items()}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, facts=np.array(json.dumps(facts)))
     body = buffer.getvalue()
     try:
-        with contextlib.suppress(FileNotFoundError):
+        fresh = newest.with_name(f"{newest.name}-new")
+        write_atomically(fresh, FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        if _body(newest):
             os.replace(newest, before)
-        write_atomically(newest, FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        os.replace(fresh, newest)
     except OSError as error:
         warnings.warn(f"{error}; the training goes on without this checkpoint", stacklevel=2)
 
 
 def load(key: str, device: str) -> Saved | None:
-    """The newest sound checkpoint of a training, None if there is none. A damaged one is named and left alone.
-
-    One of another version of torch, or of another kind of device, is named and not used: a row has one engine.
-    """
-    for path in paths(key):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue
-        first, _, body = content.partition(b"\n")
-        if first != FIRST_LINE + hashlib.sha256(body).hexdigest().encode():
+    """The newest sound checkpoint of a training, None if there is none. A damaged one is named and left alone."""
+    for path in paths(key, device):
+        if body := _body(path):
+            with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive}
+            facts = json.loads(str(arrays.pop("facts")))
+            return Saved(facts["step"], {name: torch.from_numpy(a) for name, a in arrays.items()}, facts["notes"])
+        if path.exists():
             warnings.warn(f"{path} is damaged and not used", stacklevel=2)
-            continue
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive}
-        facts = json.loads(str(arrays.pop("facts")))
-        engine = {name: facts[name] for name in _engine(device)}
-        if facts["key"] != key or engine != _engine(device):
-            warnings.warn(f"{path} is of {engine}, this is {_engine(device)}: it is not used", stacklevel=2)
-            continue
-        return Saved(facts["step"], {name: torch.from_numpy(a) for name, a in arrays.items()}, facts["notes"])
     return None
 
 
 def remove(key: str) -> None:
-    """Delete the checkpoints of a training that has its row."""
-    for path in paths(key):
+    """Delete the checkpoints of a training that has its row, whatever made them."""
+    for path in (results_folder() / "checkpoints").glob(f"{key}-*"):
         path.unlink(missing_ok=True)
 
 
-def _engine(device: str) -> dict[str, str]:
-    return {"torch": torch.__version__, "device": torch.device(device).type}
+def _body(path: Path) -> bytes | None:
+    """What a file holds below its first line, None if there is no file or its SHA-256 is another."""
+    try:
+        first, _, body = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    return body if first == FIRST_LINE + hashlib.sha256(body).hexdigest().encode() else None

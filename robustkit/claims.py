@@ -121,7 +121,8 @@ def _at_start(rows: pandas.DataFrame) -> str:
     good = rows[usable(rows, "stability") & rows["loss_over_time"].map(lambda v: isinstance(v, list) and len(v) > 1)]
     kept = good["loss_over_time"].map(lambda v: v[-1] / v[0] if v[0] else 1.0)
     names = []
-    for (init, power, depth), curve in good.assign(kept=kept).groupby(["init", "power", "depth"], dropna=False):
+    by = ["model", "init", "power", "depth"]
+    for (_, init, power, depth), curve in good.assign(kept=kept).groupby(by, dropna=False):
         still = curve.groupby("width")["kept"].mean()
         if (still > 0.98).any():
             widths = ", ".join(f"{m}" for m in still.index[still > 0.98])
@@ -165,7 +166,8 @@ def _readings(claim: Claim, rows: pandas.DataFrame) -> dict[tuple, pandas.DataFr
             found[*reading, f"c={power:g}"] = pandas.concat(curves)
     for reading, same in found.items() if len(claim.models) > 1 else ():  # another model, all else alike
         others = rows[(rows["model"] != claim.models[0]) & (rows["reading"] == reading[:4])]
-        found[reading] = pandas.concat([same, others])
+        curves = [curve_of(others, init, power, depth) for init, power, depths in claim.curves for depth in depths]
+        found[reading] = pandas.concat([same, *curves])
     return found
 
 
@@ -184,6 +186,7 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dic
     readings = _readings(claim, rows)
     reading, judged = next(iter(readings.items()), ((), rows.iloc[:0]))
     parts = [*_judge(claim, judged), *_further(claim, further)]
+    judged = judged[judged["model"] == claim.models[0]]  # what stands beside is not counted
     notes = {r: _note(claim, found, r[-1]) for r, found in readings.items()}
     evidence = [f"reading: {', '.join(reading)}"] if reading else []
     if "flow10" in reading:
@@ -209,7 +212,8 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dic
     elif len(readings) > 1:
         for other in list(readings)[1:]:
             note = f" (not counted: {notes[other]})" if notes[other] else ""
-            evidence.append(f"under {', '.join(other)}: {verdicts[other]}{note}; {_company(readings[other])}")
+            own = readings[other][readings[other]["model"] == claim.models[0]]
+            evidence.append(f"under {', '.join(other)}: {verdicts[other]}{note}; {_company(own)}")
     seen = [part.mde for part in parts if math.isfinite(part.mde)]
     names = {r: ", ".join(r) for r in readings}
     return {

@@ -13,8 +13,8 @@ from .config import FRACTIONS, INSTANTS
 
 WORST = {
     "logit_stability": plots.LABELS["stability"],
-    "lipschitz_mean": r"mean local Lipschitz constant $\|J\|_2$",
-    "lipschitz_max": r"largest local Lipschitz constant $\|J\|_2$",
+    "lipschitz_mean": r"mean local Lipschitz, $\|J\|_2$",
+    "lipschitz_max": r"largest local Lipschitz, $\|J\|_2$",
     "spectral_product": "product of spectral norms",
     "softmax_stability": r"$P/\epsilon$ of softmax outputs",
     "logit_stability_train": plots.LABELS["stability_train"],

@@ -50,6 +50,7 @@ def estimate_seconds(
         step, loss, jacobian = speeds(dataclasses.replace(cell, width=width, **plain), len(group), device)
         everything = cell.train_points + dataset_info(cell.dataset).n_test
         losses = len(INSTANTS) * min(LOSS_POINTS[cell.model], cell.train_points) + 2 * everything
+        losses += int(cell.epochs) * dataset_info(cell.dataset).n_test if cell.model == "resnet" else 0
         seconds = cell.steps * step + losses * loss + (len(FRACTIONS) + 2) * cell.points * jacobian
         growth = cell.flops / dataclasses.replace(cell, width=width).flops
         spent[spent.index(min(spent))] += seconds * growth

@@ -129,7 +129,7 @@ def _list(values) -> str:
     return ", ".join(f"{value:g}" for value in sorted(set(values)))
 
 
-def _depth_controls(rows: pandas.DataFrame) -> list[Part]:
+def depth_controls(rows: pandas.DataFrame) -> list[Part]:
     """TREND over depth before training, and at the loss that the least trained depth of each width ends at."""
     if "loss_at_stability" not in rows:
         return []
@@ -164,7 +164,7 @@ def trends_in_depth(way: str):
         if parts and waiting:
             text = f"{parts[-1].text}; not judged yet, with fewer than three depths: width {_list(waiting)}"
             parts[-1] = Part(parts[-1].answer, text, parts[-1].mde)
-        return [*parts, *_depth_controls(rows)] if parts else []
+        return [*parts, *depth_controls(rows)] if parts else []
 
     return judge
 

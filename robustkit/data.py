@@ -48,7 +48,7 @@ def load_dataset(name: str, *, scaling: str = "raw", device="cpu", dtype: torch.
     """Load a dataset, checked by SHA-256 before use, onto one device.
 
     name: "digits" (part of scikit-learn), "mnist", "cifar10", "cifar100" (downloaded if they are not there), or the
-        path of an .npz with x_train, y_train, x_test, y_test (no pickle).
+        path of an .npz with x_train, y_train, x_test, y_test (no pickle); images are (n, channels, height, width).
     scaling: "raw" (bytes/255, digits/16, a float .npz as it is), "unit" (each point divided by its l2 norm:
         Assumption 1), "standard" (one mean and standard deviation a channel, of the training set).
     Raises InputError if a name is unknown, or a file is missing, damaged or not what it says.

@@ -180,7 +180,8 @@ def measure_group(
                 "test_accuracy": test_accuracies[s],
                 "kappa": lazy_ratio(nets.network(s), start[s]),
             }
-            if epochs:
+            if epochs:  # before the first step its running statistics are 0 and 1, which is no network anyone uses
+                final["stability_init"] = None
                 final["best_test_accuracy"] = max(traces[s]["test_accuracy_over_time"], default=None)
             bad = [name for name, value in (traces[s] | final).items() if not _finite(value)]
             if bad:

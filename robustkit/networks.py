@@ -63,7 +63,8 @@ class CNN(nn.Module):
         width, depth, d_out, in_channels = (
             check_number(name, value, low=2 if name == "depth" else 1, integer=True) for name, value in sizes.items()
         )
-        shape = (in_channels, *(side if isinstance(side, (tuple, list)) else (side, side)))
+        sides = side if isinstance(side, (tuple, list)) and len(side) == 2 else (side, side)
+        shape = (in_channels, *(check_number("side", value, low=1, integer=True) for value in sides))
         layers = layers_of("cnn", width=width, depth=depth, shape=shape, d_out=d_out, head=head)
         stds = cnn_stds(init, width=width, fan_ins=[layer.fan_in for layer in layers], power=power)
         self.head, self.weights = head, nn.ParameterList()
@@ -86,7 +87,8 @@ class ResNet(nn.Module):
     layer with bias. Depth 110, width 16 and 10 classes: 1 730 714 parameters. `.weights` lists the weights of all
     convolutions and of the linear layer, without the parameters of normalisation and the bias.
     init "he" takes `resnet_std`, the linear layer uniform in +-1/sqrt(fan_in) as torch has it; "power" draws every
-    weight from N(0, fan_in^(-2 power)), the bias 0. Batch normalisation undoes most of the initial scale.
+    weight from N(0, fan_in^(-2 power)), the bias 0. Batch normalisation undoes a scale, as long as the variance
+    it sees is large beside its constant 1e-5.
     `generator` as in FCN, one an entry of `.weights` if it is a list. Raises InputError on a bad argument.
     Source: workshop E.3, Table 4, by the recipe that it links to.
     """
@@ -94,8 +96,9 @@ class ResNet(nn.Module):
     def __init__(self, *, depth=110, d_out, in_channels=3, base_width=16, init="he", power=None, generator=None):
         super().__init__()
         sizes = {"depth": depth, "d_out": d_out, "in_channels": in_channels, "base_width": base_width}
-        for name, value in sizes.items():
-            check_number(name, value, low=8 if name == "depth" else 1, integer=True)
+        depth, d_out, in_channels, base_width = (
+            check_number(name, value, low=8 if name == "depth" else 1, integer=True) for name, value in sizes.items()
+        )
         if depth % 6 != 2:
             raise InputError(f"depth is {depth}, but must be 6n + 2: 8, 14, 20, .., 110")
         self.stem = _normalised(in_channels, base_width, 3, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import multiprocessing
 import os
@@ -59,6 +60,7 @@ def _measure_safely(
     # Outside the except clause, whose traceback holds the group's tensors.
     if device != "cpu":
         torch.cuda.synchronize(device)  # raises if the GPU itself has failed: then no other cell is tried
+        gc.collect()  # graphs and their model refer to each other
         torch.cuda.empty_cache()
     if len(cells) == 1:
         facts = {"measures": dict.fromkeys(MEASURES), "reason": reason, "engine": None, "group": 1}

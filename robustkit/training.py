@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Sequence
 
 import torch
@@ -96,14 +97,16 @@ def train(
 def _by_size(model: nn.Module, x: Tensor, size: int) -> Callable[[Tensor], Tensor]:
     """The model; on a GPU a ResNet takes batches of this size as CUDA graphs: launching its kernels takes longer.
 
-    Warming up moves the running statistics of batch normalisation, which are put back.
+    Warming up moves the running statistics of batch normalisation, which are put back. Each batch is copied into the
+    sample, which must not be a view of x.
     """
     if not (x.is_cuda and any(isinstance(module, nn.BatchNorm2d) for module in model.modules())):
         return model
+    gc.collect()  # a model with graphs refers to itself: without this, the one before would keep its memory
     plain, before = model.forward, {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     with torch.cuda.device(x.device):  # a graph is captured on the current device
-        torch.cuda.make_graphed_callables(model, (x[:size].contiguous(memory_format=torch.channels_last),))
+        torch.cuda.make_graphed_callables(model, (x[:size].clone(memory_format=torch.channels_last),))
     model.load_state_dict(before)
     return lambda points: model(points) if len(points) == size else plain(points)
 

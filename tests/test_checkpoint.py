@@ -32,7 +32,7 @@ def saved():
     """Two checkpoints of one training, at steps 5 and 10."""
     for step in (5, 10):
         checkpoint.save("name", Saved(step, TENSORS, {"traces": [{"loss_over_time": [step / 3]}]}), "cpu")
-    return checkpoint.paths("name")
+    return checkpoint.paths("name", "cpu")
 
 
 def test_what_was_saved_comes_back_to_the_bit(saved):
@@ -71,12 +71,27 @@ def test_any_bit_flipped_is_found(saved):
             assert checkpoint.load("name", "cpu") is None
 
 
-def test_one_of_another_version_or_device_is_named_and_not_used(saved, monkeypatch):
-    with pytest.warns(UserWarning, match="'device': 'cpu'.*this is.*'device': 'cuda'"):
+def test_another_version_or_device_has_checkpoints_of_its_own(saved, monkeypatch):
+    before = {path: path.read_bytes() for path in saved}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB")
         assert checkpoint.load("name", "cuda:1") is None
+        checkpoint.save("name", Saved(99, TENSORS, {}), "cuda:1")
+        assert checkpoint.load("name", "cuda:0").step == 99
     monkeypatch.setattr(torch, "__version__", "99.0")
-    with pytest.warns(UserWarning, match="this is .*99.0"):
-        assert checkpoint.load("name", "cpu") is None
+    assert checkpoint.load("name", "cpu") is None
+    checkpoint.save("name", Saved(98, TENSORS, {}), "cpu")
+    assert {path: path.read_bytes() for path in saved} == before
+    checkpoint.remove("name")
+    assert list(saved[0].parent.iterdir()) == []
+
+
+def test_a_damaged_newest_never_replaces_the_sound_one_before(saved):
+    saved[0].write_bytes(b"torn")
+    checkpoint.save("name", Saved(15, TENSORS, {}), "cpu")
+    saved[0].write_bytes(b"torn again")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoint.load("name", "cpu").step == 5
 
 
 def test_a_full_disk_costs_a_warning_and_not_the_checkpoint_that_is_there(saved):
@@ -135,7 +150,7 @@ sweep.run([Cell(**eval(sys.argv[2]))], device="cpu")
 def test_a_killed_training_ends_with_the_row_of_one_that_was_not():
     expected = measure(CELL)
     arguments = [sys.executable, "-c", RUN, "60", repr(dataclasses.asdict(CELL))]
-    newest, _ = checkpoint.paths(CELL.key)
+    newest, _ = checkpoint.paths(CELL.key, "cpu")
     for life in (1, 2, 3):  # each is killed in the pause after its first epoch
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
             assert "saved\n" in iter(process.stdout.readline, "")

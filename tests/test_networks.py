@@ -249,6 +249,8 @@ def test_a_seed_is_one_network_of_any_model(fields, poisoned_seeds):
     ("make", "said"),
     [
         (lambda: CNN(width=8, depth=4, d_out=2, head="pool"), "head is 'pool'.*did you mean 'pooling'"),
+        (lambda: CNN(width=8, depth=4, d_out=2, side=0), "side is 0, but must be an integer and at least 1"),
+        (lambda: CNN(width=8, depth=4, d_out=2, side=(5,)), r"side is \(5,\)"),
         (lambda: CNN(width=8, depth=1, d_out=2), "depth is 1, but must be an integer and at least 2"),
         (lambda: CNN(width=8, depth=4, d_out=2, init="ntk"), "init is 'ntk', but must be one of he, lecun, power"),
         (lambda: CNN(width=8, depth=4, d_out=2, power=2.0), "power is 2.0, but init is 'he'"),

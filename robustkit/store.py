@@ -131,10 +131,11 @@ def merge(rows: list[dict], others: list[dict]) -> tuple[list[dict], list[str]]:
         elif row["status"] != "failed" and _compared(kept) != _compared(row):
             names = _difference(kept, row)
             # The plain loop's convolutions do not repeat to the bit on a GPU.
-            repeats = kept["engine"]["device"] == "cpu" or kept["engine"]["name"] != "loop"
+            on_gpu = kept["engine"].get("device", "cpu") != "cpu"
+            repeats = not (on_gpu and kept["engine"].get("name") == "loop")
             if repeats and (kept["engine"], kept["versions"]) == (row["engine"], row["versions"]):
                 raise ConflictError(f"two rows of one cell, from one engine and versions, differ: {names}")
-            notes.append(f"the first row is kept, another engine or version differs: {names}")
+            notes.append(f"the first row is kept, another engine, version or run on a GPU differs: {names}")
     return list(merged.values()), notes
 
 

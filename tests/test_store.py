@@ -249,6 +249,16 @@ def test_other_numbers_from_another_engine_or_version_are_noted_and_the_first_ke
     assert "'width': 16" in note and "0.1" in note and "0.25" in note
 
 
+def test_two_runs_of_a_loop_on_a_gpu_may_differ_and_the_first_is_kept():
+    """Its convolutions do not repeat to the bit; the batched engine's products do."""
+    first, second = (a_row("a", p, engine={"name": "loop", "device": "NVIDIA H100"}) for p in (0.1, 0.1000001))
+    merged, (note,) = store.merge([first], [second])
+    assert merged == [first] and "0.1000001" in note
+    first, second = (a_row("a", p, engine={"name": "ensemble", "device": "NVIDIA H100"}) for p in (0.1, 0.2))
+    with pytest.raises(store.ConflictError):
+        store.merge([first], [second])
+
+
 def test_a_failed_row_gives_way_and_never_replaces_a_result():
     failed = a_row("a", None, status="failed", reason="no luck")
     assert store.merge([failed], [a_row("a")]) == ([a_row("a")], [])

@@ -63,7 +63,7 @@ figures.save(figure, "ledger", profile, rows)
 
 # %%
 tried = [r.id for r in ledger.head(10).itertuples() if len(r.readings_detail) > 2]
-figure, (ax,) = figures.panels(1, width=7.2, height=4.6)
+figure, (ax,) = figures.panels(1, width=7.2, height=7.0)
 if tried:
     cards.specification_curve(ledger, ax, ids=tried)
 figures.save(figure, "specification", profile, rows)

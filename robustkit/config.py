@@ -97,6 +97,9 @@ class Cell:
                 check_choice("a field of Cell", name, cls.__dataclass_fields__)
         return super().__new__(cls)
 
+    def __deepcopy__(self, memo):
+        return self  # it cannot change, and pandas copies the missing cells of a frame at every step
+
     def __post_init__(self):
         def number(name, **limits):
             object.__setattr__(self, name, check_number(name, getattr(self, name), **limits))

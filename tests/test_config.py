@@ -1,5 +1,6 @@
 """One training: what is refused, what its key depends on, and what its schedule amounts to."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -304,6 +305,7 @@ def test_a_cell_survives_pickle_and_replace_and_stays_as_it_is():
     made = cell(init="power", power=2.0, milestones=[0.3])
     again = pickle.loads(pickle.dumps(made))
     assert again == made and hash(again) == hash(made) and again.key == made.key
+    assert copy.deepcopy([made])[0] is made  # a frame holds the cells it misses, and is copied often
     assert dataclasses.replace(made, seed=1) == cell(init="power", power=2.0, milestones=[0.3], seed=1)
     with pytest.raises(InputError, match="width is 0"):
         dataclasses.replace(made, width=0)

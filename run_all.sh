@@ -20,8 +20,9 @@ Profiles (without one: smoke, then shipped once rows are shipped)
 Options
   --workers N       processes that train side by side
   --device D        where to train: auto, cpu, cuda, cuda:1, ...
+  --dask ADDRESS    train on the Dask cluster whose scheduler listens there
   --minutes N       stop training after N minutes and report what is there
-  --only NN         run this notebook alone, by its number; may be repeated
+  --only NN         train what this notebook draws and run it alone, by its number; may be repeated
   -p NAME=VALUE     set a parameter of the notebooks; may be repeated
 
 test checks the code with ruff and runs the tests.
@@ -83,7 +84,8 @@ read_option() {
     -p) [[ $2 =~ ^[A-Za-z_][A-Za-z_0-9]*= ]] || refuse "-p is '$2', but must be NAME=VALUE, such as -p width=64" ;;
   esac
   case $1 in
-    --only | -p) report_options+=("$1" "$2") ;;
+    --only) report_options+=("$1" "$2") train_options+=("$1" "$2") ;;
+    -p) report_options+=("$1" "$2") ;;
     *) train_options+=("$1" "$2") ;;
   esac
 }
@@ -98,13 +100,13 @@ else
   done
   while (($#)); do
     case $1 in
-      --workers | --device | --minutes | --only | -p)
+      --workers | --device | --minutes | --dask | --only | -p)
         [[ ${2-} == --* ]] && refuse "$1 needs a value, but is followed by $2"
         read_option "$1" "${2-}"
         shift
         ;;
-      --workers=* | --device=* | --minutes=* | --only=*) read_option "${1%%=*}" "${1#*=}" ;;
-      -*) refuse "option is '$1', but must be one of --workers, --device, --minutes, --only, -p, --help" ;;
+      --workers=* | --device=* | --minutes=* | --dask=* | --only=*) read_option "${1%%=*}" "${1#*=}" ;;
+      -*) refuse "option is '$1', but must be one of --workers, --device, --minutes, --dask, --only, -p, --help" ;;
       *) read_name "$1" ;;
     esac
     shift
@@ -221,12 +223,12 @@ check() {
 
 # ${array[@]+"${array[@]}"}: the bash of macOS takes an empty array for an unset name.
 if [[ $task == test ]]; then
-  choose_python pytest pytest_timeout hypothesis beartype art ruff papermill nbconvert ipykernel
+  choose_python pytest pytest_timeout hypothesis beartype art distributed ruff papermill nbconvert ipykernel math_core
   check ruff check .
   check ruff format --check .
   check pytest -q "$@"
 else
-  choose_python papermill nbconvert ipykernel
+  choose_python papermill nbconvert ipykernel math_core
   for profile in "${profiles[@]}"; do
     if ((${#report_options[@]})); then # a misspelt parameter is said before the training, not after it
       "$python" -m robustkit report "$profile" --check "${report_options[@]}" || exit

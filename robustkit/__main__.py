@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import os
 import signal
 import sys
@@ -11,9 +12,9 @@ import warnings
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from . import claims, cost, report, store, sweep
+from . import claims, cluster, cost, report, sharing, store, sweep
 from .checks import InputError, check_choice, check_number
-from .profiles import FIGURES, PROFILES, grid, profile_cells
+from .profiles import FIGURES, NOTEBOOKS, PROFILES, grid, named_cells, profile_cells
 
 
 def main(arguments=None) -> int:
@@ -36,6 +37,9 @@ def main(arguments=None) -> int:
             command.add_argument(
                 "--claim", help="only what this claim of the ledger needs; --seeds N is then a count"
             )
+            command.add_argument(
+                "--only", action="append", default=[], metavar="NN", help="only what this notebook draws"
+            )
         if name == "report":
             command.add_argument("--only", action="append", default=[], metavar="NN", help="notebook number")
             command.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", dest="parameters")
@@ -50,6 +54,10 @@ def main(arguments=None) -> int:
             )
         if name == "run":
             command.add_argument("--minutes", type=float, default=None, help="stop in time")
+            command.add_argument(
+                "--dry-run", action="store_true", help="only say what would be trained, as plan does"
+            )
+            command.add_argument("--dask", metavar="ADDRESS", help="train on the Dask cluster of this scheduler")
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
@@ -83,7 +91,11 @@ def _terminate(*_):
 def _cells(chosen):
     choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
     if not chosen.claim:
-        return profile_cells(chosen.profile, **choices)
+        for number in chosen.only:
+            check_choice("--only", number, NOTEBOOKS)
+        names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
+        cells = {cell: None for name in names for cell in named_cells(name, chosen.profile, **choices)}
+        return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
     if chosen.seeds and len(chosen.seeds) == 1:
         choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, integer=True))
     cells = claims.cells_of(chosen.claim, chosen.profile, **choices)
@@ -101,7 +113,7 @@ def _workers(chosen) -> int:
 def plan(chosen) -> int:
     """Say, before anything runs, what is done and missing, and what the rest costs."""
     cells, device, workers = _cells(chosen), sweep.pick_device(chosen.device), _workers(chosen)
-    todo = sweep.missing(cells, store.load_rows())
+    todo = sweep.missing(cells, store.load_statuses())
     print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} trainings done, {len(todo)} missing")
     if todo:
         largest = max(todo, key=lambda cell: cell.parameters)
@@ -127,11 +139,19 @@ def run(chosen) -> int:
     """Train what a profile lacks."""
     if chosen.profile == "shipped":
         raise InputError("profile is 'shipped', which trains nothing; run smoke, laptop or paper")
+    if chosen.dry_run:
+        return plan(chosen)
     cells = _cells(chosen)
+    if not cells:
+        print("nothing to train")
+        return 0
     what = f"claim {chosen.claim}" if chosen.claim else f"profile {chosen.profile}"
-    rows = sweep.run(cells, device=chosen.device, workers=_workers(chosen), minutes=chosen.minutes)
+    what += f", notebooks {' '.join(chosen.only)}" if chosen.only else ""
+    options = {"device": chosen.device, "workers": _workers(chosen)}
+    with cluster.dask(chosen.dask, chosen.device) if chosen.dask else contextlib.nullcontext(options) as options:
+        rows = sweep.run(cells, minutes=chosen.minutes, **options)
     bad = rows[rows["status"] != "ok"]
-    left = sweep.missing(cells, store.load_rows())
+    left = sweep.missing(cells, store.load_statuses())
     print(f"{what}: {len(cells) - len(left)} of {len(cells)} trainings done")
     for row in bad.itertuples():
         print(f"{row.status}: {row.init}, depth {row.depth}, width {row.width}, seed {row.seed}: {row.reason}")
@@ -139,15 +159,18 @@ def run(chosen) -> int:
 
 
 def status(chosen) -> int:
-    """Say what is done, failed and missing, figure by figure."""
-    rows = {row["key"]: row["status"] for row in store.load_rows(local=chosen.profile != "shipped")}
+    """Say what is done, diverged, failed, being trained by another process and missing, figure by figure."""
+    statuses = store.load_statuses(local=chosen.profile != "shipped")
     choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
-    print(f"{'figure':8}{'done':>8}{'diverged':>10}{'failed':>8}{'missing':>9}")
     parts = {figure: grid(figure, chosen.profile, **choices) for figure in FIGURES}
-    for name, cells in (parts | {"all": profile_cells(chosen.profile, **choices)}).items():
-        found = [rows.get(cell.key, "missing") for cell in cells]
-        counts = [found.count(status) for status in ("ok", "diverged", "failed", "missing")]
-        print(f"{name:8}{counts[0]:8}{counts[1]:10}{counts[2]:8}{counts[3]:9}")
+    parts["all"] = profile_cells(chosen.profile, **choices)
+    left = sweep.missing(parts["all"], statuses)
+    statuses |= dict.fromkeys(sharing.running([cell.key for cell in left]), "running")
+    print(f"{'figure':8}{'done':>8}{'diverged':>10}{'failed':>8}{'running':>9}{'missing':>9}")
+    for name, cells in parts.items():
+        found = [statuses.get(cell.key, "missing") for cell in cells]
+        counts = [found.count(status) for status in ("ok", "diverged", "failed", "running", "missing")]
+        print(f"{name:8}{counts[0]:8}{counts[1]:10}{counts[2]:8}{counts[3]:9}{counts[4]:9}")
     return 0
 
 
@@ -164,10 +187,12 @@ def write_report(chosen) -> int:
     if chosen.check:
         report.check_parameters(report.notebooks(chosen.only), parameters)
         return 0
+    from . import pages  # needs the notebook tools, which training does not
+
     failed = report.execute(chosen.profile, only=chosen.only, parameters=parameters)
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
-    print(f"report: {report.write_html(chosen.profile)}")
+    print(f"report: {pages.write_html(chosen.profile, failed)}")
     return 1 if failed else 0
 
 

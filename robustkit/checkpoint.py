@@ -8,6 +8,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from torch import Tensor
 from .config import results_folder
 from .store import write_atomically
 
-SECONDS = 60.0  # between two checkpoints of one training
+SECONDS = 60.0  # between two checkpoints of one training, or 20 times what the last one took, if that is more
+LONGEST = 500.0  # and never more than this: a stop costs less than ten minutes
 FIRST_LINE = b"robustkit checkpoint 1, sha256 of what follows: "
 
 
@@ -64,21 +66,33 @@ def save(key: str, saved: Saved, device: str) -> None:
 
 def load(key: str, device: str) -> Saved | None:
     """The newest sound checkpoint of a training, None if there is none. A damaged one is named and left alone."""
-    for path in paths(key, device):
-        if body := _body(path):
-            with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive}
-            facts = json.loads(str(arrays.pop("facts")))
-            return Saved(facts["step"], {name: torch.from_numpy(a) for name, a in arrays.items()}, facts["notes"])
-        if path.exists():
-            warnings.warn(f"{path} is damaged and not used", stacklevel=2)
+    return load_together([key], device)[0]
+
+
+def load_together(keys: Sequence[str], device: str) -> list[Saved | None]:
+    """Sound checkpoints of the latest step that all these trainings have; None for each if there is no such step."""
+    found = [[saved for path in paths(key, device) if (saved := _read(path))] for key in keys]
+    steps = set.intersection(*({saved.step for saved in generations} for generations in found))
+    together = max(steps, default=None)
+    return [next((saved for saved in generations if saved.step == together), None) for generations in found]
+
+
+def _read(path: Path) -> Saved | None:
+    if body := _body(path):
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive}
+        facts = json.loads(str(arrays.pop("facts")))
+        return Saved(facts["step"], {name: torch.from_numpy(a) for name, a in arrays.items()}, facts["notes"])
+    if path.exists():
+        warnings.warn(f"{path} is damaged and not used", stacklevel=2)
     return None
 
 
 def remove(key: str) -> None:
     """Delete the checkpoints of a training that has its row, whatever made them."""
-    for path in (results_folder() / "checkpoints").glob(f"{key}-*"):
-        path.unlink(missing_ok=True)
+    for name in (f"{key}-*", f".{key}-*"):  # and what a killed process left half written
+        for path in (results_folder() / "checkpoints").glob(name):
+            path.unlink(missing_ok=True)
 
 
 def _body(path: Path) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+from collections.abc import Hashable
 from numbers import Real
 
 
@@ -14,7 +15,11 @@ class InputError(ValueError):
 
 def check_choice(field: str, value, allowed) -> None:
     """Raise InputError unless value is one of allowed, naming the nearest spelling."""
-    if value not in tuple(allowed):
+    known = False
+    if isinstance(value, Hashable):  # an array would compare entry by entry
+        with contextlib.suppress(TypeError, ValueError):
+            known = value in tuple(allowed)
+    if not known:
         near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"{field} is {value!r}, but must be one of {', '.join(map(str, allowed))}{hint}")

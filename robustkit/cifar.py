@@ -18,9 +18,11 @@ import numpy as np
 
 from .checks import InputError
 from .config import DATASETS, data_folder
+from .store import remove_leftovers
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 TIMEOUT_SECONDS = 60  # without a byte from the server
+PART = "robustkit-part-"  # a name of our own: such folders are removed
 OTHER_BYTES = 1 << 24  # room for what else a decompressed archive holds: headers, class names, a readme
 
 TEN, HUNDRED = "cifar-10-batches-bin", "cifar-100-binary"
@@ -93,13 +95,19 @@ def _members(content: bytes, sizes: dict[str, int]) -> dict[str, bytes]:
         raise InputError(f"it is not the official .tar.gz ({error})") from error
 
 
+def part_folder(place: Path) -> tempfile.TemporaryDirectory:
+    """A folder in `place` for an unfinished download; what killed ones left there is removed first."""
+    remove_leftovers(place, f"{PART}*")
+    return tempfile.TemporaryDirectory(dir=place, prefix=PART)
+
+
 def _download(path: Path, size: int, sha256: str) -> None:
     """Download into a folder of its own (two processes may race), check, and only then move the file into place."""
     url = URL + path.name
     print(f"downloading {url} ({size / 1e6:.0f} MB) into {path.parent}", flush=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="part-") as folder:
+        with part_folder(path.parent) as folder:
             part = Path(folder) / path.name
             with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, open(part, "wb") as file:
                 while block := response.read(1 << 20):

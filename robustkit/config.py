@@ -118,8 +118,9 @@ class Cell:
         check_choice("head", self.head, ("pooling", "flatten") if self.model == "cnn" else (None,))
         check_choice("bias", self.bias, (False,))
         object.__setattr__(self, "bias", False)
-        number("width", low=1, integer=True)
-        number("depth", low=2, integer=True)
+        # Beyond these, sizes and times would no longer be numbers that a plan can print.
+        number("width", low=1, high=10**9, integer=True)
+        number("depth", low=2, high=10**4, integer=True)
         number("seed", low=0, integer=True)
         number("power", optional=self.init != "power")
         number("gain", above=0, optional=self.init != "gain")
@@ -131,14 +132,14 @@ class Cell:
             raise InputError(f"alpha is {self.alpha!r}, but must be 1 for model {self.model!r}")
         if self.model == "resnet" and (self.depth < 8 or self.depth % 6 != 2):
             raise InputError(f"depth is {self.depth}, but must be 6n + 2 for a ResNet: 8, 14, 20, .., 110")
-        number("epochs", above=0)
+        number("epochs", above=0, high=10**6)
         number("batch_size", low=1, integer=True)
         number("lr", above=0)
         number("lr_decay", above=0, high=1)
         number("momentum", low=0, high=1)
         number("weight_decay", low=0)
         number("stop_loss", above=0, optional=True)
-        number("points", low=1, integer=True)
+        number("points", low=1, high=10**9, integer=True)
         if not isinstance(self.milestones, (tuple, list)):
             raise InputError(f"milestones is {self.milestones!r}, but must be a tuple of fractions of training")
         fractions = tuple(check_number("milestones", m, above=0, high=1) for m in self.milestones)

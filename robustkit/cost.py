@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -16,6 +19,8 @@ from .data import stream_generator
 from .ensemble import groups
 from .measures import LOSS_POINTS, ball_norms, engine_of, mean_losses, one_thread
 from .training import CHUNK, targets
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def relative_cost(cell: Cell) -> float:
@@ -31,6 +36,17 @@ def memory_bytes(cell: Cell) -> int:
     if cell.model != "fcn":  # before and after normalisation, and after the ReLU
         found += 3 * size * 256 * sum(layer.fan_out * layer.positions for layer in cell.layers)
     return found
+
+
+def room_bytes(device: str) -> int:
+    """What a training may take: all memory of the machine or of its container; what is free on a GPU."""
+    if device != "cpu":
+        return torch.cuda.mem_get_info(device)[0]
+    room = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [sys.maxsize]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups, version 2 and 1
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            room.append(int((CONTROL_GROUP / name).read_text()))
+    return min(room)
 
 
 def estimate_seconds(

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import os
 import shutil
-import tempfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .checks import InputError, check_choice
-from .cifar import ARCHIVES, read_cifar
+from .cifar import ARCHIVES, part_folder, read_cifar
 from .config import DATASETS, data_folder, dataset_info, read_npz
 
 # name -> (size in bytes, SHA-256) of each file, checked before anything in it is parsed.
@@ -148,7 +147,7 @@ def _mnist():
 def _download_mnist(folder: Path) -> None:
     """Download by torchvision into a folder of its own, check, and only then move the files into place."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
+    with part_folder(folder) as part:
         print(f"downloading MNIST into {folder}", flush=True)
         try:
             import torchvision

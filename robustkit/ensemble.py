@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .checkpoint import Saved
 from .config import Cell
 from .data import stream_generator
 from .networks import build
@@ -112,33 +113,61 @@ class Ensemble:
         *,
         instants: Collection[int],
         observe: Callable[[int], Sequence[bool]],
+        resume: Sequence[Saved | None] = (None,),
+        save: Callable[[int, Callable[[], list[dict[str, Tensor]]]], None] | None = None,
     ) -> None:
         """Stochastic gradient descent on points x with classes y, as the cells say; see `training.train`.
 
-        `observe(step)` says which networks go on: the others keep their weights from then on.
+        `observe(step)` says which networks go on: the others keep their weights from then on. `resume` holds what
+        `save` was given, one a network and all of one step.
         """
         cells, first = self.cells, self.cells[0]
         steps, per_epoch, size = first.steps, first.steps_per_epoch, first.batch_size
         points, goals = self._points(x), self._goals(y)
         orders = [stream_generator(cell.seed, "order") for cell in cells]
         drops = {0, *(round(fraction * steps) for cell in cells for fraction in cell.milestones)}
-        going, last = [True] * len(cells), len(points) % size or size
+        going, last, start = [True] * len(cells), len(points) % size or size, 0
+        if resume[0]:
+            start, going = resume[0].step, [bool(saved.tensors["going"]) for saved in resume]
+            self._put_back(resume, orders)
+        epoch = [order.get_state() for order in orders]  # before the shuffle of this epoch
+        shuffles = self._shuffles(len(x), orders) if start % per_epoch else None
         # Two sizes, as the last batch of an epoch is small; both ready before any step, since a capture takes time.
         ready = {count: self._prepare(points, goals, count) for count in {size, last}}
-        for step in range(steps):
-            if step in instants and not any(going := observe(step)):
-                return
-            if step in drops or step in instants:
-                rates = [cell.rate(step) * on for cell, on in zip(cells, going, strict=True)]
-                self.rate.copy_(torch.tensor(rates, dtype=torch.float64).view(-1, 1, 1))
+        for step in range(start, steps):
             position = step % per_epoch
             if position == 0:
-                shuffles = torch.stack([torch.randperm(len(x), generator=order) for order in orders])
-                shuffles = shuffles.to(self.device)
+                epoch = [order.get_state() for order in orders]
+            if save and step > start:
+                save(step, functools.partial(self._tensors, epoch, going))
+            if step in instants and not any(going := observe(step)):
+                return
+            if step in drops or step in instants or step == start:
+                rates = [cell.rate(step) * on for cell, on in zip(cells, going, strict=True)]
+                self.rate.copy_(torch.tensor(rates, dtype=torch.float64).view(-1, 1, 1))
+            if position == 0:
+                shuffles = self._shuffles(len(x), orders)
             batch = shuffles[:, position * size : (position + 1) * size]
             ready[batch.shape[1]](batch)
         if steps in instants:
             observe(steps)
+
+    def _shuffles(self, n: int, orders: Sequence[torch.Generator]) -> Tensor:
+        return torch.stack([torch.randperm(n, generator=order) for order in orders]).to(self.device)
+
+    def _tensors(self, epoch: Sequence[Tensor], going: Sequence[bool]) -> list[dict[str, Tensor]]:
+        """All that the training of each network goes on from, by name."""
+        found = []
+        for s, (state, on) in enumerate(zip(epoch, going, strict=True)):
+            weights = {f"weights.{layer}": weight for layer, weight in enumerate(self.network(s))}
+            found.append(weights | {"generator.order": state, "going": torch.tensor(on)})
+        return found
+
+    def _put_back(self, resume: Sequence[Saved], orders: Sequence[torch.Generator]) -> None:
+        for s, (saved, order) in enumerate(zip(resume, orders, strict=True)):
+            order.set_state(saved.tensors["generator.order"])
+            for layer, weight in enumerate(self.network(s)):
+                weight.copy_(saved.tensors[f"weights.{layer}"])
 
     def _goals(self, y: Tensor) -> Tensor:
         """What the outputs are compared with, one row a point: one-hot classes, or +-1 and the second output's 0."""

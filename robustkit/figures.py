@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -111,14 +112,9 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
     there = all(path.with_name(f"{name}.{ending}").exists() for ending in pictures)
     if not there or not csv.exists() or csv.read_text() != content:
         for ending, metadata in pictures.items():
-            target = path.with_name(f"{name}.{ending}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}-part")
-            try:
-                figure.savefig(part, format=ending, metadata=metadata)
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+            picture = io.BytesIO()
+            figure.savefig(picture, format=ending, metadata=metadata)
+            write_atomically(path.with_name(f"{name}.{ending}"), picture.getvalue())
         write_atomically(csv, content)  # last: a picture without its numbers is drawn again
 
 

@@ -85,9 +85,10 @@ def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: 
     check_choice("a further measure", name, FURTHER)
     cells, device, workers = sweep.checked(cells, device, workers)
     keys = {cell: further_key(cell, name) for cell in cells}
-    todo = sweep.missing(cells, store.load_rows(measure=name), key_of=keys.get)
+    todo = sweep.missing(cells, store.load_statuses(), key_of=keys.get)
     how = functools.partial(measure_further_group, name=name)
-    sweep.train_and_save(todo, device, workers, how=how, as_saved=lambda row: _as_further(row, name))
+    saving = {"as_saved": lambda row: _as_further(row, name), "key_of": keys.get}
+    sweep.train_and_save(todo, device, workers, how=how, **saving)
     rows = {row["key"]: row for row in store.load_rows(measure=name)}
     found = _to_frame([rows[key] for key in keys.values() if key in rows], name)
     found.attrs["missing"] = [cell for cell, key in keys.items() if key not in rows]

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy
 import torch
@@ -91,14 +91,14 @@ def measure_group(
     """Train the cells of one group of `ensemble.groups` and return their rows.
 
     engine: Ensemble or Loop; None takes the fast one where it can train the cell.
-    A ResNet leaves a checkpoint between epochs, from which the next call for the same cell goes on.
+    A long training leaves a checkpoint a minute, from which the next call for the same cells goes on.
     Raises OutOfTimeError when time.time() passes the deadline.
     """
     started, cell = time.time(), cells[0]
     if started > deadline:
         raise OutOfTimeError
     epochs = cell.model == "resnet"
-    resume = checkpoint.load(cell.key, device) if epochs else None
+    resume = checkpoint.load_together([c.key for c in cells], device)
     dtype = torch.float64 if cell.precision == "float64" else torch.float32
     data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
     x, y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
@@ -117,14 +117,12 @@ def measure_group(
     names = [name for name in columns if name.endswith("_over_time") or name == "loss_at_stability"]
     traces, reasons = [{name: [] for name in names} for _ in several], [None for _ in several]
     going = [True for _ in several]
-    if resume:
-        traces, spent = resume.notes["traces"], resume.notes["seconds"]
-        started -= spent
+    if resume[0]:
+        traces, reasons, going = ([saved.notes[name] for saved in resume] for name in ("trace", "reason", "going"))
+        started -= resume[0].notes["seconds"]
 
     def observe(step: int) -> list[bool]:
         """Follow the networks that go on; one that diverged or met its stop_loss does not."""
-        if time.time() > deadline and not epochs:
-            raise OutOfTimeError
         if epochs and step and step % cell.steps_per_epoch == 0:
             traces[0]["test_accuracy_over_time"] += accuracies(nets, data.x_test, data.y_test, cell)
         if not loss_steps[step] and not stability_steps[step]:
@@ -147,11 +145,14 @@ def measure_group(
             going[s] = not (cells[s].stop_loss and loss_steps[step] and losses[s] <= cells[s].stop_loss)
         return going
 
-    instants, options = {*loss_steps, *stability_steps}, {}
+    def notes(s: int) -> dict:
+        return {"trace": traces[s], "reason": reasons[s], "going": going[s], "seconds": time.time() - started}
+
+    instants = {*loss_steps, *stability_steps}
     if epochs:
         instants |= set(range(0, cell.steps + 1, cell.steps_per_epoch))
-        options = {"resume": resume, "save": _saver(cell, device, deadline, traces, started)}
-    nets.train(x, y, instants=instants, observe=observe, **options)
+    save = _saver(cells, device, deadline, notes)
+    nets.train(x, y, instants=instants, observe=observe, resume=resume, save=save)
     values, eigenvalues = ball_norms(nets, x_test)
     same_values, _ = ball_norms(nets, x_same)
     logits = nets.logits(x_test).double()
@@ -197,19 +198,21 @@ def measure_group(
     return rows
 
 
-def _saver(cell: Cell, device: str, deadline: float, traces: list[dict], started: float):
-    """What `training.train` calls between epochs: a checkpoint now and then, and one more where time has run out."""
-    last = time.time()
+def _saver(cells: Sequence[Cell], device: str, deadline: float, notes: Callable[[int], dict]):
+    """What an engine calls before each step: a checkpoint now and then, and one more where time has run out."""
+    due = time.time() + checkpoint.SECONDS
 
-    def save(step: int, tensors) -> None:
-        nonlocal last
-        now = time.time()
-        if now - last >= checkpoint.SECONDS or now > deadline:
-            notes = {"traces": traces, "seconds": now - started}
-            checkpoint.save(cell.key, checkpoint.Saved(step, tensors(), notes), device)
-            last = now
-        if now > deadline:
+    def save(step: int, tensors: Callable[[], list[dict]]) -> None:
+        nonlocal due
+        began = time.time()
+        if began < min(due, deadline):
+            return
+        for s, (cell, own) in enumerate(zip(cells, tensors(), strict=True)):
+            checkpoint.save(cell.key, checkpoint.Saved(step, own, notes(s)), device)
+        if began > deadline:
             raise OutOfTimeError
+        took = time.time() - began
+        due = time.time() + min(max(checkpoint.SECONDS, 20 * took), checkpoint.LONGEST)
 
     return save
 
@@ -266,7 +269,7 @@ def row_of(
         "measures": measures,
         "engine": {
             "name": engine,
-            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+            "device": torch.cuda.get_device_name(device) if on_gpu and torch.cuda.is_available() else device,
             "dtype": "float64" if cell.precision == "float64" else "float32",
             "tf32": on_gpu and torch.get_float32_matmul_precision() != "highest",
             "threads": torch.get_num_threads(),

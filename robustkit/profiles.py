@@ -81,6 +81,17 @@ CONTROLS = {
     "theorem3_n32": (_SMALL, _SCALAR | {"n_train": 32, "lr": 0.05}, (64, 256, 1024, 4096, 16384, 32768), 3),
 }
 
+# What each notebook draws, by its number; 06 judges all of it.
+NOTEBOOKS = {
+    "00": (),
+    "01": ("N2", "N3", "constant_rate", "N4a", "N5b", "ntk"),
+    "02": ("N4a", "theorem1", "N4b", "ntk", "inverse_width", "common_loss"),
+    "03": ("N5a", "N5b", "unit", "ntk", "gain"),
+    "04": ("W7", "N3", "theorem2", "theorem3_n8", "theorem3_n16", "theorem3_n32"),
+    "05": ("W6", "WT4"),
+    "06": ("all",),
+}
+
 
 def seeds_of(profile: str, width: int) -> tuple[int, ...]:
     """Seeds of a profile at a width: fewer where a training is dear."""
@@ -208,3 +219,13 @@ def profile_cells(profile: str, **choices) -> list[Cell]:
     controls = () if profile == "paper" else CONTROLS
     cells |= {cell: None for control in controls for cell in control_cells(control, profile, **choices)}
     return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
+
+
+def named_cells(name: str, profile: str, **choices) -> list[Cell]:
+    """Trainings of a figure, a reading, a control, or "all" of a profile. Raises InputError on an unknown name."""
+    check_choice("figure", name, (*FIGURES, *READINGS, *CONTROLS, "all"))
+    if name == "all":
+        return profile_cells(profile, **choices)
+    return (reading_cells if name in READINGS else control_cells if name in CONTROLS else grid)(
+        name, profile, **choices
+    )

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
+import itertools
 import math
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import Executor
 
 import pandas
 import torch
 from tqdm import tqdm
 
-from . import checkpoint, store
-from .checks import InputError, check_choice, check_number
+from . import checkpoint, cost, store
+from .checks import InputError, check_number
 from .config import Cell, schedule_name
-from .cost import relative_cost
 from .data import load_dataset
-from .ensemble import groups
-from .measures import EPOCHS, MEASURES, OutOfTimeError, measure_group, one_thread, row_of
-from .profiles import CONTROLS, FIGURES, READINGS, control_cells, grid, profile_cells, reading_cells
+from .measures import EPOCHS, MEASURES
+from .profiles import named_cells
+from .sharing import Begun
+from .workers import failed_row, measured_rows
 
 
 def pick_device(device: str = "auto") -> str:
@@ -42,38 +39,11 @@ def pick_device(device: str = "auto") -> str:
     return "cpu" if found.type == "cpu" else str(found)
 
 
-def _measure_safely(
-    cells: Sequence[Cell], device: str, deadline: float, how: Callable | None = None
-) -> list[dict] | None:
-    """Rows of a group whatever happens, None if time ran out; `how` in place of `measure_group`.
-
-    A group that raises is tried again in halves, down to the cell that fails alone: so does one that lacks memory.
-    """
-    started = time.time()
-    try:
-        with one_thread(device):
-            return (how or measure_group)(cells, device, deadline)
-    except OutOfTimeError:
-        return None
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-    # Outside the except clause, whose traceback holds the group's tensors.
-    if device != "cpu":
-        torch.cuda.synchronize(device)  # raises if the GPU itself has failed: then no other cell is tried
-        gc.collect()  # graphs and their model refer to each other
-        torch.cuda.empty_cache()
-    if len(cells) == 1:
-        facts = {"measures": dict.fromkeys(MEASURES), "reason": reason, "engine": None, "group": 1}
-        return [row_of(cells[0], "failed", device, started, **facts)]
-    halves = cells[: len(cells) // 2], cells[len(cells) // 2 :]
-    found = [_measure_safely(half, device, deadline, how) for half in halves]
-    return [row for rows in found if rows for row in rows] or None
-
-
-def missing(cells: Sequence[Cell], rows: Sequence[dict], key_of: Callable = lambda cell: cell.key) -> list[Cell]:
-    """The cells without a finished row (a failed row does not count), cheapest first."""
-    done = {row["key"] for row in rows if row["status"] != "failed"}
-    return sorted((c for c in cells if key_of(c) not in done), key=lambda c: (c.flops, c.seed))
+def missing(cells: Sequence[Cell], statuses: dict[str, str], key_of: Callable = lambda cell: cell.key) -> list[Cell]:
+    """The cells without a finished row (a failed row does not count), cheapest first; see `store.load_statuses`."""
+    return sorted(
+        (c for c in cells if statuses.get(key_of(c), "failed") == "failed"), key=lambda c: (c.flops, c.seed)
+    )
 
 
 def run(
@@ -82,18 +52,21 @@ def run(
     """Train what the store lacks, save each row as it comes, and return the rows of `cells`, one a cell.
 
     workers: processes on the CPU, one thread each (a GPU takes one). executor: any concurrent.futures executor, used
-    instead. minutes: stop in time; what is not finished then is left for the next run.
+    instead (for Dask's see cluster.py); a GPU that is named is then its workers'. minutes: stop in time; what is not
+    finished then is left for the next run.
     Raises InputError, before any training, on an empty or repeated cell list, a bad device or a folder that
     cannot be written. A cell that fails has status "failed" with its reason, and the others go on.
     """
-    cells, device, workers = checked(cells, device, workers)
+    cells, device, workers = checked(cells, device, workers, executor)
     minutes = check_number("minutes", minutes, above=0, optional=True)
     deadline = time.time() + 60 * minutes if minutes else math.inf
-    train_and_save(missing(cells, store.load_rows()), device, workers, executor, deadline)
+    train_and_save(missing(cells, store.load_statuses()), device, workers, executor, deadline)
     return frame(cells)
 
 
-def checked(cells: Sequence[Cell], device: str, workers: int) -> tuple[list[Cell], str, int]:
+def checked(
+    cells: Sequence[Cell], device: str, workers: int, executor: Executor | None = None
+) -> tuple[list[Cell], str, int]:
     """What `run` was given, checked; raises InputError."""
     cells = list(cells)
     if not cells:
@@ -101,7 +74,8 @@ def checked(cells: Sequence[Cell], device: str, workers: int) -> tuple[list[Cell
     if len({cell.key for cell in cells}) != len(cells):
         raise InputError("cells holds the same training twice; each must be there once")
     workers = check_number("workers", workers, low=1, integer=True)
-    return cells, pick_device(device), workers
+    elsewhere = executor is not None and str(device).startswith("cuda")  # on machines that have one
+    return cells, device if elsewhere else pick_device(device), workers
 
 
 def train_and_save(
@@ -113,19 +87,48 @@ def train_and_save(
     *,
     how: Callable | None = None,
     as_saved: Callable[[dict], dict] = lambda row: row,
+    key_of: Callable[[Cell], str] = lambda cell: cell.key,
 ) -> None:
-    """Append `as_saved` of each row as it comes from `how` (None: measures.measure_group) to the store."""
+    """Append `as_saved` of each row as it comes from `how` (None: measures.measure_group) to the store.
+
+    key_of: the key of a cell's row. A training that no memory here can hold is refused, and has status "failed".
+    """
     if not todo:
         return
     _check_writable()
     for name, scaling in {(c.dataset, c.scaling) for c in todo}:
         load_dataset(name, scaling=scaling)  # a missing or damaged file is said once, before any training
-    with _Progress(todo) as progress:
-        for row in _rows(todo, device, workers, executor, deadline, how):
-            store.append(as_saved(row))
-            if how is None and row["status"] != "failed":
-                checkpoint.remove(row["key"])
-            progress.add(row)
+    small, too_large = _by_memory(todo, device) if executor is None else (todo, [])
+    with Begun(key_of) as begun, _Progress(todo) as progress:
+        measured = measured_rows(small, device, workers, executor, deadline, how, begun=begun)
+        try:
+            for row in itertools.chain(too_large, measured):
+                saved = as_saved(row)
+                store.append(saved)
+                begun.saved(saved)
+                if how is None and row["status"] != "failed":
+                    checkpoint.remove(row["key"])
+                progress.add(row)
+        except (KeyboardInterrupt, SystemExit):
+            left = len(missing(todo, store.load_statuses(), key_of))
+            print(f"\nstopped: {len(todo) - left} training(s) saved, {left} left to do", file=sys.stderr)
+            raise
+        finally:
+            measured.close()  # ends the workers, even where a notebook keeps the traceback
+
+
+def _by_memory(todo: Sequence[Cell], device: str) -> tuple[list[Cell], list[dict]]:
+    """What memory can hold, and a failed row for each training that it cannot."""
+    room, small, too_large = cost.room_bytes(device), [], []
+    for cell in todo:
+        if (needed := cost.memory_bytes(cell)) <= room:
+            small.append(cell)
+        else:
+            reason = (
+                f"not begun: it needs at least {needed / 1e9:.2f} GB ({needed} bytes), {device} has {room / 1e9:.2f}"
+            )
+            too_large.append(failed_row(cell, device, time.time(), reason))
+    return small, too_large
 
 
 def _check_writable() -> None:
@@ -139,51 +142,13 @@ def _check_writable() -> None:
         ) from error
 
 
-def _rows(todo, device, workers, executor, deadline, how):
-    """Rows as they finish; nothing new is started after the deadline."""
-    grouped = groups(todo, device, workers)
-    if executor is None and (workers == 1 or device != "cpu" or len(grouped) == 1):
-        for group in grouped:
-            if (rows := _measure_safely(group, device, deadline, how)) is None:
-                return
-            yield from rows
-        return
-    own = executor is None
-    if own:
-        spawn = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(min(workers, len(grouped)), mp_context=spawn, initializer=_start_worker)
-    queue, pending, limit = iter(grouped), set(), workers if own else len(grouped)
-    try:
-        while True:
-            while len(pending) < limit and time.time() < deadline and (group := next(queue, None)):
-                pending.add(executor.submit(_measure_safely, group, device, deadline, how))
-            if not pending:
-                return
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (row for future in finished for row in future.result() or ())
-    finally:
-        if own:
-            for process in list((executor._processes or {}).values()):
-                process.kill()
-            executor.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it keeps what is finished and stops us
-
-    def leave_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
 class _Progress:
     """A bar with the time left in a terminal; one line a finished cell elsewhere."""
 
     def __init__(self, todo: Sequence[Cell]):
         self.count, self.done, self.bad = len(todo), 0, 0
-        self.cost = {cell.key: relative_cost(cell) for cell in todo}
+        self.cost = {cell.key: cost.relative_cost(cell) for cell in todo}
+        self.steps = 0  # of all networks trained so far
         bar = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
         self.bar = tqdm(total=sum(self.cost.values()), bar_format=bar, disable=None, file=sys.stderr)
         self.started, self.spent = time.time(), 0.0
@@ -196,9 +161,11 @@ class _Progress:
         self.done += 1
         self.bad += row["status"] != "ok"
         self.spent += self.cost[row["key"]]
+        self.steps += Cell(**row["cell"]).steps
+        speed = f"{self.steps / (time.time() - self.started):.0f} network-steps/s"
         self.bar.update(self.cost[row["key"]])
         self.bar.set_description_str(
-            f"{self.done}/{self.count} trained" + (f", {self.bad} not ok" if self.bad else "")
+            f"{self.done}/{self.count} trained" + (f", {self.bad} not ok" if self.bad else "") + f", {speed}"
         )
         if self.bar.disable and not os.environ.get("TQDM_DISABLE"):
             left = (time.time() - self.started) * (sum(self.cost.values()) / self.spent - 1)
@@ -209,7 +176,8 @@ class _Progress:
             model = "" if cell["model"] == "fcn" else f"{cell['model']} {cell['head'] or cell['dataset']}, "
             where = f"{model}{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
             print(
-                f"[{self.done}/{self.count}] {where}: {said} ({row['seconds']:.0f} s; {left:.0f} s left)", flush=True
+                f"[{self.done}/{self.count}] {where}: {said} ({row['seconds']:.0f} s; {speed}, {left:.0f} s left)",
+                flush=True,
             )
 
     def __exit__(self, *_):
@@ -233,12 +201,7 @@ def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1
     "shipped" reads committed rows; other profiles train what is missing.
     choices: seeds, widths, depths in place of the profile's own (see `grid`).
     """
-    check_choice("figure", figure, (*FIGURES, *READINGS, *CONTROLS, "all"))
-    if figure == "all":
-        cells = profile_cells(profile, **choices)
-    else:
-        kind = reading_cells if figure in READINGS else control_cells if figure in CONTROLS else grid
-        cells = kind(figure, profile, **choices)
+    cells = named_cells(figure, profile, **choices)
     return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
 
 

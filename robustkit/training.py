@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Collection, Sequence
 
@@ -52,8 +53,8 @@ def train(
     Each epoch is a fresh shuffle from `order` (a CPU generator), cut into batches; the last, small one is kept.
     `observe(step)` is called before the step of each of `instants` (and after the last, if cell.steps is among
     them), with the model in evaluation mode; training ends early when it returns False. `augment` changes each batch.
-    `save(step, tensors)` is called between epochs, before `observe`; what `tensors()` then holds, as `resume`, goes
-    on from there.
+    `save(step, tensors)` is called before each step, and before `observe`; what `tensors()` then holds, as `resume`,
+    goes on from there.
     """
     loss_of, forward = loss_function(cell.loss), _by_size(model, x, cell.batch_size)
     optimizer = torch.optim.SGD(
@@ -65,6 +66,8 @@ def train(
     if resume:
         start = resume.step
         _put_back(resume.tensors, model, optimizer, generators)
+    epoch = order.get_state()  # before the shuffle of this epoch
+    shuffle = torch.randperm(len(x), generator=order).to(x.device) if start % steps_per_epoch else None
 
     def look(step: int) -> bool:
         model.eval()
@@ -75,8 +78,10 @@ def train(
     model.train()
     for step in range(start, steps):
         position = step % steps_per_epoch
-        if save and position == 0 and step > start:
-            save(step, lambda: _tensors(model, optimizer, generators))
+        if position == 0:
+            epoch = order.get_state()
+        if save and step > start:
+            save(step, functools.partial(_tensors, model, optimizer, generators, epoch))
         if step in instants and not look(step):
             break
         if step in drops or step == start:
@@ -111,13 +116,14 @@ def _by_size(model: nn.Module, x: Tensor, size: int) -> Callable[[Tensor], Tenso
     return lambda points: model(points) if len(points) == size else plain(points)
 
 
-def _tensors(model: nn.Module, optimizer, generators: dict) -> dict[str, Tensor]:
-    """All that the training goes on from, by name."""
+def _tensors(model: nn.Module, optimizer, generators: dict, epoch: Tensor) -> dict[str, Tensor]:
+    """All that the training goes on from, by name; the order's state is that of before the epoch's shuffle."""
     found = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, parameter in enumerate(model.parameters()):
         if (momentum := optimizer.state[parameter].get("momentum_buffer")) is not None:
             found[f"momentum.{number}"] = momentum
-    return found | {f"generator.{name}": generator.get_state() for name, generator in generators.items()}
+    found |= {f"generator.{name}": generator.get_state() for name, generator in generators.items()}
+    return found | {"generator.order": epoch}
 
 
 def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimizer, generators: dict) -> None:
@@ -200,13 +206,15 @@ class Loop:
         return [weight.detach() for weight in self.model.weights]
 
     def train(
-        self, x: Tensor, y: Tensor, *, instants: Collection[int], observe: Callable, resume=None, save=None
+        self, x: Tensor, y: Tensor, *, instants: Collection[int], observe: Callable, resume=(None,), save=None
     ) -> None:
-        """`train` on points x with classes y; `observe(step)` returns a list of one."""
+        """`train` on points x with classes y; `observe`, `resume` and what `save` is given are lists of one."""
         y, seed = targets(y, self.cell, self.dtype), self.cell.seed
         order = stream_generator(seed, "order")
         crop = CropFlip(x, stream_generator(seed, "augment")) if self.cell.augment == "crop_flip" else None
-        options = {"instants": instants, "observe": lambda step: observe(step)[0], "resume": resume, "save": save}
+        options = {"instants": instants, "observe": lambda step: observe(step)[0], "resume": resume[0]}
+        if save:
+            options["save"] = lambda step, tensors: save(step, lambda: [tensors()])
         train(self.model, x, y, self.cell, order=order, augment=crop, **options)
 
     @torch.no_grad()

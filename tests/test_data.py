@@ -2,8 +2,9 @@
 
 import gzip
 import hashlib
-import pickle
+import os
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from robustkit import data
-from robustkit.config import DATASETS, Cell, InputError
+from robustkit.config import Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
 
 EPS = np.finfo(np.float32).eps
@@ -31,14 +32,6 @@ def test_digits_are_scikit_learns():
     assert torch.equal(pixels, torch.tensor(digits.images / 16, dtype=torch.float32))
     assert torch.equal(torch.cat([loaded.y_train, loaded.y_test]), torch.tensor(digits.target))
     assert pixels.min() == 0 and pixels.max() == 1
-
-
-def test_digits_that_are_not_the_known_ones_are_refused(monkeypatch):
-    altered = load_digits()
-    altered.images[3, 4, 4] += 1
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: altered)
-    with pytest.raises(InputError, match=f"digits is damaged: SHA-256 is .*, expected {DATASETS['digits'].sha256}"):
-        load_dataset("digits")
 
 
 def test_unit_scaling_keeps_the_direction():
@@ -123,13 +116,13 @@ def mnist(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTKIT_DATA", str(tmp_path / "my data"))
     folder = tmp_path / "my data" / "MNIST" / "raw"
 
-    def write(change=None, pack=False):
+    def write(pack=False):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (contents | (change or {})).items():
+        for name, content in contents.items():
             path = folder / (f"{name}.gz" if pack else name)
             path.write_bytes(gzip.compress(content) if pack else content)
 
-    return SimpleNamespace(folder=folder, contents=contents, images=images, labels=labels, write=write, known=known)
+    return SimpleNamespace(folder=folder, contents=contents, images=images, labels=labels, write=write)
 
 
 def assert_is_small_mnist(mnist):
@@ -153,43 +146,6 @@ def flipped(content, bit):
     content = bytearray(content)
     content[bit // 8] ^= 1 << (bit % 8)
     return bytes(content)
-
-
-@pytest.mark.parametrize("pack", [False, True], ids=["plain", "gzip"])
-@pytest.mark.parametrize("name", [IMAGES, LABELS])
-@pytest.mark.parametrize(
-    ("damage", "size"),
-    [
-        (lambda content: content[:-1], -1),
-        (lambda content: content[: len(content) // 2], None),
-        (lambda content: b"", None),
-        (lambda content: b"<!DOCTYPE html><html><body>Not found</body></html>", None),
-        (lambda content: content + b"\0", 1),
-        (lambda content: flipped(content, 3), 0),
-        (lambda content: flipped(content, 8 * len(content) - 1), 0),
-    ],
-    ids=["a byte short", "half", "empty", "HTML", "a byte long", "first bits", "last bit"],
-)
-def test_a_damaged_file_is_refused_by_size_and_hash(mnist, pack, name, damage, size):
-    content = damage(mnist.contents[name])
-    mnist.write({name: content}, pack=pack)
-    with pytest.raises(InputError) as refused:
-        load_dataset("mnist")
-    said = str(refused.value)
-    assert str(mnist.folder / name) in said and "delete it and run again" in said
-    expected_size, expected_hash = mnist.known[name]
-    if size == 0:
-        assert f"SHA-256 is {hashlib.sha256(content).hexdigest()}, expected {expected_hash}" in said
-    else:
-        actual = "more" if len(content) > expected_size else len(content)
-        assert f"holds {actual} bytes, expected {expected_size}" in said
-
-
-def test_swapped_labels_are_refused(mnist):
-    one, other = (f"{part}-labels-idx1-ubyte" for part in ("train", "t10k"))
-    mnist.write({one: mnist.contents[other], other: mnist.contents[one]})
-    with pytest.raises(InputError, match=f"{one} is damaged"):
-        load_dataset("mnist")
 
 
 @pytest.mark.parametrize("name", [IMAGES, LABELS])
@@ -219,15 +175,8 @@ def test_a_gzip_bomb_is_not_unpacked(mnist):
         tracemalloc.stop()
 
 
-def offline(*_, **__):
-    raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
-
-
-@pytest.mark.parametrize(
-    "torchvision", [SimpleNamespace(datasets=SimpleNamespace(MNIST=offline)), None], ids=["offline", "not importable"]
-)
-def test_without_the_files_and_without_a_download_it_says_which_file_goes_where(mnist, monkeypatch, torchvision):
-    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+def test_without_the_files_and_without_torchvision_it_says_which_file_goes_where(mnist, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(InputError) as refused:
         load_dataset("mnist")
     said = str(refused.value)
@@ -264,6 +213,17 @@ def test_a_damaged_download_is_refused_and_not_kept(mnist, monkeypatch):
     assert not (mnist.folder / IMAGES).exists()
 
 
+def test_what_a_killed_download_left_is_removed_a_day_later(mnist, monkeypatch):
+    lefts = [mnist.folder / "robustkit-part-old" / "MNIST" / "raw", mnist.folder / "robustkit-part-new"]
+    for left in lefts:
+        left.mkdir(parents=True)
+    for path in (lefts[0], *lefts[0].parents[:2]):
+        os.utime(path, (time.time() - 90000,) * 2)
+    monkeypatch.setitem(sys.modules, "torchvision", downloading(mnist.contents))
+    assert_is_small_mnist(mnist)
+    assert {path.name for path in mnist.folder.iterdir()} == {*mnist.contents, "robustkit-part-new"}
+
+
 # ------------------------------------------------------------------------------------------------ a user's own data
 
 
@@ -291,42 +251,6 @@ def test_a_missing_array_is_named(write_npz, name):
         load_dataset(path)
     with pytest.raises(InputError, match=f"lacks {name}"):
         Cell(width=4, depth=2, dataset=path)
-
-
-class Marker:
-    """Writes a file when unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
-def test_an_object_array_is_never_unpickled(write_npz, tmp_path, name):
-    marker = tmp_path / "was unpickled"
-    hostile = np.array([Marker(marker)] * 8, dtype=object)
-    with pytest.raises(InputError, match=r"points\.npz.* is not a plain .npz archive"):
-        load_dataset(write_npz(**{name: hostile}))
-    assert not marker.exists()
-
-
-def test_a_file_that_is_not_an_npz_is_refused_and_never_unpickled(tmp_path):
-    marker, path = tmp_path / "was unpickled", tmp_path / "points.npz"
-    np.save(tmp_path / "one.npy", np.ones(3))
-    contents = {
-        "a pickle": pickle.dumps(Marker(marker)),
-        "empty": b"",
-        "HTML": b"<!DOCTYPE html><html></html>",
-        "one array": (tmp_path / "one.npy").read_bytes(),
-        "an empty zip": b"PK\x05\x06" + bytes(18),
-    }
-    for content in contents.values():
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=r"points\.npz"):
-            load_dataset(str(path))
-    assert not marker.exists()
 
 
 @pytest.mark.filterwarnings("ignore")  # zipfile and numpy may warn about a damaged archive before we refuse it

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from robustkit import sweep
+from robustkit import sweep, workers
 from robustkit.config import INITS, Cell
 from robustkit.data import load_dataset
 from robustkit.ensemble import Ensemble, batchable, group_size, groups
@@ -93,14 +93,6 @@ def test_together_they_train_as_each_does_under_autograd(own, fields):
     as_under_autograd(own, fields)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
-@pytest.mark.parametrize(
-    ("init", "depth"), [*((i, L) for i in INITS if i != "power" for L in range(2, 11)), ("power", 2)]
-)
-def test_every_initialisation_depth_and_loss_trains_as_under_autograd(own, init, depth, loss):
-    as_under_autograd(own, {"init": init, "depth": depth, "loss": loss, "lr": 0.02, "epochs": 2})
-
-
 def as_under_autograd(own, fields):
     fields = fields | ({"dataset": own} if "dataset" in fields else {})
     cells = [cell(**fields, seed=seed) for seed in (0, 3, 5)]
@@ -124,25 +116,6 @@ def test_networks_of_one_group_may_differ_in_initialisation_rate_and_seed():
     nets = trained(Ensemble, cells)
     for s, one in enumerate(cells):
         assert distance(nets.network(s), trained(Loop, [one]).network(0)) < 1e-12
-
-
-@pytest.mark.parametrize("fields", [k for k in KINDS if "dataset" not in k], ids=named)
-def test_one_step_in_float32_is_that_of_float64_autograd(fields):
-    """The update alone, as large as the weights so that it is not lost in their rounding."""
-    n, size = (23, 23) if fields.get("batch_size") != 1 else (1, 1)
-    one = cell(**fields | {"n_train": n, "batch_size": size, "epochs": 1, "milestones": ()})
-    steps = {}
-    for rate in (1.0, None):
-        here = dataclasses.replace(one, lr=rate or 1.0 / steps["norm"], lr_rule="fixed")
-        exact, start = trained(Loop, [here]).network(0), Loop([here], "cpu", torch.float64).network(0)
-        if rate:
-            steps["norm"] = max(((a - b).norm() / b.norm()).item() for a, b in zip(exact, start, strict=True))
-    single = trained(Ensemble, [dataclasses.replace(here, precision="float32")] * 2)
-    for s in range(2):
-        for now, before, wanted in zip(single.network(s), start, exact, strict=True):
-            # Weights are drawn in float32, so both start from the same; a few roundings of 6e-8 a layer.
-            error = (now.double() - wanted).norm() / torch.maximum((wanted - before).norm(), before.norm())
-            assert error < 1e-5
 
 
 @pytest.mark.parametrize("fields", KINDS[:12:3] + KINDS[13:], ids=named)
@@ -201,15 +174,6 @@ def test_a_row_is_the_same_bits_alone_and_in_any_group(own, fields):
             assert row["measures"] == measures[row["key"]]
 
 
-def test_a_network_that_diverges_is_marked_and_leaves_its_neighbours_bits_alone():
-    cells = [cell(width=16, depth=4, precision="float32", seed=seed) for seed in range(4)]
-    before = {row["key"]: row["measures"] for row in measure_group(cells)}
-    wild = [cell(width=16, depth=4, precision="float32", seed=seed, lr=1e6) for seed in (7, 8)]
-    rows = {row["key"]: row for row in measure_group([cells[0], wild[0], *cells[1:], wild[1]])}
-    assert [rows[one.key]["status"] for one in wild] == ["diverged", "diverged"]
-    assert all(rows[key]["measures"] == measures for key, measures in before.items())
-
-
 def test_a_network_that_reached_its_loss_keeps_its_weights_while_the_others_go_on():
     free = cell(epochs=15, milestones=(), lr=0.1)
     losses = measure_group([free])[0]["measures"]["loss_over_time"]
@@ -233,8 +197,8 @@ def test_groups_hold_every_cell_once_with_networks_of_one_shape_only():
         for init in ("he", "lecun")
     ]
     cells += [cell(width=16, momentum=0.9), cell(width=16, weight_decay=0.1), cell(width=1)]
-    for device, workers in (("cpu", 1), ("cpu", 2), ("cuda", 1)):
-        found = groups(cells, device, workers)
+    for device, processes in (("cpu", 1), ("cpu", 2), ("cuda", 1)):
+        found = groups(cells, device, processes)
         assert sorted(c.key for group in found for c in group) == sorted(c.key for c in cells)
         for group in found:
             assert len({(c.width, c.depth, c.momentum, c.weight_decay) for c in group}) == 1
@@ -257,7 +221,7 @@ def test_what_a_group_shares_is_not_mixed(other):
 def test_a_group_that_fails_is_tried_in_halves_until_the_cell_at_fault_is_alone(monkeypatch):
     """As when memory does not suffice for the group."""
     cells, tried = [cell(seed=seed) for seed in range(6)], []
-    real = sweep.measure_group
+    real = workers.measure_group
 
     def limited(group, *others):
         tried.append(len(group))
@@ -265,7 +229,7 @@ def test_a_group_that_fails_is_tried_in_halves_until_the_cell_at_fault_is_alone(
             raise torch.OutOfMemoryError("not enough memory")
         return real(group, *others)
 
-    monkeypatch.setattr(sweep, "measure_group", limited)
+    monkeypatch.setattr(workers, "measure_group", limited)
     rows = sweep.run(cells, device="cpu")
     assert list(rows["status"]) == ["ok"] * 4 + ["failed", "ok"]
     assert "not enough memory" in rows["reason"][4]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustkit import attacks, report, store, sweep
+from robustkit import attacks, report, store, sweep, workers
 from robustkit import further as module
 from robustkit.config import FRACTIONS, Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
@@ -240,7 +240,7 @@ def test_a_row_a_cell_in_the_order_of_the_cells_and_the_second_time_nothing_is_t
     def refuse(*_):
         raise AssertionError("nothing was to be trained")
 
-    monkeypatch.setattr(sweep, "_measure_safely", refuse)
+    monkeypatch.setattr(workers, "measure_safely", refuse)
     before = store.local_path().read_bytes()
     assert further(CELLS[::-1], name, device="cpu").equals(rows)
     assert store.local_path().read_bytes() == before
@@ -265,7 +265,7 @@ def test_trainings_and_further_rows_share_a_file_and_never_see_one_another():
 
 
 def test_two_workers_measure_what_one_does(monkeypatch):
-    monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda _: CONTEXT)
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: CONTEXT)
     rows = further(CELLS, "jacobian_change", device="cpu", workers=2)
     for made, change in zip(CELLS, rows["jacobian_change"], strict=True):
         assert change == measure_further(made, "jacobian_change")["measures"]["jacobian_change"]

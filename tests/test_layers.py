@@ -21,8 +21,8 @@ ORDER = [
         "kernel",
         "theory",
         "statistics",
-        "cifar",
         "store",
+        "cifar",
         "checkpoint",
         "data",
         "networks",
@@ -31,7 +31,20 @@ ORDER = [
         "attacks",
         "ensemble",
     ),
-    *("measures", "cost", "sweep", "further", "criteria", "lemmas", "starting", "appendix_d", "orders"),
+    *(
+        "measures",
+        "cost",
+        "sharing",
+        "workers",
+        "sweep",
+        "cluster",
+        "further",
+        "criteria",
+        "lemmas",
+        "starting",
+        "appendix_d",
+        "orders",
+    ),
     *(
         "controls",
         "worst_case",
@@ -43,7 +56,8 @@ ORDER = [
         "figures",
         "plots",
     ),
-    *("interactive", "comparisons", "beyond", "bounds", "sentences", "cards", "hypotheses", "report", "__main__"),
+    *("interactive", "comparisons", "beyond", "bounds", "sentences", "cards", "hypotheses"),
+    *("report", "address", "markup", "pages", "__main__"),
 ]
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 

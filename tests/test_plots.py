@@ -79,26 +79,6 @@ def test_the_spread_of_a_curve_is_pooled_over_its_points_and_not_over_curves():
         assert numpy.log(curve["high"] / curve["low"]).to_numpy() == pytest.approx(2 * half, rel=1e-9)
 
 
-def test_a_diverged_seed_is_counted_and_never_averaged():
-    rows = a_frame(
-        a_row(1.0, width=16, seed=0),
-        a_row(4.0, width=16, seed=1),
-        a_row(None, width=16, seed=2, status="diverged"),
-        a_row(5.0, width=32),
-    )
-    table = plots.summarise(rows, x="width", y="stability", by="depth").set_index("width")
-    assert table.loc[16, "mean"] == pytest.approx(2.0, rel=1e-12)
-    assert (table.loc[16, "n"], table.loc[16, "bad"]) == (2, 1)
-    assert (table.loc[32, "n"], table.loc[32, "bad"]) == (1, 0)
-
-
-def test_a_point_whose_every_seed_diverged_is_not_silently_left_out():
-    rows = a_frame(a_row(1.0, width=16), *(a_row(None, width=32, seed=seed, status="diverged") for seed in (0, 1)))
-    table = plots.summarise(rows, x="width", y="stability", by="depth").set_index("width")
-    assert (table.loc[32, "n"], table.loc[32, "bad"]) == (0, 2)
-    assert numpy.isnan(table.loc[32, "mean"])
-
-
 @pytest.mark.parametrize("depth", [2, 3, 6, 10])
 @pytest.mark.parametrize(("d_in", "d_out", "n"), [(64, 10, 1437), (784, 10, 60_000), (3072, 100, 50_000)])
 def test_the_interpolation_width_is_where_the_weights_outnumber_the_points(depth, d_in, d_out, n):
@@ -180,23 +160,6 @@ def test_transitions_are_marked_at_the_interpolation_width_and_at_the_peak_of_th
     crossings = {plots.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
     low, high = ax.get_xlim()
     assert marks == {("|", round(at, 6)) for at in crossings if low <= at <= high} | {("^", 32.0)}
-
-
-def test_an_empty_store_is_said_in_the_figure_and_its_caption():
-    rows = a_frame(missing=[Cell(width=width, depth=2) for width in (16, 32)])
-    figure, axes = figures.panels(3)
-    plots.against(rows, axes[0])
-    plots.over_time(rows, axes[1])
-    plots.bounds(rows, axes[2], init="he", depth=2)
-    plots.bounds_in_depth(rows, axes[2], init="he")
-    plots.mark_transitions(rows, axes[0])
-    plots.one_legend(figure, axes)
-    assert len(plots.slopes(rows, {"end": 6})) == 0
-    assert "no rows yet" in [text.get_text() for text in axes[0].texts]
-    figures.save(figure, "empty", "shipped", rows)
-    said = figure.get_supxlabel()
-    assert "no rows yet" in said and "2 trainings missing" in said and "python -m robustkit run laptop" in said
-    assert (figures_folder("shipped") / "empty.png").exists()
 
 
 def test_the_caption_says_what_is_shown_and_what_is_missing():

@@ -1,10 +1,22 @@
 """The grids behind the figures, against the table of profiles in the design."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from robustkit.config import Cell, InputError
-from robustkit.profiles import CONTROLS, FIGURES, PROFILES, control_cells, grid, profile_cells, reading_cells
+from robustkit.profiles import (
+    CONTROLS,
+    FIGURES,
+    NOTEBOOKS,
+    PROFILES,
+    control_cells,
+    grid,
+    profile_cells,
+    reading_cells,
+)
 
 EIGHT, ELEVEN = [2**k for k in range(4, 10)], [2**k for k in range(4, 15)]
 
@@ -194,3 +206,15 @@ def test_lists_may_come_as_a_user_writes_them(given):
 def test_a_bad_grid_is_refused(figure, profile, choices, said):
     with pytest.raises(InputError, match=said):
         grid(figure, profile, **choices)
+
+
+def test_what_a_notebook_draws_is_what_its_source_collects():
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.py")):
+        source = path.read_text()
+        names = set(re.findall(r'rk\.collect\("(\w+)"', source))
+        names |= {
+            name for line in re.findall(r"rk\.collect\(name.* for name in \((.*)\)", source) for name in eval(line)
+        }
+        if 'f"theorem3_n{n}"' in source:
+            names |= {f"theorem3_n{n}" for n in (8, 16, 32)}
+        assert names == set(NOTEBOOKS[path.name[:2]]), path.name

@@ -175,10 +175,11 @@ def test_without_a_profile_it_is_smoke_and_then_shipped_once_rows_are_shipped(fo
 
 def test_options_reach_training_or_report_wherever_they_stand(folder):
     arguments = (
-        "--workers 2 smoke --device=cuda:1 --only 2 laptop --minutes 0.5 -p widths=[16,32] --only=05 -p name=a=b"
+        "--workers 2 smoke --device=cuda:1 --only 2 laptop --minutes 0.5 --dask tcp://a:1"
+        " -p widths=[16,32] --only=05 -p name=a=b"
     )
     assert folder.call(*arguments.split()).returncode == 0
-    trained = " --workers 2 --device cuda:1 --minutes 0.5"
+    trained = " --workers 2 --device cuda:1 --only 02 --minutes 0.5 --dask tcp://a:1 --only 05"
     reported = " --only 02 -p widths=[16,32] --only 05 -p name=a=b"
     assert folder.calls() == [
         line

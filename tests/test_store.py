@@ -1,19 +1,14 @@
-"""Rows on disk: what was saved is read again, what was damaged is named and never used."""
+"""Rows on disk: what was saved is read again, one a cell. Damage to them is tried in faults/test_rows.py."""
 
 import hashlib
 import json
 import math
 import multiprocessing
-import os
-import resource
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 
-import numpy
 import pytest
 
 from robustkit import store
-from robustkit.config import InputError
 
 # Children of a server that has torch in memory already: a process each, without its seconds of start.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -36,14 +31,6 @@ def a_row(name="a", stability=0.1, **changes):
 
 def without_schema(rows):
     return [{name: value for name, value in row.items() if name not in ("schema", "crc")} for row in rows]
-
-
-def read_quietly(path):
-    """The sound rows, and what was said about the others."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        rows = store.read_rows(path)
-    return without_schema(rows), " ".join(str(warning.message) for warning in caught)
 
 
 @pytest.fixture
@@ -84,68 +71,6 @@ def test_rows_go_to_the_results_folder_and_are_loaded_after_the_shipped_ones():
     assert without_schema(store.load_rows(shipped=False)) == [a_row("local")]
 
 
-def test_a_row_torn_at_any_byte_is_named_and_the_next_row_is_whole(path):
-    save(path, [a_row("a"), a_row("b")])
-    start = path.stat().st_size
-    store.append(a_row("torn"), path)
-    content = path.read_bytes()
-    for end in range(start + 1, len(content) - 1):
-        path.write_bytes(content[:end])
-        rows, said = read_quietly(path)
-        assert rows == [a_row("a"), a_row("b")], end
-        assert str(path) in said and "line 3" in said, end
-        store.append(a_row("c"), path)
-        rows, said = read_quietly(path)
-        assert rows == [a_row("a"), a_row("b"), a_row("c")], end
-        assert "line 3" in said, end
-
-
-def test_a_last_row_that_lacks_only_its_line_break_is_sound(path):
-    save(path, [a_row("a"), a_row("b")])
-    path.write_bytes(path.read_bytes()[:-1])
-    assert without_schema(store.read_rows(path)) == [a_row("a"), a_row("b")]
-    store.append(a_row("c"), path)
-    assert without_schema(store.read_rows(path)) == [a_row("a"), a_row("b"), a_row("c")]
-
-
-def test_a_flipped_bit_costs_its_row_and_never_changes_another(path):
-    rows = [a_row(name, 0.1 * (1 + i)) for i, name in enumerate("abcde")]
-    save(path, rows)
-    content = path.read_bytes()
-    ends = [i for i, byte in enumerate(content) if byte == ord("\n")]
-    bits = numpy.random.default_rng(1).choice(8 * len(content), size=200, replace=False)
-    # Each line break too: it may join two rows, which are then both lost, and both are told.
-    for bit in [*bits.tolist(), *(8 * end + 2 for end in ends)]:
-        position = bit // 8
-        flipped = bytearray(content)
-        flipped[position] ^= 1 << bit % 8
-        path.write_bytes(flipped)
-        found, said = read_quietly(path)
-        hit = sum(end < position for end in ends)
-        lost = {hit, hit + 1} if position in ends else {hit}
-        assert found == [row for i, row in enumerate(rows) if i not in lost], (position, bit % 8)
-        assert f"line {hit + 1}" in said, (position, bit % 8)
-
-
-def test_a_file_that_holds_no_rows_at_all_is_named(path):
-    path.parent.mkdir()
-    path.write_bytes(b"<html>\xff\x00not found</html>\n")
-    rows, said = read_quietly(path)
-    assert rows == []
-    assert "1 damaged row" in said and str(path) in said
-
-
-@pytest.mark.parametrize("theirs", [0, 2])
-def test_another_schema_is_refused_with_both_versions_named(path, monkeypatch, theirs):
-    store.append(a_row("a"), path)
-    with monkeypatch.context() as other_version:
-        other_version.setattr(store, "SCHEMA", theirs)
-        store.append(a_row("b"), path)
-    with pytest.raises(InputError, match=f"line 2.*schema {theirs}.*schema {store.SCHEMA}") as caught:
-        store.read_rows(path)
-    assert str(path) in str(caught.value)
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_not_finite_is_refused_and_nothing_is_written(path, value):
     store.append(a_row("a"), path)
@@ -155,7 +80,7 @@ def test_a_number_that_is_not_finite_is_refused_and_nothing_is_written(path, val
     assert path.read_bytes() == before
 
 
-# ------------------------------------------------------------------------------------------ writers and full disks
+# ---------------------------------------------------------------------------------------------- two writers
 
 
 def append_many(path, name):
@@ -174,56 +99,6 @@ def test_two_processes_share_one_file(path):
         assert [row["measures"]["stability"] for row in rows if row["key"] in own] == list(range(50))
 
 
-def with_room_for(room, path, write, *arguments):
-    """What writing raises (its path and text) when the file may grow by `room` bytes only, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, hard))
-    try:
-        write(*arguments)
-    except OSError as error:
-        return error.filename, str(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_says_where_and_leaves_no_part_of_a_row(path):
-    store.append(a_row("a"), path)
-    before = path.read_bytes()
-    length = len(before)
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
-        for room in (0, 1, length // 2, length - 1):
-            name, said = pool.submit(with_room_for, room, path, store.append, a_row("b"), path).result()
-            assert name == str(path) and str(path) in said, room
-            assert path.read_bytes() == before, room
-    store.append(a_row("c"), path)
-    assert without_schema(store.read_rows(path)) == [a_row("a"), a_row("c")]
-
-
-def test_a_full_disk_keeps_the_old_content_of_a_whole_file(path):
-    store.write_atomically(path, "old")
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
-        assert pool.submit(with_room_for, 5, path, store.write_atomically, path, "new" * 100).result() is not None
-    assert path.read_text() == "old"
-    assert os.listdir(path.parent) == [path.name]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(path, monkeypatch, step):
-    store.write_atomically(path, "old")
-
-    def fail(*_):
-        raise OSError(5, "no luck", str(path))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(store.os, step, fail)
-        with pytest.raises(OSError, match="no luck"):
-            store.write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert os.listdir(path.parent) == [path.name]
-    store.write_atomically(path, "new\n")
-    assert path.read_bytes() == b"new\n"
-
-
 # ---------------------------------------------------------------------------------------------- merging
 
 
@@ -232,45 +107,11 @@ def test_the_same_measures_measured_twice_are_one_row():
     assert store.merge([a_row("a"), a_row("b")], [again, a_row("c")]) == ([a_row("a"), a_row("b"), a_row("c")], [])
 
 
-@pytest.mark.parametrize("change", [{"stability": 0.2}, {"status": "diverged"}])
-def test_other_numbers_from_the_same_engine_and_versions_are_an_error_naming_the_cell(change):
-    with pytest.raises(store.ConflictError) as caught:
-        store.merge([a_row("a"), a_row("b", 0.1)], [a_row("b", **change)])
-    assert "'width': 16" in str(caught.value)
-    assert str(change.popitem()[1]) in str(caught.value)
-
-
-@pytest.mark.parametrize("change", [{"engine": {"name": "loop", "device": "gpu"}}, {"versions": {"torch": "2.14.0"}}])
-def test_other_numbers_from_another_engine_or_version_are_noted_and_the_first_kept(change):
-    first, second = a_row("a", 0.1), a_row("a", 0.25, **change)
-    merged, notes = store.merge([first], [second])
-    assert merged == [first]
-    (note,) = notes
-    assert "'width': 16" in note and "0.1" in note and "0.25" in note
-
-
-def test_two_runs_of_a_loop_on_a_gpu_may_differ_and_the_first_is_kept():
-    """Its convolutions do not repeat to the bit; the batched engine's products do."""
-    first, second = (a_row("a", p, engine={"name": "loop", "device": "NVIDIA H100"}) for p in (0.1, 0.1000001))
-    merged, (note,) = store.merge([first], [second])
-    assert merged == [first] and "0.1000001" in note
-    first, second = (a_row("a", p, engine={"name": "ensemble", "device": "NVIDIA H100"}) for p in (0.1, 0.2))
-    with pytest.raises(store.ConflictError):
-        store.merge([first], [second])
-
-
 def test_a_failed_row_gives_way_and_never_replaces_a_result():
     failed = a_row("a", None, status="failed", reason="no luck")
     assert store.merge([failed], [a_row("a")]) == ([a_row("a")], [])
     assert store.merge([a_row("a")], [failed]) == ([a_row("a")], [])
     assert store.merge([failed], []) == ([failed], [])
-
-
-def test_a_conflict_between_shipped_and_local_rows_is_said_on_loading():
-    store.append(a_row("a", 0.1), store.SHIPPED)
-    store.append(a_row("a", 0.2))
-    with pytest.raises(store.ConflictError):
-        store.load_rows()
 
 
 def test_a_line_is_plain_json_that_others_can_read(path):

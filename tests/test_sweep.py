@@ -3,20 +3,13 @@
 import dataclasses
 import json
 import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
-import psutil
 import pytest
 import torch
 
-from robustkit import store, sweep
+from robustkit import store, sweep, workers
 from robustkit.config import Cell, InputError
 from robustkit.measures import MEASURES
 from robustkit.profiles import profile_cells
@@ -55,19 +48,19 @@ def no_training(monkeypatch):
     def refuse(*_):
         raise AssertionError("nothing was to be trained")
 
-    monkeypatch.setattr(sweep, "_measure_safely", refuse)
+    monkeypatch.setattr(workers, "measure_safely", refuse)
 
 
 def fail_at(monkeypatch, chosen, error):
     """Let one cell raise instead of being measured."""
-    measure_group = sweep.measure_group
+    measure_group = workers.measure_group
 
     def measure_or_raise(cells, *others):
         if chosen in cells:
             raise error
         return measure_group(cells, *others)
 
-    monkeypatch.setattr(sweep, "measure_group", measure_or_raise)
+    monkeypatch.setattr(workers, "measure_group", measure_or_raise)
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -93,8 +86,8 @@ def test_a_second_run_trains_nothing_and_leaves_the_file_as_it_is(monkeypatch):
 
 
 def test_two_workers_give_the_same_bits_as_one_in_another_order_too(monkeypatch, expected):
-    # As workers=2 does, but from a server that has torch in memory; the signals below start workers the slow way.
-    monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda _: CONTEXT)
+    # As workers=2 does, but from a server that has torch in memory.
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: CONTEXT)
     rows = sweep.run(CELLS[::-1], device="cpu", workers=2)
     assert list(rows["key"]) == [cell.key for cell in CELLS[::-1]]
     assert saved() == expected
@@ -216,76 +209,6 @@ def test_an_interrupt_keeps_what_is_finished(monkeypatch, expected):
     sweep.run(CELLS, device="cpu")
     assert store.local_path().read_bytes().startswith(before)
     assert saved() == expected
-
-
-MANY = [cell(width, seed, depth=depth, epochs=4) for width in (4, 8) for depth in range(2, 7) for seed in range(3)]
-
-
-def run_many(folder):
-    os.environ["ROBUSTKIT_RESULTS"] = str(folder)
-    store.SHIPPED = folder / "none.jsonl"
-    sweep.run(MANY, device="cpu")
-
-
-def run_in_a_process(folder, kill_at_rows=None, delay=0.0):
-    """Exit code of a run, or of one that was killed `delay` seconds after the file had so many rows."""
-    process = CONTEXT.Process(target=run_many, args=(folder,))
-    process.start()
-    if kill_at_rows is not None:
-        while process.is_alive() and len(measured(folder)) < kill_at_rows:
-            time.sleep(0.002)
-        time.sleep(delay)
-        process.kill()
-    process.join()
-    return process.exitcode
-
-
-def measured(folder):
-    """Key and measures of each row, in the order of the file; a row torn by the kill is left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return [(row["key"], row["measures"]) for row in store.read_rows(folder / "rows.jsonl")]
-
-
-def test_killed_at_any_instant_and_started_again_the_table_is_that_of_an_uninterrupted_run(tmp_path):
-    assert run_in_a_process(tmp_path / "whole") == 0
-    whole, random = measured(tmp_path / "whole"), numpy.random.default_rng(3)
-    assert sorted(key for key, _ in whole) == sorted(cell.key for cell in MANY)
-
-    kept, codes = [], []
-    for _ in range(10):
-        codes.append(run_in_a_process(tmp_path / "killed", len(kept) + random.integers(3), random.uniform(0, 0.1)))
-        now = measured(tmp_path / "killed")
-        assert now[: len(kept)] == kept, "a saved row was lost"
-        kept = now
-    assert codes.count(-signal.SIGKILL) >= 4
-    assert run_in_a_process(tmp_path / "killed") == 0
-    assert sorted(measured(tmp_path / "killed"), key=str) == sorted(whole, key=str)
-
-
-@pytest.mark.parametrize(("sent", "code", "workers"), [("SIGTERM", 143, 2), ("SIGINT", 130, 1)])
-def test_a_signal_stops_the_command_keeps_rows_and_leaves_no_process(sent, code, workers):
-    command = [sys.executable, "-m", "robustkit", "run", "smoke", "--widths", "64", "--workers", str(workers)]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    try:
-        while not store.local_path().exists() or store.local_path().read_text().count("\n") < workers:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.02)
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        assert len(family) > workers - 1
-        process.send_signal(getattr(signal, sent))
-        _, said = process.communicate(timeout=20)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == code
-    assert "what is finished is saved" in said and "goes on from here" in said
-    assert "Traceback" not in said
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert [other for other in alive if other.status() != psutil.STATUS_ZOMBIE] == []
-    assert len(saved()) >= workers
 
 
 # ---------------------------------------------------------------------------------------------- frames

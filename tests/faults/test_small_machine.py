@@ -1,0 +1,49 @@
+"""The smoke profile needs no GPU, no second core and no more than 4 GiB."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from robustkit import store
+from robustkit.cost import memory_bytes
+from robustkit.profiles import profile_cells
+
+# One core, no GPU, and 4 GiB that the process can ask for at all.
+RUN = """
+import json, os, resource, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+from robustkit import sweep
+from robustkit.__main__ import _workers
+from robustkit.config import Cell
+from types import SimpleNamespace
+workers = _workers(SimpleNamespace(workers=None))
+rows = sweep.run([Cell(**fields) for fields in json.loads(sys.argv[1])], workers=workers)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"workers": workers, "statuses": list(rows["status"]), "peak": peak}))
+"""
+
+
+def largest(model):
+    """The trainings of a family, in the smoke profile, that take the most memory and the most operations."""
+    own = [cell for cell in profile_cells("smoke", seeds=[0]) if cell.model == model]
+    return {max(own, key=memory_bytes), max(own, key=lambda cell: cell.flops)}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on one core")
+@pytest.mark.guard(24, "robustkit/sweep.py", 'return "cuda" if torch.cuda.is_available() else "cpu"', 'return "cuda"')
+def test_the_largest_trainings_of_smoke_run_on_one_core_without_a_gpu_in_4_gib():
+    cells = [cell for model in ("fcn", "cnn", "resnet") for cell in largest(model)]
+    fields = json.dumps([{name: getattr(cell, name) for name in cell.__dataclass_fields__} for cell in cells])
+    alone = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", RUN, fields], capture_output=True, text=True, env=alone)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["workers"] == 1 and said["statuses"] == ["ok"] * len(cells)
+    assert said["peak"] < 4 << 30
+    rows = store.read_rows(store.local_path())
+    assert {row["key"] for row in rows} == {cell.key for cell in cells}
+    assert {row["engine"]["device"] for row in rows} == {"cpu"}

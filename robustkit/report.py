@@ -1,11 +1,11 @@
-"""Run the notebooks with papermill, write the HTML report, and ship: rows and notebook outputs that are committed."""
+"""Run the notebooks with papermill, and ship: rows and notebook outputs that are committed."""
 
 from __future__ import annotations
 
 import ast
-import html
 import multiprocessing
 import os
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -80,60 +80,18 @@ def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
 
     os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
     os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which a page could not move
+    how = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "extra_arguments": ["--log-level=50"]}
     try:
-        papermill.execute_notebook(
-            path,
-            copy,
-            parameters,
-            kernel_name="python3",
-            cwd=NOTEBOOKS,
-            progress_bar=False,
-            extra_arguments=["--log-level=50"],
-        )
-    except papermill.PapermillExecutionError as error:
-        return f"{error.ename}: {error.evalue} (in {copy})"
+        with tempfile.TemporaryDirectory() as folder:
+            part, problem = Path(folder) / copy.name, None
+            try:
+                papermill.execute_notebook(path, part, parameters, **how)
+            except papermill.PapermillExecutionError as error:
+                problem = f"{error.ename}: {error.evalue} (in {copy})"
+            store.write_atomically(copy, part.read_bytes())
+            return problem
     except OSError as error:
         return f"{error.strerror or error}: {error.filename or copy}"
-    return None
-
-
-def write_html(profile: str) -> Path:
-    """Convert the executed notebooks to pages and write the index with every figure and table; returns the index."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    folder = figures_folder(profile) / "report"
-    pages = []
-    for path in sorted((results_folder() / "notebooks" / profile).glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        body, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
-        store.write_atomically(folder / f"{path.stem}.html", body)
-        title = next(c.source for c in notebook.cells if c.cell_type == "markdown").splitlines()[0].lstrip("# ")
-        pages.append((path.stem, title))
-    store.write_atomically(folder / "index.html", _index(profile, pages))
-    return folder / "index.html"
-
-
-def _index(profile: str, pages: list[tuple[str, str]]) -> str:
-    figures = sorted(figures_folder(profile).glob("*.png"))
-    links = "".join(f'<li><a href="{stem}.html">{html.escape(title)}</a></li>' for stem, title in pages)
-    gallery = "".join(
-        f'<figure><a href="../{f.stem}.pdf"><img src="../{f.name}" alt="Figure {f.stem}, profile {profile}"></a>'
-        f'<figcaption>{f.stem} (<a href="../{f.stem}.csv">numbers</a>)</figcaption></figure>'
-        for f in figures
-    )
-    tables = "".join(
-        f'<li><a href="../{t.name}">{t.stem}</a></li>' for t in sorted(figures_folder(profile).glob("*.md"))
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>robustkit: {profile}</title>
-<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: auto; padding: 1rem }}
-img {{ max-width: 100%; height: auto }} figure {{ margin: 1.5rem 0 }} figcaption {{ color: #555 }}</style></head>
-<body><h1>Robustness in deep learning: a reproducible companion</h1>
-<p>Profile <b>{profile}</b>. Each figure says below what it shows and what is missing.</p>
-<h2>Notebooks</h2><ul>{links}</ul><h2>Tables</h2><ul>{tables}</ul><h2>Figures</h2>{gallery}</body></html>
-"""
 
 
 def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:

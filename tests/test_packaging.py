@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from robustkit import address
+from robustkit.checks import InputError
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -21,7 +25,7 @@ CITATION = (ROOT / "CITATION.cff").read_text()
 # torch and what comes with it must all come from one place, which constraints.txt does not choose.
 BANNED = re.compile(r"(torch|torchvision|triton|robustkit|pip|setuptools|nvidia-.*|cuda-.*)$")
 CONDA_NAMES = {"pytorch": "torch"}
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "math-core": "math_core"}
 
 
 def bounds(requirements):
@@ -40,14 +44,14 @@ def bounds(requirements):
 
 
 EXTRAS = PROJECT["optional-dependencies"]
-DECLARED = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"]])
+DECLARED = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["dask"], *EXTRAS["test"]])
 CONSTRAINTS = [
     line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip() and not line.startswith("#")
 ]
 
 
-def test_the_test_extra_brings_the_notebook_tools():
-    assert "robustkit[notebooks]" in EXTRAS["test"]
+def test_the_test_extra_brings_the_other_extras():
+    assert "robustkit[dask,notebooks]" in EXTRAS["test"]
 
 
 def test_conda_and_pip_install_one_list_with_the_same_lower_bounds():
@@ -93,7 +97,7 @@ def test_constraints_hold_every_package_asked_for_at_or_above_its_lower_bound():
 
 
 def test_every_package_that_robustkit_imports_is_declared():
-    declared = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"]])
+    declared = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["dask"]])
     importable = {IMPORT_NAMES.get(name, name) for name in declared} | {"robustkit"} | sys.stdlib_module_names
     in_notebooks = importable | {"IPython"}  # what every kernel of ipykernel is
     undeclared = set()
@@ -121,10 +125,59 @@ def test_the_citation_asks_for_the_paper():
     assert (paper["type"], paper["year"]) == ("conference-paper", 2022)
 
 
+# ---------------------------------------------------------------------------------------------- the address
+
+
+SAYS_IT = ("README.md", *(f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))))
+
+
 @pytest.mark.parametrize("name", ["CITATION.cff", "environment.yml", "run_all.sh", "constraints.txt", "LICENSE"])
-def test_the_address_of_the_project_stands_in_pyproject_alone(name):
-    assert PROJECT["urls"]["Repository"] not in (ROOT / name).read_text()
+def test_the_address_of_the_project_stands_in_pyproject_and_what_is_written_from_it_alone(name):
+    assert address.repository().removeprefix("https://github.com/") not in (ROOT / name).read_text()
     assert "repository" not in yaml.safe_load(CITATION)
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A copy of pyproject.toml, README and notebooks, and a function that moves the project to another address."""
+    for name in ("pyproject.toml", *SAYS_IT):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def move(to):
+        project = tmp_path / "pyproject.toml"
+        project.write_text(project.read_text().replace(f'"{address.repository()}"', f'"{to}"'))
+        address.write(tmp_path)
+        return tmp_path
+
+    return move
+
+
+def test_badges_and_first_cells_say_the_address_in_pyproject(moved):
+    folder = moved(address.repository())
+    assert [name for name in SAYS_IT if (folder / name).read_bytes() != (ROOT / name).read_bytes()] == []
+
+
+@pytest.mark.parametrize("name", SAYS_IT)
+def test_another_address_in_pyproject_reaches_every_badge_and_first_cell(moved, name):
+    before = (ROOT / name).read_text()
+    name_of_old, name_of_new = (a.removeprefix("https://github.com/") for a in (address.repository(), OTHER))
+    after = (moved(OTHER) / name).read_text()
+    assert after == before.replace(name_of_old, name_of_new)
+    parts = (f"mybinder.org/v2/gh/{name_of_new}/HEAD", f"colab.research.google.com/github/{name_of_new}")
+    assert all(part in after for part in parts)
+    if name != "README.md":
+        pair = Path(name).with_suffix(".ipynb").name
+        assert f"HEAD?labpath=notebooks%2F{pair}" in after and f"{name_of_new}/blob/main/notebooks/{pair}" in after
+        assert f'"{OTHER}"' in after
+
+
+OTHER = "https://github.com/some-one/Other.kit"
+
+
+def test_an_address_that_binder_and_colab_cannot_open_is_refused(moved):
+    with pytest.raises(InputError, match="'https://example.org/kit', but must be https://github.com/OWNER/NAME"):
+        moved("https://example.org/kit")
 
 
 @pytest.mark.parametrize("name", ["run_all.sh", ".ci/run"])

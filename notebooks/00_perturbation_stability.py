@@ -9,6 +9,8 @@
 # %% [markdown]
 # # 0. Perturbation stability, written out
 #
+# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F00_perturbation_stability.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/00_perturbation_stability.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
+#
 # Everything that this companion measures is one number a network, the *perturbation stability*. This notebook
 # writes the network, the number and the training loop in about thirty plain lines, and asserts that `robustkit`
 # computes the same. Then it draws Figure 1, fills Tables 1 and 2 with numbers, and measures a model of your
@@ -23,11 +25,26 @@
 # (NeurIPS version, Eq. 1; in the workshop version the expectation does not run over $W$.) Larger means *less*
 # robust, on average over directions.
 
+# %%
+# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
+# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("robustkit") is None:
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    if not home.exists():
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+    sys.path.insert(0, str(home.resolve()))
+
 # %% tags=["parameters"]
-profile = "shipped"  # where figures and tables go: figures/<profile>/
-width = 64  # m, the width of the network written out below
-depth = 3  # L, its number of weight matrices
-seed = 0  # names the network and the order of its data
+profile = "shipped"  # type: str  # where figures and tables go: figures/<profile>/
+width = 64  # type: int  # m, the width of the network written out below
+depth = 3  # type: int  # L, its number of weight matrices
+seed = 0  # type: int  # names the network and the order of its data
 
 # %%
 import math
@@ -429,16 +446,14 @@ for method in ("exact", "jvp"):
     print(f"{method}: P/eps = {e.mean:.2e} +- {e.sem:.0e} (standard error over {e.n} points)")
 
 # %% [markdown]
-# ## Turn these
+# ## Your turn
 #
-# A network at its start, and four numbers of yours. Run the two cells again after each change: what does a
-# factor of four in the width do, and what in the depth, under each scheme?
+# A network at its start, and numbers of yours: change them and run the cell again. What does a factor of four in the
+# width do, and what in the depth, under each scheme?
 
 # %%
 m, L, eps, scheme = 64, 4, 0.5, "he"  # width, depth, radius; "he", "lecun" or "ntk"
 images, own_seed = 100, 0  # how many test digits; which network
-
-# %%
 mine = rk.FCN(width=m, depth=L, d_in=64, d_out=10, init=scheme, generator=stream_generator(own_seed, "mine")).double()
 quotient = rk.perturbation_stability(
     mine, x_test[:images], method="finite_difference", radius=eps, draws=10, generator=stream_generator(0, "eps")

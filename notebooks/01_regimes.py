@@ -9,6 +9,8 @@
 # %% [markdown]
 # # 1. Lazy and non-lazy training
 #
+# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F01_regimes.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/01_regimes.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
+#
 # Before asking about robustness, the paper checks that its initialisations train in the regime that the theory
 # is about. It measures how far the weights move:
 #
@@ -20,17 +22,32 @@
 # initialisation and under $\beta_1 = \beta_2 = 1/m^2$. **What would contradict the paper:** a $\kappa$ of order
 # one under He, a He $\kappa$ that grows with width, or a non-lazy $\kappa$ as small as the lazy one.
 
+# %%
+# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
+# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("robustkit") is None:
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    if not home.exists():
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+    sys.path.insert(0, str(home.resolve()))
+
 # %% tags=["parameters"]
-profile = "shipped"  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
-device = "auto"  # auto, cpu, cuda
-seeds = None  # a list such as [0, 1]; None takes the profile's
-widths = None  # a list such as [16, 64]; None takes the profile's
+profile = "shipped"  # type: str  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
+device = "auto"  # type: str  # auto, cpu, cuda
+seeds = None  # type: list|None  # such as [0, 1]; None takes the profile's
+widths = None  # type: list|None  # such as [16, 64]; None takes the profile's
 
 # %%
 import pandas
 
 import robustkit as rk
-from robustkit import comparisons, figures, plots
+from robustkit import comparisons, figures, interactive, plots
 
 # %% [markdown]
 # ## Figure 2: He initialisation, two layers
@@ -141,6 +158,22 @@ figures.save(figure, "N_lazy_schemes", profile, ntk)
 
 # %%
 figures.save_table(comparisons.powers(comparisons.together(he, lecun, ntk), "kappa"), "N_lazy_powers", profile)
+
+# %% [markdown]
+# ## Your turn
+#
+# Change the network and run the cell: it is trained on scikit-learn's digits within seconds, and drawn as a star
+# among networks that differ from it in width, depth and seed alone. Which choice moves it furthest from lazy
+# training, $\kappa \ll 1$, and does it still learn?
+
+# %%
+width, depth, init, power = 32, 3, "ntk", None  # ntk, he or lecun; or power, with a number c: beta = m^-c
+scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
+among = {"width": [16, 64, 128], "depth": [2, 4], "seed": [0, 1]}
+yours = interactive.your_turn(dataset, width=width, depth=depth, init=init, power=power, scaling=scaling, among=among)
+figure, (left, right) = figures.panels(2)
+interactive.show_yours(yours, left, y="kappa")
+interactive.show_yours(yours, right, y="test_accuracy", log=False)
 
 # %% [markdown]
 # ## What we saw

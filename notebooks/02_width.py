@@ -9,6 +9,8 @@
 # %% [markdown]
 # # 2. The good: width
 #
+# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F02_width.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/02_width.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
+#
 # > Along with the increase in width, the robustness firstly becomes worse in the under-parameterized regime and
 # > then gets better, and finally tends to be a constant in highly over-parameterized regimes, which implies the
 # > existence of a phase transition. (NeurIPS, Sec. 1)
@@ -18,12 +20,27 @@
 # at two layers. **What would contradict the paper:** a curve without an interior peak on a grid that reaches
 # past the predicted one, or a non-lazy $P/\epsilon$ that is not below the lazy one.
 
+# %%
+# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
+# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("robustkit") is None:
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    if not home.exists():
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+    sys.path.insert(0, str(home.resolve()))
+
 # %% tags=["parameters"]
-profile = "shipped"  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
-device = "auto"  # auto, cpu, cuda
-seeds = None  # a list such as [0, 1]; None takes the profile's
-widths = None  # a list such as [16, 64]; None takes the profile's
-depths = None  # a list such as [2, 4]; None takes the profile's
+profile = "shipped"  # type: str  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
+device = "auto"  # type: str  # auto, cpu, cuda
+seeds = None  # type: list|None  # such as [0, 1]; None takes the profile's
+widths = None  # type: list|None  # such as [16, 64]; None takes the profile's
+depths = None  # type: list|None  # such as [2, 4]; None takes the profile's
 
 # %%
 import pandas
@@ -349,6 +366,22 @@ comparisons.scatter(rows, middle, x="stability_train").set_ylabel(r"$P/\epsilon$
 relative = rows.assign(relative=rows["stability"] / rows["logit_norm"])
 plots.against(relative, right, y="relative").set_ylabel(r"$P/\epsilon$ over norm of logits")
 figures.save(figure, "N4a_comparisons", profile, rows)
+
+# %% [markdown]
+# ## Your turn
+#
+# Change the network and run the cell: it is trained on scikit-learn's digits within seconds, and drawn as a star
+# among networks that differ from it in width, depth and seed alone. Can you find a width beyond which $P/\epsilon$
+# falls while the training loss does not?
+
+# %%
+width, depth, init, power = 32, 3, "he", None  # he, lecun or ntk; or power, with a number c: beta = m^-c
+scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
+among = {"width": [16, 64, 128], "depth": [2, 4], "seed": [0, 1]}
+yours = interactive.your_turn(dataset, width=width, depth=depth, init=init, power=power, scaling=scaling, among=among)
+figure, (left, right) = figures.panels(2)
+interactive.show_yours(yours, left)
+interactive.show_yours(yours, right, y="train_loss")
 
 # %% [markdown]
 # ## What we saw

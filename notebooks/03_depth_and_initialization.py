@@ -9,6 +9,8 @@
 # %% [markdown]
 # # 3. The bad and the ugly: depth and initialisation
 #
+# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F03_depth_and_initialization.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/03_depth_and_initialization.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
+#
 # > The depth has more complex tendency on robustness, which largely depends on the initialization and the
 # > training mode. [...] depth helps robustness in an exponential order under the LeCun initialization, whereas
 # > it hurts robustness in a polynomial order under He-initialization and under Neural Tangent Kernel (NTK)
@@ -17,12 +19,27 @@
 # This notebook draws NeurIPS Figure 5 (workshop Figure 3) with width on the axis and with depth on the axis.
 # **What would contradict the paper:** a He curve that falls with depth, or a LeCun curve that rises with it.
 
+# %%
+# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
+# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("robustkit") is None:
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    if not home.exists():
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+    sys.path.insert(0, str(home.resolve()))
+
 # %% tags=["parameters"]
-profile = "shipped"  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
-device = "auto"  # auto, cpu, cuda
-seeds = None  # a list such as [0, 1]; None takes the profile's
-widths = None  # a list such as [16, 64]; None takes the profile's
-depths = None  # a list such as [2, 4]; None takes the profile's
+profile = "shipped"  # type: str  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
+device = "auto"  # type: str  # auto, cpu, cuda
+seeds = None  # type: list|None  # such as [0, 1]; None takes the profile's
+widths = None  # type: list|None  # such as [16, 64]; None takes the profile's
+depths = None  # type: list|None  # such as [2, 4]; None takes the profile's
 
 # %%
 from IPython.display import Markdown
@@ -211,7 +228,25 @@ figures.save_table(bounds.per_layer(everything), "N_per_layer", profile)
 # At initialisation a gain of 1.25 shows as it should. After training, its networks do not rise faster than He's
 # of the same width: in the last column, on another schedule, their factor is no larger. The growth that the remark
 # speaks of is that of the start.
+
+# %% [markdown]
+# ## Your turn
 #
+# Change the network and run the cell: it is trained on scikit-learn's digits within seconds, and drawn as a star
+# among networks that differ from it in depth, width and seed alone. Under which initialisation does training turn
+# a fall over depth into a rise?
+
+# %%
+depth, width, init = 5, 32, "lecun"  # lecun, he or ntk
+scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
+among = {"depth": [2, 4, 6], "width": [16, 64], "seed": [0, 1]}
+yours = interactive.your_turn(dataset, depth=depth, width=width, init=init, scaling=scaling, among=among)
+figure, (left, middle, right) = figures.panels(3, width=3.0)
+interactive.show_yours(yours, left, x="depth", y="stability_init", by="width")
+interactive.show_yours(yours, middle, x="depth", by="width")
+interactive.show_yours(yours, right, x="depth", y="train_loss", by="width")
+
+# %% [markdown]
 # ## What we saw
 #
 # $P/\epsilon$ after training, He and LeCun, and the training loss beside it (geometric means over seeds):

@@ -9,6 +9,8 @@
 # %% [markdown]
 # # 4. Non-lazy training
 #
+# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F04_non_lazy.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/04_non_lazy.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
+#
 # > Under the non-lazy training regime, we demonstrate how the width of a two-layer ReLU network benefits
 # > robustness. (NeurIPS, abstract)
 #
@@ -18,11 +20,26 @@
 # that rises with width, or one that falls more slowly than the theorem's rate, early in training; or a layer
 # that moves less than Theorem 2's bound.
 
+# %%
+# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
+# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("robustkit") is None:
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    if not home.exists():
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+    sys.path.insert(0, str(home.resolve()))
+
 # %% tags=["parameters"]
-profile = "shipped"  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
-device = "auto"  # auto, cpu, cuda
-seeds = None  # a list such as [0, 1]; None takes the profile's
-widths = None  # a list such as [16, 64]; None takes the profile's
+profile = "shipped"  # type: str  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
+device = "auto"  # type: str  # auto, cpu, cuda
+seeds = None  # type: list|None  # such as [0, 1]; None takes the profile's
+widths = None  # type: list|None  # such as [16, 64]; None takes the profile's
 
 # %%
 import math
@@ -436,6 +453,22 @@ now.groupby(["n", "c", "flow time"])["training loss"].mean().unstack().astype(fl
 # %% [markdown]
 # At these times the loss has hardly moved: early rates are the rates of small networks that have begun to grow
 # and not yet fitted anything. That is where the theorem speaks, and where it should be read.
+
+# %% [markdown]
+# ## Your turn
+#
+# Change the network and run the cell: it is trained on scikit-learn's digits within seconds, and drawn as a star
+# among networks that differ from it in width, $c$ and seed alone. How small a $P/\epsilon$ can you get from a
+# network that has left $\log 10 \approx 2.303$, the loss of guessing?
+
+# %%
+width, c = 32, 1.25  # beta = m^-c, two layers
+scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
+among = {"width": [16, 64, 128], "power": [1.0, 1.5, 2.0], "seed": [0, 1]}
+yours = interactive.your_turn(dataset, width=width, depth=2, init="power", power=c, scaling=scaling, among=among)
+figure, (left, right) = figures.panels(2)
+interactive.show_yours(yours, left, by="power")
+interactive.show_yours(yours, right, y="train_loss", by="power", log=False)
 
 # %% [markdown]
 # ## What we saw

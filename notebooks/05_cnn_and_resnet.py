@@ -9,6 +9,8 @@
 # %% [markdown]
 # # 5. Beyond the fully connected net: CNN, ResNet, and the worst case
 #
+# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F05_cnn_and_resnet.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/05_cnn_and_resnet.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
+#
 # The workshop version looks beyond fully connected networks twice: Figure 6 (a CNN on MNIST) and Table 4
 # (ResNet-110 on CIFAR). It gives neither architecture in full, so what is drawn here are *readings*, and each says
 # what was chosen. The last section asks what every reader asks next: does robustness on average, which is what
@@ -16,12 +18,27 @@
 # CNN that is no larger than that of the fully connected net; lazy and non-lazy accuracies that differ by more than
 # a point.
 
+# %%
+# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
+# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("robustkit") is None:
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    if not home.exists():
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+    sys.path.insert(0, str(home.resolve()))
+
 # %% tags=["parameters"]
-profile = "shipped"  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
-device = "auto"  # auto, cpu, cuda
-seeds = None  # a list such as [0, 1]; None takes the profile's
-widths = None  # a list such as [16, 32]; None takes the profile's (of the CNN, and of the attacked networks)
-depths = None  # a list such as [4, 6]; None takes the profile's (of the CNN, and of the attacked networks)
+profile = "shipped"  # type: str  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows
+device = "auto"  # type: str  # auto, cpu, cuda
+seeds = None  # type: list|None  # such as [0, 1]; None takes the profile's
+widths = None  # type: list|None  # such as [16, 32]; None takes the profile's (of the CNN, and of the attacked networks)
+depths = None  # type: list|None  # such as [4, 6]; None takes the profile's (of the CNN, and of the attacked networks)
 
 # %%
 import pandas
@@ -29,7 +46,7 @@ import torch
 from IPython.display import Markdown
 
 import robustkit as rk
-from robustkit import beyond, claims, comparisons, figures, plots, worst_case
+from robustkit import beyond, claims, comparisons, figures, interactive, plots, worst_case
 from robustkit.data import stream_generator
 from robustkit.further import further
 from robustkit.profiles import grid
@@ -197,6 +214,22 @@ figures.save(figure, "E22_outputs", profile, attacked)
 
 # %%
 Markdown("\n".join(f"- {part.text}" for part in worst_case.under_attack(attacked)))
+
+# %% [markdown]
+# ## Your turn
+#
+# Change the CNN and run the cell: it is trained on scikit-learn's digits in some ten seconds with its company, and
+# drawn as a star among networks that differ from it in width and depth alone. What is left of the gap between the
+# depths under the other head, or at another scaling?
+
+# %%
+width, depth, head = 12, 4, "pooling"  # m channels; pooling or flatten
+init, power, scaling = "he", None, "raw"  # he or lecun, or power with a number c; raw, unit or standard
+own = dict(width=width, depth=depth, head=head, init=init, power=power, scaling=scaling)
+yours = interactive.your_turn("digits", model="cnn", among={"width": [8, 16], "depth": [4, 6]}, **own)
+figure, (left, right) = figures.panels(2)
+interactive.show_yours(yours, left)
+interactive.show_yours(yours, right, y="train_loss")
 
 # %% [markdown]
 # ## What we saw

@@ -9,6 +9,8 @@
 # %% [markdown]
 # # 6. The ledger: what holds, where, and how surely
 #
+# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F06_claims.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/06_claims.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
+#
 # Each row is a statement of the paper that a run or a calculation can decide, in the paper's words, with a
 # criterion fixed before the shipped runs (but for the rules named below) and a verdict that is computed from
 # the rows. *Missing* names the trainings that would decide a row; *inconclusive* says that the interval allows
@@ -21,11 +23,26 @@
 # never pooled. A reading that lacks some of the claim's curves, or whose networks have not left their start, is
 # shown small and is not counted: a network at its start is stable, but was not trained.
 
+# %%
+# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
+# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("robustkit") is None:
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    if not home.exists():
+        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+    sys.path.insert(0, str(home.resolve()))
+
 # %% tags=["parameters"]
-profile = "shipped"  # smoke, laptop, paper: train what is missing; shipped: judge the committed rows
-device = "auto"  # auto, cpu, cuda
-seeds = None  # a list such as [0, 1]; None takes the profile's
-widths = None  # a list such as [16, 64]; None takes the profile's
+profile = "shipped"  # type: str  # smoke, laptop, paper: train what is missing; shipped: judge the committed rows
+device = "auto"  # type: str  # auto, cpu, cuda
+seeds = None  # type: list|None  # such as [0, 1]; None takes the profile's
+widths = None  # type: list|None  # such as [16, 64]; None takes the profile's
 
 # %%
 import pandas
@@ -153,6 +170,17 @@ Markdown(
 
 # %%
 story.loc[["E12", "E15", "E22"], columns].reset_index(drop=True)
+
+# %% [markdown]
+# ## Your turn
+#
+# Name a claim by its id and run the cell: its criterion, all that was seen, and what each other reading gives. Would
+# you have judged it by that criterion?
+
+# %%
+claim = "E09"  # the id of any row above
+(mine,) = claims.ledger(rows, further=further, only=[claim]).itertuples()
+Markdown("\n".join([f"**{mine.claim}**: {mine.criterion}\n", *(f"- {line}" for line in mine.evidence.split("\n"))]))
 
 # %% [markdown]
 # ## The ledger in full

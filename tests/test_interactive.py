@@ -1,6 +1,7 @@
-"""Sliders in a live notebook, a picture on a page; and pictures that show what the formulas say."""
+"""Sliders in a live notebook, a picture on a page; what the pictures show; a network of one's own."""
 
 import json
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import nbclient
@@ -8,7 +9,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from robustkit import interactive
+from robustkit import Cell, InputError, figures, interactive, store
+from robustkit.data import MNIST_FILES
+from robustkit.profiles import PROXY, SETTINGS
 
 CELL = """\
 from robustkit import interactive
@@ -79,3 +82,89 @@ def test_the_first_term_of_theorem_3_is_the_larger_one_from_n_cubed_on():
     np.testing.assert_allclose(lines["Eq. (4)"][1], first + second)
     shape = lines["$m^{1-2c}$"][1]
     np.testing.assert_allclose(shape[1:] / shape[:-1], (m[:-1] / m[1:]) ** 2)
+
+
+# ---------------------------------------------------------------------------------------------- your turn
+
+AMONG = {"width": [8, 16], "depth": [2], "seed": [0, 1]}
+
+
+def shown(rows, **choices):
+    """The axes and the words below a picture of `your_turn`."""
+    figure, (ax,) = figures.panels(1)
+    interactive.show_yours(rows, ax, **choices)
+    return ax, figure.get_supxlabel().replace("\n", " ")
+
+
+def test_a_network_of_ones_own_is_trained_once_and_shown_among_others_that_are_alike():
+    rows = interactive.your_turn(width=12, depth=3, init="lecun", scaling="unit", among=AMONG)
+    stored = store.local_path().read_bytes()
+    again = interactive.your_turn(width=12, depth=3, init="lecun", scaling="unit", among=AMONG)
+    assert store.local_path().read_bytes() == stored and stored.count(b"\n") == 5
+    assert rows["stability"].tolist() == again["stability"].tolist()
+    assert rows[["width", "depth", "seed", "yours"]].values.tolist() == [
+        [12, 3, 0, True], *([m, 2, s, False] for m in (8, 16) for s in (0, 1))
+    ]  # fmt: skip
+    assert set(rows["dataset"]) == {"digits"} and set(rows["scaling"]) == {"unit"} and set(rows["init"]) == {"lecun"}
+
+
+def test_the_picture_marks_ones_own_network_and_says_what_the_others_are():
+    rows = interactive.your_turn(width=12, depth=3, among=AMONG)
+    ax, words = shown(rows)
+    (star,) = (line for line in ax.get_lines() if line.get_marker() == "*")
+    assert star.get_data() == ([12], [rows["stability"].iloc[0]])
+    curve = next(line for line in ax.get_lines() if line.get_label() == "$L$ = 2")
+    means = rows[~rows["yours"]].groupby("width")["stability"].prod() ** 0.5
+    np.testing.assert_allclose(curve.get_ydata(), means)
+    assert words.startswith(
+        "Star: yours, He, width 12, depth 3, seed 0. The others differ from it in width, depth or"
+    )
+    assert "seed alone: digits, raw scaling, schedule 50 epochs at 0.04" in words and "(n = 2 a point)" in words
+    assert f"yours: {rows['stability'].iloc[0]:.4g}" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_a_network_that_diverged_has_no_star_and_the_words_say_why():
+    rows = interactive.your_turn(width=8, depth=2, init="power", power=-30, among={"power": [1.0], "seed": [0]})
+    ax, words = shown(rows, by="power")
+    (star,) = (line for line in ax.get_lines() if line.get_marker() == "*")
+    assert np.isnan(star.get_ydata()).all()
+    assert "which diverged and is not drawn: the training loss is" in words
+
+
+def test_what_is_no_network_is_refused_before_anything_is_trained():
+    with pytest.raises(InputError, match="init is 'lecum', but must be .*; did you mean 'lecun'"):
+        interactive.your_turn(width=8, depth=2, init="lecum", among=AMONG)
+    with pytest.raises(InputError, match="dataset is 'minst', .* did you mean 'mnist'"):
+        interactive.your_turn("minst", width=8, depth=2, among=AMONG)
+    assert not store.local_path().exists()
+
+
+def test_mnist_is_never_downloaded_unasked(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUSTKIT_DATA", str(tmp_path / "data"))
+    with pytest.raises(InputError, match="its files are not in .* and nothing is downloaded here"):
+        interactive.your_turn("mnist", width=8, depth=2, among=AMONG)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_network_on_mnist_stands_among_the_rows_there_are_and_trains_no_other(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUSTKIT_DATA", str(tmp_path))
+    for name in MNIST_FILES:  # empty: reading them would raise
+        (tmp_path / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "MNIST" / "raw" / name).touch()
+    interactive.your_turn(width=8, depth=2, among={"seed": [0]})
+    (row,) = store.load_rows()
+    alike = SETTINGS["laptop"] | PROXY
+    known = [
+        *(Cell(width=m, depth=L, **alike) for m, L in ((8, 2), (16, 2), (16, 4))),
+        Cell(width=32, depth=2, **alike | {"scaling": "unit"}),
+        Cell(width=64, depth=2, **SETTINGS["laptop"]),
+    ]
+    for cell in known:
+        store.append(row | {"key": cell.key, "cell": asdict(cell)})
+    rows = interactive.your_turn("mnist", width=8, depth=2, among=AMONG)
+    assert rows[["width", "depth", "yours"]].values.tolist() == [[8, 2, True], [16, 2, False], [16, 4, False]]
+    assert "mnist, raw scaling, schedule flow10" in shown(rows)[1]
+    alone = interactive.your_turn("mnist", width=32, depth=2, scaling="unit", among=AMONG)
+    assert "No row differs from it in width, depth or seed alone: mnist, unit scaling" in shown(alone)[1]
+    seeds = interactive.your_turn("mnist", width=32, depth=2, scaling="unit", among={"seed": [1]})
+    assert "No row differs from it in seed alone: mnist" in shown(seeds)[1]

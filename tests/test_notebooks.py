@@ -2,16 +2,21 @@
 
 import ast
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import sysconfig
 import tokenize
 
 import jupytext
 import matplotlib.pyplot as plt
 import nbformat
+import papermill
 import pytest
 
-from robustkit import report, store
+from robustkit import address, pages, report, store
 from robustkit.config import figures_folder, results_folder
 from robustkit.report import NOTEBOOKS
 
@@ -120,15 +125,34 @@ def test_it_opens_with_a_title_and_quotes_the_paper(source):
 
 @EACH
 def test_it_has_one_cell_of_parameters_literals_each_with_a_comment(source):
-    cell, *others = cells_of(source, "code")
+    _, cell, *others = cells_of(source, "code")  # the first one fetches robustkit, see below
     assert cell.metadata.get("tags") == ["parameters"]
     assert not [other for other in others if other.metadata.get("tags")]
     for line in ast.parse(cell.source).body:
         assert isinstance(line, ast.Assign)
         ast.literal_eval(line.value)
     for line in cell.source.splitlines():
-        assert re.fullmatch(r"\w+ = .*\S  # \w.*", line), line
+        assert re.fullmatch(r"\w+ = .*\S  # type: \S+  # \w.*", line), line
     assert report.parameters_of(source.with_suffix(".ipynb"))["profile"] == "shipped"
+
+
+@EACH
+def test_papermill_tells_the_type_and_the_meaning_of_each_parameter(source):
+    path = source.with_suffix(".ipynb")
+    told = papermill.inspect_notebook(path)
+    assert told.keys() == report.parameters_of(path).keys()
+    for name, value in report.parameters_of(path).items():
+        kinds = {"None" if value is None else type(value).__name__}
+        assert kinds <= set(told[name]["inferred_type_name"].split("|"))
+        assert ast.literal_eval(told[name]["default"]) == value
+        assert len(told[name]["help"]) > 5
+
+
+def test_papermill_help_lists_the_parameters_of_a_notebook():
+    command = [sys.executable, "-m", "papermill", "--help-notebook", report.notebooks(["02"])[0]]
+    said = " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert 'profile: str (default "shipped") # smoke, laptop, paper: train' in said
+    assert "seeds: list|None (default None) # such as [0, 1]; None takes the profile's" in said
 
 
 @EACH
@@ -149,6 +173,85 @@ def test_the_thing_itself_is_written_in_about_thirty_lines():
     assert 15 <= sum(len([line for line in text.splitlines() if line.strip()]) for text in shown) <= 50
 
 
+@EACH
+def test_there_is_one_place_to_play_two_sentences_and_a_cell_that_opens_with_its_literals(source):
+    cells = jupytext.read(source).cells
+    (place,) = [i for i, cell in enumerate(cells) if cell.source.startswith("## Your turn")]
+    text = " ".join(cells[place].source.splitlines()[1:])
+    assert len(re.findall(r"[.?](?= |$)", text)) == 2
+    assert cells[place + 1].cell_type == "code"
+    first, *_ = ast.parse(cells[place + 1].source).body
+    ast.literal_eval(first.value)
+
+
+# ---------------------------------------------------------------------------------------------- elsewhere
+
+
+def test_the_first_code_cell_is_the_same_everywhere_and_does_nothing_here(tmp_path, monkeypatch):
+    (text,) = {cells_of(source, "code")[0].source for source in SOURCES}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    before = list(sys.path)
+    exec(compile(text, "first cell", "exec"), {})
+    assert sys.path == before and not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Run the first code cell and another line in a Python that has every package of this one but robustkit."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (packages,) = (folder / "venv").glob("lib/python*/site-packages")
+    # The folder alone: what an editable install has left in it is not followed from here.
+    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    origin = folder / "origin"
+    (origin / "results").mkdir(parents=True)
+    for name in ("robustkit", "notebooks"):
+        shutil.copytree(NOTEBOOKS.parent / name, origin / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "results/shipped.jsonl"):
+        shutil.copy(NOTEBOOKS.parent / name, origin / name)
+    git = ["git", "-C", origin, "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    cell = cells_of(SOURCES[0], "code")[0].source
+    cell = cell.replace(f'"{address.repository()}"', f'"{origin.as_uri()}"')
+    assert origin.as_uri() in cell
+    keep = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ROBUSTKIT_RESULTS")}
+
+    def run(code, at):
+        command = [folder / "venv" / "bin" / "python", "-c", f"{cell}\n{code}" if code else LIST]
+        done = subprocess.run(command, cwd=at, env=keep | {"PIP_NO_INDEX": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run, origin
+
+
+LIST = "from importlib.metadata import distributions; print(sorted((d.name, d.version) for d in distributions()))"
+
+
+WHERE = "print(importlib.util.find_spec('robustkit').origin)"
+
+
+def test_without_robustkit_it_is_cloned_once_and_no_package_changes(elsewhere, tmp_path):
+    run, _ = elsewhere
+    before, clone = run(None, tmp_path), tmp_path / "robustkit-clone"
+    code = "import robustkit as rk; print(rk.config.results_folder(), len(rk.collect('N4b', 'shipped')))"
+    results, rows = run(code, tmp_path).split()
+    assert results == str(clone / "results" / "local")
+    assert int(rows) > 50
+    (clone / "kept").touch()
+    assert run(WHERE, tmp_path) == f"{clone}/robustkit/__init__.py\n"  # its kernel started anew
+    assert (clone / "kept").exists()
+    assert run(None, tmp_path) == before and "('torch', " in before
+
+
+def test_in_a_clone_without_an_install_that_clone_is_used(elsewhere):
+    run, origin = elsewhere
+    assert run(WHERE, origin / "notebooks") == f"{origin}/robustkit/__init__.py\n"
+    assert not (origin / "notebooks" / "robustkit-clone").exists()
+
+
 # ---------------------------------------------------------------------------------------------- running them
 
 
@@ -163,7 +266,7 @@ def executed(tmp_path_factory):
         here.setenv("OMP_NUM_THREADS", "1")  # two kernels at a time on two cores
         parameters = {"widths": [16, 32], "seeds": [0, 1], "depths": [2, 4]}
         failed = report.execute("smoke", parameters=parameters, workers=2)
-        page = report.write_html("smoke")
+        page = pages.write_html("smoke", failed)
         return failed, results_folder() / "notebooks" / "smoke", figures_folder("smoke"), page
 
 
@@ -210,11 +313,15 @@ def test_the_ledger_quotes_the_paper_and_gives_no_verdict_on_digits(executed):
 
 def test_the_html_report_shows_every_notebook_figure_and_table(executed):
     _, _, figures, page = executed
-    links = set(re.findall(r'(?:href|src)="([^"]+)"', page.read_text()))
+    text = page.read_text()
+    links = set(re.findall(r'(?:href|src)="([^"#]+)"', text))
     assert {f"{source.stem}.html" for source in SOURCES} <= links
-    assert {f"../{path.name}" for ending in ("png", "pdf", "md") for path in figures.glob(f"*.{ending}")} <= links
-    assert {f"../{path.stem}.csv" for path in figures.glob("*.png")} <= links
-    assert all((page.parent / link).exists() for link in links)
+    names = {path.stem for path in figures.glob("*.png")}
+    assert {f"{name}.png" for name in names} | {f"{name}.csv" for name in names} <= links
+    tables = {path.stem for path in figures.glob("*.md")} - {"claims"}
+    assert set(re.findall(r"<summary>Table (\w+): ", text)) == tables
+    assert ">Others<" not in text  # each is shown under the notebook that draws it
+    assert all((page.parent / link).is_file() for link in links)
 
 
 @EACH
@@ -223,7 +330,7 @@ def test_from_an_empty_store_it_says_what_is_missing(source, monkeypatch):
     if source.stem in SHOWS_THE_CODE:
         return
     monkeypatch.setattr(store, "SHIPPED", results_folder() / "none.jsonl")
-    monkeypatch.setattr(plt.Figure, "savefig", lambda figure, path, **_: path.write_bytes(b""))
+    monkeypatch.setattr(plt.Figure, "savefig", lambda *_, **__: None)
     names = {}
     for cell in cells_of(source, "code"):
         exec(compile(cell.source, source.name, "exec"), names)

@@ -248,7 +248,7 @@ def own_data(folder: Path) -> Feed:
     hostile = np.array([Marker(marker)] * 20, dtype=object)
 
     def forged(draw):
-        if draw.integers(100) == 0:
+        if draw.integers(40) == 0:
             return bomb
         if draw.integers(20) == 0:
             return npz(arrays | {pick(draw, NAMES): hostile})
@@ -310,7 +310,7 @@ def mnist(folder: Path) -> Feed:
             path.write_bytes(damaged(contents[name], draw))
         else:
             path.unlink()
-            path.with_name(f"{name}.gz").write_bytes(damaged(packed[name], draw) if draw.integers(30) else bomb)
+            path.with_name(f"{name}.gz").write_bytes(damaged(packed[name], draw) if draw.integers(10) else bomb)
         with refusal(InputError) as refused:
             assert same(read(), good), "other numbers"
         path.with_name(f"{name}.gz").unlink(missing_ok=True)
@@ -336,7 +336,7 @@ def cifar_archives(_: Path) -> Feed:
     bomb = packed_bomb(plain)
 
     def forged(draw):
-        if draw.integers(30) == 0:
+        if draw.integers(10) == 0:
             return bomb
         changed = bytearray(plain)
         changed[pick(draw, headers) + draw.integers(512)] = draw.integers(256)

@@ -97,7 +97,7 @@ def _cells(chosen):
         cells = {cell: None for name in names for cell in named_cells(name, chosen.profile, **choices)}
         return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
     if chosen.seeds and len(chosen.seeds) == 1:
-        choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, integer=True))
+        choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, high=1000, integer=True))
     cells = claims.cells_of(chosen.claim, chosen.profile, **choices)
     if not cells:
         nothing = f"which no training of profile {chosen.profile} decides; see the ledger"
@@ -106,7 +106,7 @@ def _cells(chosen):
 
 
 def _workers(chosen) -> int:
-    given = check_number("workers", chosen.workers, low=1, integer=True, optional=True)
+    given = check_number("workers", chosen.workers, low=1, high=1000, integer=True, optional=True)
     return given or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -199,7 +199,7 @@ def write_report(chosen) -> int:
 def _literal(text: str):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from .checks import InputError, check_choice
+
+MOST_UNFOLDED = 1 << 28  # bytes that an archive may unfold to whatever its size; beyond, only so many times its size:
+MOST_TIMES = 100
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,11 @@ def dataset_info(name: str) -> DatasetInfo:
         return DATASETS[name]
     if not str(name).endswith(".npz"):
         check_choice("dataset", name, (*DATASETS, "the path of an .npz"))
-    path = Path(name).expanduser()
-    if not path.is_file():
+    path = os.path.expanduser(name)
+    if not os.path.isfile(path):
         raise InputError(f"dataset is {name!r}, but there is no such file")
-    stat = path.stat()
-    return _npz_info(str(path), stat.st_mtime_ns, stat.st_size)
+    stat = os.stat(path)
+    return _npz_info(path, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache
@@ -72,6 +76,11 @@ def read_npz(path: str) -> list:
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as archive:
+            unfolded = sum(entry.file_size for entry in archive.zip.infolist())
+            if unfolded > max(MOST_UNFOLDED, MOST_TIMES * os.path.getsize(path)):
+                raise ValueError(f"it would unfold to {unfolded} bytes")
+            if damaged := archive.zip.testzip():
+                raise ValueError(f"{damaged} is damaged")
             lacking = [name for name in names if name not in archive]
             arrays = {name: archive[name] for name in names if name not in lacking}
     except Exception as error:  # zipfile, zlib and numpy raise many kinds on a damaged file
@@ -81,7 +90,9 @@ def read_npz(path: str) -> list:
     x_train, y_train = arrays["x_train"], arrays["y_train"]
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.ndim < 2 or len(x) == 0 or y.shape != x.shape[:1] or x.shape[1:] != x_train.shape[1:]:
+        if any(not isinstance(array, np.ndarray) for array in (x, y)):
+            raise InputError(f"dataset {path!r}: x_{part} and y_{part} must be arrays as numpy.savez writes them")
+        if x.ndim < 2 or math.prod(x.shape) == 0 or y.shape != x.shape[:1] or x.shape[1:] != x_train.shape[1:]:
             raise InputError(f"dataset {path!r}: x_{part} is {x.shape} and y_{part} {y.shape}; they must match")
         if x.dtype.kind not in "uif" or x.dtype != x_train.dtype or not (abs(x) <= np.finfo(np.float32).max).all():
             raise InputError(f"dataset {path!r}: x_{part} must hold finite numbers of one type, not {x.dtype}")

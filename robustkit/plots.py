@@ -48,7 +48,7 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
         lines = [{by: value, x: at} | asdict(interval) for at, interval in found.items()]
         table = pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n"]).set_index(x)
         table = table.reindex(sorted(curve[x].unique())).fillna({by: value, "n": 0}).reset_index()
-        table[x], table["n"] = table[x].astype(rows[x].dtype), table["n"].astype(int)
+        table = table.astype({x: rows[x].dtype, "n": int, "mean": float, "low": float, "high": float})
         table["bad"] = table[x].map(curve.groupby(x).size()) - table["n"]
         tables.append(table)
     columns = [by, x, "mean", "low", "high", "n", "bad"]

@@ -164,9 +164,10 @@ def _list(name: str, values) -> list | None:
         return None
     try:
         values = list(values)
+        several = len(set(values)) == len(values) > 0
     except TypeError as error:
-        raise InputError(f"{name} is {values!r}, but must be a list") from error
-    if not values or len(set(values)) != len(values):
+        raise InputError(f"{name} is {values!r}, but must be a list of numbers") from error
+    if not several:
         raise InputError(f"{name} is {values!r}, but must be a non-empty list without duplicates")
     return values
 
@@ -174,6 +175,8 @@ def _list(name: str, values) -> list | None:
 def reading_cells(reading: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
     """The trainings of one other reading (a key of READINGS): Figures 4 and 5 again, fewer seeds or widths."""
     check_choice("reading", reading, READINGS)
+    check_choice("profile", profile, PROFILES)
+    seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
     own, own_depths = READINGS[reading]
     kept = [depth for depth in depths or DEPTHS[profile] if own_depths is None or depth in own_depths]
     if profile == "smoke":

@@ -49,6 +49,11 @@ def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
         for default in (parameters[name] for parameters in known.values() if name in parameters):
             if default is None and not (value is None or isinstance(value, list)):
                 raise InputError(f"the notebook parameter {name} is {value!r}, but must be a list such as [0, 1]")
+            if isinstance(value, list) and not (
+                value and all(type(n) is int for n in value) and len(set(value)) == len(value)
+            ):
+                wanted = "a non-empty list of whole numbers without duplicates"
+                raise InputError(f"the notebook parameter {name} is {value!r}, but must be {wanted}")
             if default is not None and type(value) is not type(default):
                 wanted = type(default).__name__
                 raise InputError(f"the notebook parameter {name} is {value!r}, but must be of type {wanted}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -64,7 +65,7 @@ class Begun:
     def left_to_others(self) -> list[Cell]:
         """What others had begun and have not finished, after a pause if there is any."""
         if self.held:
-            if not self.said:
+            if not self.said and not os.environ.get("TQDM_DISABLE"):
                 print(f"waiting for {len(self.held)} training(s) that another process has begun", file=sys.stderr)
             self.said = True
             time.sleep(PAUSE)

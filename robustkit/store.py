@@ -45,9 +45,16 @@ def decode(line: str | bytes) -> dict:
     """The row of one line. Raises ValueError if the line is torn or altered, InputError if it has another schema."""
     line = line.encode() if isinstance(line, str) else line
     _check_crc(line)
-    row = json.loads(line)
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("the row is nested too deeply") from error
     _check_schema(row.get("schema"))
     return row
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"the row holds {name}, which is no number of JSON")
 
 
 def _decode_head(line: bytes) -> tuple[str, str, bytes]:

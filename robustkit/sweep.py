@@ -68,12 +68,18 @@ def checked(
     cells: Sequence[Cell], device: str, workers: int, executor: Executor | None = None
 ) -> tuple[list[Cell], str, int]:
     """What `run` was given, checked; raises InputError."""
-    cells = list(cells)
+    try:
+        cells = list(cells)
+    except TypeError as error:
+        raise InputError(f"cells is {cells!r}, but must be a list of Cell") from error
+    for cell in cells:
+        if not isinstance(cell, Cell):
+            raise InputError(f"cells holds {cell!r}, but must be a list of Cell")
     if not cells:
         raise InputError("cells is empty, but must hold at least one Cell")
     if len({cell.key for cell in cells}) != len(cells):
         raise InputError("cells holds the same training twice; each must be there once")
-    workers = check_number("workers", workers, low=1, integer=True)
+    workers = check_number("workers", workers, low=1, high=1000, integer=True)
     elsewhere = executor is not None and str(device).startswith("cuda")  # on machines that have one
     return cells, device if elsewhere else pick_device(device), workers
 

@@ -602,6 +602,8 @@ def test_what_a_killed_download_left_is_removed_a_day_later_and_what_may_be_aliv
     server.answer = Answer(data.good, released=lambda: (halfway.set(), released.wait(60)))
     with racer(data, server) as process:
         assert halfway.wait(60)
+        while not list(data.folder.glob("*/*")):  # it has begun to write
+            time.sleep(0.01)
         process.kill()
         process.communicate()
     released.set()

@@ -26,6 +26,8 @@ EACH = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 MAY_LOOP = {"02_width"}
 SHOWS_THE_CODE = {"00_perturbation_stability"}
 
+pytestmark = pytest.mark.timeout(900)  # the first test that asks for `executed` waits for all notebooks
+
 TEXT_AND_PICTURES = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}
 A_PLACE = re.compile(r"/(?:home|root|Users|work|tmp|content)/|[A-Z]:\\\\")
 

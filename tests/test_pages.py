@@ -174,9 +174,10 @@ def test_the_counts_are_those_of_status_and_the_command_fills_the_gaps(shipped, 
     index = read(shipped)["index.html"].text
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert len(lines) > 5
-    for line in lines:
-        assert re.search(r"\s*".join(f"<td>{word}</td>" for word in line), index), line
-    assert f"{lines[-1][4]} are missing: <code>python -m robustkit run laptop</code>" in index
+    for *counts, running, missing in lines:
+        assert running == "0"
+        assert re.search(r"\s*".join(f"<td>{word}</td>" for word in (*counts, missing)), index), counts
+    assert f"{missing} are missing: <code>python -m robustkit run laptop</code>" in index
     for row in store.read_rows(store.SHIPPED)[:20]:
         assert row["commit"] in index and row["versions"]["torch"] in index and row["engine"]["name"] in index
 

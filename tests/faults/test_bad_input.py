@@ -181,7 +181,7 @@ def test_a_seed_is_kept_to_the_last_digit():
 # ------------------------------------------------------------------------------------------------ a grid and a run
 
 
-@pytest.mark.guard(20, "robustkit/profiles.py", "if not values or len(set(values)) != len(values):", "if False:")
+@pytest.mark.guard(20, "robustkit/profiles.py", "if not several:", "if False:")
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
@@ -190,6 +190,7 @@ def test_a_seed_is_kept_to_the_last_digit():
         ({"widths": []}, r"widths is \[\], but must be a non-empty list"),
         ({"depths": [2, 2]}, r"depths is \[2, 2\]"),
         ({"widths": 16}, "widths is 16, but must be a list"),
+        ({"seeds": [[0]]}, r"seeds is \[\[0\]\], but must be a list of numbers"),
         ({"widths": "256"}, "width is '2', but must be an integer"),
         ({"width": 16}, "width is 16, but a grid takes widths, a list"),
         ({"seeds": [1.5]}, "seed is 1.5, but must be an integer"),
@@ -202,6 +203,14 @@ def test_a_bad_grid_is_refused(choices, said):
         profiles.grid("N2", "smoke", **choices)
     with pytest.raises(InputError, match=said):
         profiles.profile_cells("smoke", **choices)
+    with pytest.raises(InputError, match=said):
+        profiles.reading_cells("unit", "smoke", **choices)
+
+
+@pytest.mark.parametrize("figure", ["N2", "unit", "theorem1", "all"])
+def test_an_unknown_profile_is_refused_with_the_nearest_spelling(figure):
+    with pytest.raises(InputError, match="profile is 'smok', but must be one of .*; did you mean 'smoke'"):
+        rk.collect(figure, "smok")
 
 
 @pytest.mark.guard(20, "robustkit/sweep.py", "if len({cell.key for cell in cells}) != len(cells):", "if False:")
@@ -212,7 +221,14 @@ def test_a_bad_grid_is_refused(choices, said):
         ([], {}, "cells is empty, but must hold at least one Cell"),
         ([cell(), cell(seed=1), cell()], {}, "cells holds the same training twice"),
         ([cell(lr=0.1), cell(lr=1e-1)], {}, "cells holds the same training twice"),
+        (cell(), {}, "cells is Cell.*, but must be a list of Cell"),
+        ([{"width": 16}], {}, "cells holds {'width': 16}, but must be a list of Cell"),
         ([cell()], {"workers": 0}, "workers is 0, but must be an integer and at least 1"),
+        (
+            [cell()],
+            {"workers": 10**9},
+            "workers is 1000000000, but must be an integer and at least 1 and at most 1000",
+        ),
         ([cell()], {"workers": "2"}, "workers is '2', but must be an integer"),
         ([cell()], {"minutes": -1}, "minutes is -1, but must be a finite number and above 0"),
         ([cell()], {"minutes": NAN}, "minutes is nan"),
@@ -249,6 +265,9 @@ def call(*arguments):
         ("run laptop --claim E6", "claim is 'E6', but must be one of E01"),
         ("run laptop --claim T01", "'T01', which no training"),
         ("plan laptop --claim E06 --seeds 0", "seeds is 0"),
+        ("plan laptop --claim E06 --seeds 1000000000", "seeds is 1000000000, but must be .* at most 1000"),
+        ("plan smoke --workers 1000000000", "workers is 1000000000, but must be .* at most 1000"),
+        ("status smoke --depths 1000000000", "depth is 1000000000, but must be an integer.*at most 10000"),
         ("run", "required: profile"),
         ("run smoke --minutes 0", "minutes is 0.0, but must be"),
         ("run smoke --minutes -3", "minutes is -3.0"),
@@ -304,6 +323,11 @@ PARAMETERS = [
     ("device=0", "device is 0, but must be of type str"),
     ("seeds=some", "seeds is 'some'"),
     ("widths=16", "widths is 16"),
+    ("widths=[]", r"widths is \[\], but must be a non-empty list of whole numbers without duplicates"),
+    ("seeds=[0, 0]", r"seeds is \[0, 0\], but must be a non-empty list of whole numbers without duplicates"),
+    ("widths=['16']", r"widths is \['16'\], but must be a non-empty list"),
+    ("widths={[]: 1}", r"widths is '{\[\]: 1}', but must be a list"),
+    ("widths=" + "-" * 9000 + "1", "but must be a list"),
 ]
 
 

@@ -116,7 +116,9 @@ def test_a_signal_stops_the_command_at_once_and_leaves_no_process(sent, code, wo
     """Within two seconds on an idle machine; the limits leave room for a busy one."""
     arguments = ["run", "smoke", "--widths", "16", "--depths", "2", "4", "--device", "cpu", "--workers", str(workers)]
     command = [sys.executable, "-m", "robustkit", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would all its children.
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **options)
     try:
         wait_for(lambda: store.local_path().exists() and store.local_path().read_text().count("\n") >= workers)
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]

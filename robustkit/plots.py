@@ -90,7 +90,7 @@ def over_time(rows: pandas.DataFrame, ax, *, y: str = "kappa_over_time", by: str
         mean = np.nanmean(series, axis=0)  # a run that stopped early has NaN after its end
         ax.plot(epochs, series.T, color=colours[number], alpha=0.3, linewidth=0.6)
         ax.plot(epochs, mean, color=colours[number], label=f"{_symbol(by)}{_short(value)}")
-        tables.append(pandas.DataFrame({by: value, "epochs": epochs, "mean": mean, "n": len(curve)}))
+        tables.append(pandas.DataFrame({by: value, "epochs": epochs, "mean": mean, "n": np.isfinite(series).sum(0)}))
     for milestone in good["milestones"].iloc[0] if len(good) else ():
         ax.axvline(milestone * good["epochs"].iloc[0], color="0.8", linewidth=0.7, zorder=0)
     ax.set(xlabel="epoch", ylabel=LABELS[y])

@@ -12,7 +12,7 @@ Trains what a profile still lacks, runs its notebooks, and writes figures, table
 A run may be stopped at any time: the next one goes on where it stopped.
 
 Profiles (without one: smoke, then shipped once rows are shipped)
-  smoke     scikit-learn's digits, no download: about 2.5 minutes on two cores
+  smoke     scikit-learn's digits, no download: about three minutes on two cores
   laptop    MNIST: one night on two cores
   paper     MNIST on the paper's grid of widths, to 16384: for a GPU box
   shipped   draws the rows in results/shipped.jsonl and trains nothing

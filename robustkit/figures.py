@@ -66,10 +66,13 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
 
 
 def _gaps(cells, rows: pandas.DataFrame) -> str:
-    """Points of the grid that have no row at all, by width; the others lack seeds, which n shows."""
+    """Points of the grid that have no row at all, by width; the others lack seeds, which n shows.
+
+    Of several networks, the widths, "in part" where some of a width's points have rows.
+    """
     names = ["model", "head", "lr", "init", "power", "depth", "width"]
     there = set(rows[names].astype({"power": float}).fillna(0).itertuples(index=False, name=None))
-    networks = len({point[:3] for point in there}) > 1
+    networks, widths = len({point[:3] for point in there}) > 1, {(*point[:3], point[-1]) for point in there}
     several = len({init for *_, init, _, _, _ in there} | {cell.init for cell in cells}) > 1
     empty = {}
     for cell in cells:
@@ -77,7 +80,8 @@ def _gaps(cells, rows: pandas.DataFrame) -> str:
         if (*own, cell.init, cell.power or 0, cell.depth, cell.width) not in there:
             what = f"L={cell.depth}" if cell.power is None else f"c={cell.power:g}"
             what = f"{NAMES[cell.init]} {what}" if several and cell.power is None else what
-            place = (f"{cell.head or cell.model}, rate {cell.lr:g}", f"m={cell.width}")
+            part = " in part" if networks and (*own, cell.width) in widths else ""
+            place = (f"{cell.head or cell.model}, rate {cell.lr:g}", f"m={cell.width}{part}")
             place = place if networks else (place[1], what)
             empty.setdefault(place[0], {})[place[1]] = None
     points = [f"{place} ({', '.join(whats)})" for place, whats in sorted(empty.items(), key=_by_number)]

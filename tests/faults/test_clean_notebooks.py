@@ -28,7 +28,7 @@ PLANTED = {
     "path": [
         output("stream", text="read /home/someone/data/MNIST"),
         output("stream", text="read /Users/someone/data"),
-        output("display_data", {"text/plain": "PosixPath('/root/.cache/torch')"}),
+        output("display_data", {"text/plain": "PosixPath('/content/drive/torch')"}),
         output("display_data", {"text/plain": "'C:\\\\Users\\\\someone'"}),
         output("display_data", {"text/plain": f"'{report.NOTEBOOKS}'"}),
     ],

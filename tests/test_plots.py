@@ -174,6 +174,10 @@ def test_the_caption_says_what_is_shown_and_what_is_missing():
     assert "128" in partial and "L=4" in partial and "L=2" not in partial
     others = figures.caption(several(missing=[Cell(width=16, depth=2, init="ntk")]), "smoke")
     assert "no row yet at m=16 (NTK L=2)" in others  # He has rows there
+    rates = [a_row(1.0, width=16), a_row(1.0, width=16, lr=0.5)]
+    gaps = [Cell(width=16, depth=6, lr=0.5), Cell(width=32, depth=6, lr=0.5)]
+    mixed = figures.caption(a_frame(*rates, missing=gaps), "smoke")
+    assert "no row yet at fcn, rate 0.5 (m=16 in part, m=32)" in mixed
     diverged = figures.caption(
         a_frame(a_row(1.0, width=16), a_row(None, width=16, seed=1, status="diverged")), "smoke"
     )

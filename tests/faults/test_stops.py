@@ -1,6 +1,7 @@
 """Whatever stops a run, or shares its folder: what was saved stays, and the table in the end is the same."""
 
 import contextlib
+import fcntl
 import functools
 import multiprocessing
 import os
@@ -56,6 +57,15 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.002)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    """One that a failed test leaves stopped would keep pytest from ending."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +286,10 @@ def test_what_a_dead_process_had_begun_is_done_by_the_one_that_waits_for_it(whol
     monkeypatch.setenv("ROBUSTKIT_RESULTS", str(tmp_path))
     first = started(tmp_path)
     wait_for(lambda: saved(tmp_path))
-    os.kill(first.pid, signal.SIGSTOP)  # it lives, holds what it has begun, and does no more
+    with open(tmp_path / "rows.jsonl", "rb") as rows:
+        fcntl.flock(rows, fcntl.LOCK_EX)  # so that it does not stop in the middle of a row, with the file locked
+        os.kill(first.pid, signal.SIGSTOP)  # it lives, holds what it has begun, and does no more
+        wait_for(lambda: psutil.Process(first.pid).status() == psutil.STATUS_STOPPED)
     second = started(tmp_path)
     wait_for(lambda: not second.is_alive() or len(saved(tmp_path)) >= len(whole) - 8)
     assert second.is_alive(), "it did not wait for what the first has begun"

@@ -134,20 +134,22 @@ def ship_notebooks() -> list[str]:
     if not failed:
         for path in notebooks():
             build_notebook(path.with_suffix(".py"), results_folder() / "notebooks" / "shipped" / path.name)
-        write_verdicts(ROOT / "README.md", figures_folder("shipped") / "claims.csv")
+        write_verdicts(ROOT / "README.md", figures_folder("shipped"))
     return failed
 
 
-def write_verdicts(readme: Path, claims: Path) -> None:
-    """Put the headline verdicts between the two marks in the README, so that it never says anything else."""
+def write_verdicts(readme: Path, figures: Path) -> None:
+    """Put headline verdicts and findings between their marks in the README, so that it never says anything else."""
     import pandas
 
-    before, rest = readme.read_text().split("<!-- ledger -->\n")
-    after = rest.split("<!-- /ledger -->")[1]
-    rows = pandas.read_csv(claims, keep_default_na=False).head(10).itertuples()
+    rows = pandas.read_csv(figures / "claims.csv", keep_default_na=False).head(10).itertuples()
     lines = [f"| {row.id} | {row.claim} | {row.verdict} | {row.readings} |" for row in rows]
-    table = "\n".join(["| | the claim | verdict, main reading | readings |", "|---|---|---|---|", *lines])
-    store.write_atomically(readme, f"{before}<!-- ledger -->\n{table}\n<!-- /ledger -->{after}")
+    table = "\n".join(["| | the claim | verdict, main reading | readings |", "|---|---|---|---|", *lines, ""])
+    text = readme.read_text()
+    for mark, content in (("ledger", table), ("found", (figures / "found.md").read_text())):
+        before, rest = text.split(f"<!-- {mark} -->\n")
+        text = f"{before}<!-- {mark} -->\n{content}<!-- /{mark} -->{rest.split(f'<!-- /{mark} -->')[1]}"
+    store.write_atomically(readme, text)
 
 
 def build_notebooks() -> None:

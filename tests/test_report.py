@@ -128,15 +128,20 @@ def test_building_twice_gives_the_same_bytes(source):
     assert target.read_bytes() == full != empty
 
 
-def test_the_readme_takes_its_verdicts_from_the_ledger(tmp_path):
-    readme, claims = tmp_path / "README.md", tmp_path / "claims.csv"
-    readme.write_text("before\n<!-- ledger -->\nold\n<!-- /ledger -->\nafter\n")
-    claims.write_text('id,claim,verdict,readings\nE1,He rises,reproduced,1 tried\nE2,"LeCun, falls",missing,\n')
+def test_the_readme_takes_its_verdicts_and_findings_from_what_was_written(tmp_path):
+    readme, found = tmp_path / "README.md", "- **E1** P is 2 [1, 3].\n"
+    readme.write_text(
+        "before\n<!-- ledger -->\nold\n<!-- /ledger -->\nbetween\n<!-- found -->\n<!-- /found -->\nafter\n"
+    )
+    claims = 'id,claim,verdict,readings\nE1,He rises,reproduced,1 tried\nE2,"LeCun, falls",missing,\n'
+    (tmp_path / "claims.csv").write_text(claims)
+    (tmp_path / "found.md").write_text(found)
     for _ in range(2):
-        report.write_verdicts(readme, claims)
-        first, *lines, last = readme.read_text().splitlines()
-        assert (first, lines[0], lines[-1], last) == ("before", "<!-- ledger -->", "<!-- /ledger -->", "after")
-        assert lines[3:-1] == ["| E1 | He rises | reproduced | 1 tried |", "| E2 | LeCun, falls | missing |  |"]
+        report.write_verdicts(readme, tmp_path)
+        before, table, between, list_of, after = re.split(r"<!-- /?(?:ledger|found) -->\n", readme.read_text())
+        assert (before, between, list_of, after) == ("before\n", "between\n", found, "after\n")
+        rows = ["| E1 | He rises | reproduced | 1 tried |", "| E2 | LeCun, falls | missing |  |"]
+        assert table.splitlines()[2:] == rows
 
 
 # ---------------------------------------------------------------------------------------------- shipped rows

@@ -100,6 +100,28 @@ plots.against(nonlazy, right, y="test_accuracy", log=False)
 figures.save(figure, "N3_training", profile, nonlazy)
 
 # %% [markdown]
+# ### Why is it not a straight line?
+#
+# From weights near zero both layers grow together: $\dot W_1$ is proportional to $W_2$ and $\dot W_2$ to $W_1$, so
+# that $\kappa$ grows exponentially, at a rate that the data set and neither $m$ nor $c$ does, until the loss comes
+# down. The smaller the weights of $\beta = m^{-c}$, the later. On the left, in logarithms, all curves should start on
+# one line; in the middle, each over its last value, what is left of a straight line; on the right Figure 3(b) under
+# each reading of "$\beta = 1/m^2$". The paper calls $\beta$ a standard deviation, which is $c = 2$; as a variance it
+# would be $c = 1$. **What would speak for the paper's line:** a curve in the middle that is straight up to epoch 25.
+
+# %%
+powers = rk.collect("W7", profile, device=device, seeds=seeds, widths=widths)
+present = sorted(powers["width"].unique())
+one = powers[powers["width"] == present[len(present) // 2]] if present else powers
+ends = [[value / row[-1] for value in row] for row in one["kappa_over_time"]]
+figure, (left, middle, right) = figures.panels(3, width=3.0)
+plots.over_time(one, left, by="power").set(yscale="log", title=f"$m$ = {one['width'].max()}\n")
+plots.over_time(one.assign(kappa_over_time=ends), middle, by="power").set_ylabel(r"$\kappa$ over its last value")
+middle.set_title(left.get_title())
+plots.against(powers, right, y="kappa", by="power")
+figures.save(figure, "N3_readings", profile, powers)
+
+# %% [markdown]
 # ## Does $\kappa$ go on growing?
 #
 # > Combining the results about tendency with time, the ratio will be expected to increase as the time until

@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import pandas
 
+from . import proxy
 from .checks import check_choice
 from .config import Cell, figures_folder
 from .criteria import Part, curve_name, curve_of, reading_of, reading_rank, usable
 from .entries import EMPIRICAL
 from .entries_theory import THEORETICAL
-from .profiles import CONTROLS, READINGS, control_cells, grid, reading_cells
+from .profiles import CONTROLS, READINGS, control_cells, grid, reading_cells, twin_cells
 from .statements import PREAMBLE, Claim
 from .store import write_atomically
 
@@ -137,12 +138,19 @@ def _in_part(claim: Claim, rows: pandas.DataFrame) -> str:
     return f"{there} of {len(curves)} curves" if there < len(curves) else ""
 
 
-def _note(claim: Claim, rows: pandas.DataFrame, last: str) -> str:
+def _moved(rows: pandas.DataFrame, moved: dict[tuple, str]) -> str:
+    """The curves in which the proxy schedule moves P by more than the seeds' spread."""
+    curves = rows[["reading", "init", "power", "depth"]].drop_duplicates().itertuples(index=False)
+    names = [(reading, curve_name(i, None if pandas.isna(p) else p, depth)) for reading, i, p, depth in curves]
+    return f"moved by the proxy: {', '.join(found)}" if (found := [moved[n] for n in names if n in moved]) else ""
+
+
+def _note(claim: Claim, rows: pandas.DataFrame, last: str, moved: dict) -> str:
     """Why a reading is not counted, if it is not; `last` is the last word of its name."""
     at_start = "" if claim.early else _at_start(rows)
     if last.startswith("c="):  # rows that stand in for c = 2
         at_start = at_start.replace("(c = 2)", f"({last.replace('=', ' = ')})")
-    return "; ".join(filter(None, (_in_part(claim, rows), at_start)))
+    return "; ".join(filter(None, (_in_part(claim, rows), at_start, _moved(rows, moved))))
 
 
 def _finding(parts: list[Part]) -> str:
@@ -180,14 +188,14 @@ def _grid(rows: pandas.DataFrame) -> str:
     return f"widths {lists[0]}; depths {lists[1]}; seeds a cell {ends}"
 
 
-def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set) -> dict:
+def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set, moved: dict) -> dict:
     rows = rows[rows["model"].isin(claim.models)]
     rows = rows[claim.where(rows)] if len(rows) else rows
     readings = _readings(claim, rows)
     reading, judged = next(iter(readings.items()), ((), rows.iloc[:0]))
     parts = [*_judge(claim, judged), *_further(claim, further)]
     judged = judged[judged["model"] == claim.models[0]]  # what stands beside is not counted
-    notes = {r: _note(claim, found, r[-1]) for r, found in readings.items()}
+    notes = {r: _note(claim, found, r[-1], moved) for r, found in readings.items()}
     evidence = [f"reading: {', '.join(reading)}"] if reading else []
     if "flow10" in reading:
         evidence.append("the proxy schedule flow10: a tenth of the steps at ten times the rate")
@@ -239,8 +247,9 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     (dataset, scaling, loss, schedule and every other choice): first the one that the claim asks for (mostly MNIST raw
     under cross-entropy and the full schedule), where it is there, else the nearest. Digits rows are read only where
     there are no others, and then no verdict is given.
-    A reading that lacks a curve of the claim, or holds networks that have not left their start, gets its verdict but
-    is not counted in "readings"; readings_notes says why.
+    A reading that lacks a curve of the claim, holds networks that have not left their start, or is of the proxy
+    schedule where that moves P (see proxy.py), gets its verdict but is not counted in "readings"; readings_notes says
+    why. The trainings that check the proxy are no reading of their own.
     rows: as from robustkit.load() or robustkit.collect. only: ids of claims. further: {measure: rows as from
     robustkit.load_further}. Raises InputError on an unknown id.
     """
@@ -253,8 +262,10 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     # Theorem 2 asks for m >> d: its small runs are on digits, d = 64, one output.
     rows = rows[only_digits | (rows["dataset"] != "digits") | (rows["target"] == "parity")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
+    moved, twins = proxy.moved(rows), {cell.key for cell in twin_cells("laptop")}
+    rows = rows[~rows["key"].isin(twins)] if "key" in rows else rows
     chosen = [claim for claim in CLAIMS if only is None or claim.id in only]
-    table = [_entry(claim, rows, only_digits, further or {}, gaps) for claim in chosen]
+    table = [_entry(claim, rows, only_digits, further or {}, gaps, moved) for claim in chosen]
     return pandas.DataFrame(table, columns=list(COLUMNS))
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas
 import seaborn
-from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
-from . import attacks, criteria, plots, statistics
+from . import attacks, criteria, plots, proxy, statistics
 from .checks import check_choice
 from .config import FRACTIONS, INSTANTS
 
@@ -24,6 +32,7 @@ WORST = {
     for norm, symbol in (("l2", r"$\ell_2$"), ("linf", r"$\ell_\infty$"))
     for radius in attacks.RADII[norm]
 }
+WORDS = {"lr_rule=inverse_width": "rate 1/m", "model=cnn": "CNN", "head=": ""}
 SCALES = {"margin": "the mean margin", "logit_norm": "the norm of the logits"}
 
 
@@ -153,6 +162,61 @@ def average_against_worst(
         log_ticks(ax.yaxis)
     plots._legend(ax)
     return ax
+
+
+def proxy_ratios(rows: pandas.DataFrame, axes) -> pandas.DataFrame:
+    """P under the proxy over P under the paper's schedule; returns the table of what is drawn, as from `proxy.pairs`.
+
+    Three axes: raw pixels under He and under LeCun against width, a curve a depth, then every other kind as a list.
+    A filled dot has moved by no more than the seeds' spread, a ring by more; bars are 95 % intervals over seeds.
+    """
+    table = proxy.pairs(rows)
+    table = table.assign(
+        mean=table["ratio"], moved=table["moved"].astype(bool), of=["; ".join(r) for r in table["reading"]]
+    )
+    main = table["of"].eq("mnist; raw; cross_entropy; flow10")
+    palette = dict(zip(sorted(table["depth"].unique()), colours(table["depth"]), strict=True))
+    rest = table[~(main & table["init"].isin(("he", "lecun")))].sort_values(["of", "init", "depth", "width"])
+    parts = [table[main & (table["init"] == init)] for init in ("he", "lecun")] + [rest]
+    for ax, part in zip(axes, parts, strict=True):
+        if part.empty:
+            nothing(ax)
+            continue
+        for (depth, moved), some in part.groupby(["depth", "moved"]):
+            spot = [list(part.index).index(i) for i in some.index] if part is rest else some["width"]
+            error = np.abs(some[["low", "high"]].to_numpy(float).T - some["mean"].to_numpy(float))
+            style = {
+                "color": palette[depth],
+                "markerfacecolor": "white" if moved else palette[depth],
+                "markersize": 4,
+            }
+            x, y, bars = (some["mean"], spot, "xerr") if part is rest else (spot, some["mean"], "yerr")
+            label = f"$L$ = {depth}" if not moved or part[part["depth"] == depth]["moved"].all() else "_"
+            ax.errorbar(x, y, fmt="o", elinewidth=0.8, label=label, **{bars: error}, **style)
+        (ax.axvline if part is rest else ax.axhline)(1, color="0.6", linewidth=0.8, zorder=0)
+        plots._record(ax, part.drop(columns=["reading", "ratio"]).assign(quantity="P, proxy over full schedule"))
+    for ax, part, name in zip(axes, parts, ("He, raw", "LeCun, raw"), strict=False):
+        ax.set(xscale="log", xlabel=plots.LABELS["width"], title=f"{name}\n")
+        ax.xaxis.set_major_locator(FixedLocator(sorted(part["width"].unique())))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+        if len(part):
+            plots._legend(ax)
+    ends = min(0.9, table["low"].min() / 1.02), max(1.1, table["high"].max() * 1.02)  # one scale, never a narrow one
+    for ax in axes[:2]:
+        ax.set(ylim=ends, ylabel=r"$P$, proxy over full schedule")
+    axes[2].set(xlim=ends, xlabel=r"$P$, proxy over full schedule", title="the other kinds\n")
+    axes[2].set_yticks(range(len(rest)), [_kind(line) for line in rest.itertuples()], fontsize=6)
+    axes[2].invert_yaxis()
+    return table.assign(reading=table["of"]).drop(columns=["of", "mean"])
+
+
+def _kind(line) -> str:
+    words = [line.reading[1], *line.reading[4:], plots.NAMES[line.init], f"$L$ = {line.depth}, $m$ = {line.width}"]
+    text = ", ".join(words)
+    for word, plain in WORDS.items():
+        text = text.replace(word, plain)
+    return text
 
 
 def late_growth(rows: pandas.DataFrame) -> pandas.DataFrame:

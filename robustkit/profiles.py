@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .checks import InputError, check_choice
 from .config import Cell
 
@@ -57,10 +59,19 @@ RESNETS = {
 for _own in (CNN_WIDTHS, RESNETS):
     _own["shipped"] = _own["laptop"]
 
-# Other readings of what the paper leaves open: reading -> (its fields, its depths; None for all). On MNIST they take
-# a tenth of the steps at ten times the rate. They stand beside the main reading and are never pooled with it.
-READINGS = {"unit": ({"scaling": "unit"}, None), "standard": ({"scaling": "standard"}, (2, 6))}
+# Other readings of what the paper leaves open: reading -> (its fields, its depths, its widths; None: the profile's).
+# On MNIST they take a tenth of the steps at ten times the rate, the proxy schedule "flow10", which goes on to wider
+# nets. They stand beside the main reading and are never pooled with it.
 PROXY = {"epochs": 5, "lr": 0.01}
+READINGS = {
+    "unit": ({"scaling": "unit"}, None, None),
+    "standard": ({"scaling": "standard"}, (2, 6), None),
+    "flow10": ({}, None, (*WIDTHS["laptop"], 1024, 2048)),
+}
+
+# Where the proxy is held against the paper's schedule, kind by kind: (width, depths). Of "flow10" Figures 4 and 5 are
+# the other half already.
+TWINS = dict.fromkeys(("unit", "standard", "ntk", "inverse_width", "gain"), (64, (2, 6))) | {"W6": (8, (4, 10))}
 
 # Runs beside the figures, for what the ledger asks and no figure shows: name -> (curves as in FIGURES, their fields,
 # widths (None for the profile's), seeds). On MNIST their schedule is the proxy's unless they have their own.
@@ -84,8 +95,8 @@ CONTROLS = {
 # What each notebook draws, by its number; 06 judges all of it.
 NOTEBOOKS = {
     "00": (),
-    "01": ("N2", "N3", "constant_rate", "N4a", "N5b", "ntk"),
-    "02": ("N4a", "theorem1", "N4b", "ntk", "inverse_width", "common_loss"),
+    "01": ("N2", "N3", "W7", "constant_rate", "N4a", "N5b", "ntk"),
+    "02": ("N4a", "flow10", "theorem1", "N4b", "ntk", "inverse_width", "common_loss"),
     "03": ("N5a", "N5b", "unit", "ntk", "gain"),
     "04": ("W7", "N3", "theorem2", "theorem3_n8", "theorem3_n16", "theorem3_n32"),
     "05": ("W6", "WT4"),
@@ -177,12 +188,13 @@ def reading_cells(reading: str, profile: str, *, seeds=None, widths=None, depths
     check_choice("reading", reading, READINGS)
     check_choice("profile", profile, PROFILES)
     seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
-    own, own_depths = READINGS[reading]
+    own, own_depths, own_widths = READINGS[reading]
     kept = [depth for depth in depths or DEPTHS[profile] if own_depths is None or depth in own_depths]
     if profile == "smoke":
         choices = {"widths": widths or (16, 64, 256), "seeds": seeds} | own | fields
     else:
-        choices = {"widths": widths or WIDTHS[profile], "seeds": seeds or range(3)} | own | PROXY | fields
+        choices = {"widths": widths or own_widths or WIDTHS[profile], "seeds": seeds or range(3)}
+        choices |= own | PROXY | fields
     found = [grid(figure, profile, depths=kept, **choices) for figure in ("N4a", "N4b", "N5b")] if kept else []
     return list(dict.fromkeys(cell for cells in found for cell in cells))
 
@@ -214,6 +226,24 @@ def control_cells(control: str, profile: str, *, seeds=None, widths=None, depths
     return list(cells)
 
 
+def twin(cell: Cell) -> Cell:
+    """The same training at ten times the steps and a tenth of the rate: the paper's schedule for one of the proxy."""
+    return replace(cell, epochs=10 * cell.epochs, lr=cell.lr / 10)
+
+
+def twin_cells(profile: str, **choices) -> list[Cell]:
+    """The trainings by which the proxy schedule is checked (see TWINS), and no figure of the paper shows."""
+    if profile not in ("laptop", "shipped"):
+        return []
+    own = [(cell, *TWINS[name]) for name in TWINS for cell in named_cells(name, profile, **choices)]
+    own = [
+        cell for cell, width, depths in own if (cell.width, cell.lr) == (width, PROXY["lr"]) and cell.depth in depths
+    ]
+    found = dict.fromkeys(map(twin, own))
+    there = {cell for figure in FIGURES for cell in grid(figure, profile, **choices)}
+    return [cell for cell in found if cell not in there]
+
+
 def profile_cells(profile: str, **choices) -> list[Cell]:
     """Every training of a profile with the readings and controls it takes, each once, cheapest first."""
     cells = {cell: None for figure in FIGURES for cell in grid(figure, profile, **choices)}
@@ -221,14 +251,15 @@ def profile_cells(profile: str, **choices) -> list[Cell]:
     cells |= {cell: None for reading in readings for cell in reading_cells(reading, profile, **choices)}
     controls = () if profile == "paper" else CONTROLS
     cells |= {cell: None for control in controls for cell in control_cells(control, profile, **choices)}
+    cells |= dict.fromkeys(twin_cells(profile, **choices))
     return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
 
 
 def named_cells(name: str, profile: str, **choices) -> list[Cell]:
-    """Trainings of a figure, a reading, a control, or "all" of a profile. Raises InputError on an unknown name."""
-    check_choice("figure", name, (*FIGURES, *READINGS, *CONTROLS, "all"))
-    if name == "all":
-        return profile_cells(profile, **choices)
+    """Trainings of a figure, a reading, a control, "twins", or "all" of a profile. Raises InputError on any other."""
+    check_choice("figure", name, (*FIGURES, *READINGS, *CONTROLS, "twins", "all"))
+    if name in ("twins", "all"):
+        return (twin_cells if name == "twins" else profile_cells)(profile, **choices)
     return (reading_cells if name in READINGS else control_cells if name in CONTROLS else grid)(
         name, profile, **choices
     )

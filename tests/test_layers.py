@@ -40,6 +40,7 @@ ORDER = [
         "cluster",
         "further",
         "criteria",
+        "proxy",
         "lemmas",
         "starting",
         "appendix_d",
@@ -56,7 +57,7 @@ ORDER = [
         "figures",
         "plots",
     ),
-    *("interactive", "comparisons", "beyond", "bounds", "sentences", "cards", "hypotheses"),
+    *("interactive", "comparisons", "beyond", "bounds", "sentences", "headlines", "cards", "hypotheses"),
     *("report", "address", "markup", "pages", "__main__"),
 ]
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}

@@ -14,6 +14,7 @@ from robustkit.profiles import (
     PROFILES,
     control_cells,
     grid,
+    named_cells,
     profile_cells,
     reading_cells,
 )
@@ -76,9 +77,10 @@ def test_the_schedules_flow_for_about_the_same_time():
 def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
     cells = profile_cells(profile)
     assert len(cells) == len({c.key for c in cells})
-    readings = {"smoke": ["unit"], "paper": []}.get(profile, ["unit", "standard"])
+    readings = {"smoke": ["unit"], "paper": []}.get(profile, ["unit", "standard", "flow10"])
     beside = {c for reading in readings for c in reading_cells(reading, profile)}
     beside |= {c for control in CONTROLS if profile != "paper" for c in control_cells(control, profile)}
+    beside |= set(named_cells("twins", profile))
     assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)} | beside
     assert set(grid("N4a", profile)) < set(cells)
     flops = [c.flops for c in cells]

@@ -10,9 +10,9 @@ from robustkit.profiles import FIGURES, READINGS, control_cells, grid, reading_c
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_its_verdicts_are_those_of_the_committed_ledger(tmp_path):
+def test_its_verdicts_and_findings_are_the_committed_ones(tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
-    report.write_verdicts(tmp_path / "README.md", ROOT / "figures" / "shipped" / "claims.csv")
+    report.write_verdicts(tmp_path / "README.md", ROOT / "figures" / "shipped")
     assert (tmp_path / "README.md").read_text() == TEXT
 
 
@@ -25,7 +25,7 @@ def test_its_counts_of_trainings_are_those_of_the_grids():
         line = next(line for line in TEXT.splitlines() if line.startswith(f"| `{profile}` |"))
         assert f"{len(profile_cells(profile))} trainings" in line
     for figure in FIGURES.keys() | READINGS.keys() - {"standard"}:
-        name = {"unit": "N5_unit", "WT4": "W_Table4"}.get(figure, figure)
+        name = {"unit": "N5_unit", "flow10": "N4_wider", "WT4": "W_Table4"}.get(figure, figure)
         line = next(line for line in TEXT.splitlines() if line.startswith("| ") and f"`{name}`" in line)
         cells = reading_cells(figure, "laptop") if figure in READINGS else grid(figure, "laptop")
         assert line.endswith(f"| {len(cells)} |")

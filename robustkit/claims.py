@@ -262,6 +262,7 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     # Theorem 2 asks for m >> d: its small runs are on digits, d = 64, one output.
     rows = rows[only_digits | (rows["dataset"] != "digits") | (rows["target"] == "parity")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
+    rows.attrs = {}  # pandas would copy them at each step
     moved, twins = proxy.moved(rows), {cell.key for cell in twin_cells("laptop")}
     rows = rows[~rows["key"].isin(twins)] if "key" in rows else rows
     chosen = [claim for claim in CLAIMS if only is None or claim.id in only]

@@ -315,12 +315,12 @@ def test_kappa_in_width():
 
 def test_readings_are_never_pooled_and_the_main_one_is_judged():
     main, unit = frame(hump), frame(wide, scaling="unit")
-    proxy = frame(wide, epochs=5, lr=0.01)
+    proxy = frame(wide, epochs=5, lr=0.01, scaling="standard")
     entry = of(pandas.concat([unit, proxy, main]), "E06")
     assert entry["n"] == len(main)
     assert entry["evidence"].startswith("reading: mnist, raw, cross_entropy, full\n")
     assert entry["readings"] == "3 counted: 1 reproduced, 2 not reproduced"
-    assert "mnist, raw, cross_entropy, flow10: not reproduced" in entry["evidence"]
+    assert "mnist, standard, cross_entropy, flow10: not reproduced" in entry["evidence"]
     assert "mnist, unit, cross_entropy, full: not reproduced" in entry["evidence"]
 
 

@@ -278,7 +278,7 @@ figures.save(figure, "N4b", profile, two)
 # the entries of Wu et al. and Huang et al. are the paper's own translation into $P/\epsilon$.
 
 # %%
-ntk = comparisons.only(rk.collect("ntk", profile, **choices), "ntk")
+ntk = comparisons.only(rk.collect("ntk_full", profile, **choices), "ntk")
 figure, axes = figures.panels(len(ntk["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
 for ax, depth in zip(axes, sorted(ntk["depth"].unique()) or [2]):
     bounds.table2_shapes(ntk, ax, depth=depth).set(title=f"$L$ = {depth}")

@@ -77,7 +77,9 @@ beyond.figure_6(main, axes)  # this line draws Figure 6
 figures.save(figure, "W6", profile, comparisons.together(*main.values()))
 
 # %% [markdown]
-# $P/\epsilon$ above, training loss below, on one scale. And pooling at the paper's rate, on a scale of its own:
+# $P/\epsilon$ above, training loss below, on one scale. On a laptop all of them take the proxy schedule, a tenth of the
+# steps at ten times the rate, which lowers the $P$ of deep fully connected nets; notebook 6 shows by how much, and what
+# it does to the narrowest CNN. Pooling at the paper's rate, on a scale of its own:
 
 # %%
 pooled = seen["CNN, pooling"]

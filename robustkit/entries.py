@@ -177,8 +177,8 @@ EMPIRICAL = (
         "Commonly used initializations such as NTK initialization, LeCun initialization, He's initialization lead to "
         "lazy training.", "m >> d in Theorem 2; the claim itself names none",
         f"TREND down of kappa in width for each, and kappa below 1 at the widest: {TREND}",
-        (HE, ("lecun", None, (2,)), ("ntk", None, (2,))), common_inits_are_lazy, grids=("ntk",),
-        wanted=PROXY,
+        (HE, ("lecun", None, (2,)), ("ntk", None, (2,))), common_inits_are_lazy,
+        grids=("N2", "N5b", "ntk_full", "ntk"),
     ),
     Claim(
         "E18", "N Sec. 6", "N5a", "P against depth: first worse, then better",
@@ -191,7 +191,7 @@ EMPIRICAL = (
         "E19", "abstract, N Sec. 4.1", "N_Table2_shapes", "The width transition appears under NTK too (LeCun: E11)",
         "We can see that phase transition phenomena exist under these two initializations regarding the width m, "
         "similar to the LeCun initialization.", FIGURE, PEAK + ", for each initialisation and depth",
-        (("ntk", None, DEPTHS),), peaks_in_width, grids=("ntk",), wanted=PROXY,
+        (("ntk", None, DEPTHS),), peaks_in_width, grids=("ntk_full", "ntk"),
     ),
     Claim(
         "E20", "N Sec. 4.3", "T3", "Width always helps non-lazy training, early",
@@ -204,8 +204,8 @@ EMPIRICAL = (
     Claim(
         "E21", "N Table 1", "N_Table1_depth", "NTK: depth hurts",
         "So these two initializations hurt the robustness of the neural network at a polynomial order.", FIGURE,
-        f"TREND up over the depths at each width: {TREND}", (("ntk", None, DEPTHS),), ntk_depth, grids=("ntk",),
-        wanted=PROXY,
+        f"TREND up over the depths at each width: {TREND}", (("ntk", None, DEPTHS),), ntk_depth,
+        grids=("ntk_full", "ntk"),
     ),
     Claim(
         "E22", "ours", "E22_attacks",

@@ -10,7 +10,6 @@ from .statements import (
     DEPTHS,
     FIGURE,
     LECUN,
-    PROXY,
     SCALAR,
     SMALL,
     TREND,
@@ -117,7 +116,7 @@ THEORETICAL = (
         "of m.", FIGURE,
         "exponent of P in m, its interval below 1/2; at the common rate, and (as a reading) at a rate of 1/m",
         (("ntk", None, DEPTHS),), ntk_orders,
-        grids=("ntk", "inverse_width"), wanted=PROXY,
+        grids=("ntk_full", "ntk", "inverse_width"),
     ),
     Claim(
         "T16", "N Sec. 4.1", "N_gain", "gamma above 1: depth hurts at an exponential rate",
@@ -125,7 +124,7 @@ THEORETICAL = (
         "network at an exponentially increasing rate.", FIGURE,
         "exact slope per layer at initialisation; after training the slope's interval above 0",
         (("gain", None, DEPTHS),), lambda rows: [*starting.explosion_at_init(), *explosion_trained(rows)],
-        grids=("gain",), wanted=PROXY,
+        grids=("gain_full", "gain"),
     ),
     Claim(
         "T17", "N Sec. 4.1", "N5b_along_training", "LeCun: deeper is harder to train",

@@ -69,22 +69,25 @@ READINGS = {
     "flow10": ({}, None, (*WIDTHS["laptop"], 1024, 2048)),
 }
 
-# Where the proxy is held against the paper's schedule, kind by kind: (width, depths). Of "flow10" Figures 4 and 5 are
-# the other half already.
-TWINS = dict.fromkeys(("unit", "standard", "ntk", "inverse_width", "gain"), (64, (2, 6))) | {"W6": (8, (4, 10))}
+# Where the proxy is held against the paper's schedule, kind by kind: (width, depths). The other half of "flow10" are
+# Figures 4 and 5, of "ntk" and "gain" the controls that end in _full.
+TWINS = dict.fromkeys(("unit", "standard", "inverse_width"), (64, (2, 6))) | {"W6": (8, (4, 10))}
 
 # Runs beside the figures, for what the ledger asks and no figure shows: name -> (curves as in FIGURES, their fields,
-# widths (None for the profile's), seeds). On MNIST their schedule is the proxy's unless they have their own.
+# widths (None for the profile's), seeds). On MNIST their schedule is the proxy's unless they have their own or end in
+# _full: the proxy moves deep NTK networks and those of a gain (see proxy.py).
 _TWO = [("he", None, (2, 6)), ("power", 2.0, (2,))]
 _LONG = {"milestones": (), "scaling": "unit", "loss": "squared"}  # constant rate, Assumption 1, the theorems' loss
 _SCALAR = _LONG | {"target": "parity", "epochs": 400}
 _SMALL = [("power", c, (2,)) for c in (1.5, 2.0, 3.0)]
 CONTROLS = {
     "ntk": ([("ntk", None, None), ("he", None, (2,)), ("lecun", None, (2,))], {}, None, 3),
+    "ntk_full": ([("ntk", None, None)], {}, (16, 64, 128, 256), 3),
     "inverse_width": ([*_TWO, ("ntk", None, (2, 6))], {"lr_rule": "inverse_width"}, None, 3),
     "common_loss": (_TWO, {"milestones": (), "epochs": 10, "stop_loss": 0.5}, None, 3),
     "constant_rate": ([("he", None, (2,)), ("power", 2.0, (2,))], {"milestones": ()}, (16, 64, 256), 3),
     "gain": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
+    "gain_full": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
     "theorem1": ([("he", None, None)], _LONG | {"lr": 0.1, "stop_loss": 0.2}, None, 3),
     "theorem2": ([("power", 2.0, (2,))], _SCALAR | {"dataset": "digits", "lr": 0.1}, (64, 256, 1024, 4096), 5),
     "theorem3_n8": (_SMALL, _SCALAR | {"n_train": 8, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
@@ -96,8 +99,8 @@ CONTROLS = {
 NOTEBOOKS = {
     "00": (),
     "01": ("N2", "N3", "W7", "constant_rate", "N4a", "N5b", "ntk"),
-    "02": ("N4a", "flow10", "theorem1", "N4b", "ntk", "inverse_width", "common_loss"),
-    "03": ("N5a", "N5b", "unit", "ntk", "gain"),
+    "02": ("N4a", "flow10", "theorem1", "N4b", "ntk_full", "inverse_width", "common_loss"),
+    "03": ("N5a", "N5b", "unit", "ntk_full", "gain_full"),
     "04": ("W7", "N3", "theorem2", "theorem3_n8", "theorem3_n16", "theorem3_n32"),
     "05": ("W6", "WT4"),
     "06": ("all",),
@@ -208,7 +211,7 @@ def control_cells(control: str, profile: str, *, seeds=None, widths=None, depths
     check_choice("profile", profile, PROFILES)
     curves, own, own_widths, count = CONTROLS[control]
     small = profile == "smoke"
-    base = SETTINGS[profile] if small else SETTINGS[profile] | PROXY
+    base = SETTINGS[profile] | ({} if small or control.endswith("_full") else PROXY)
     own = own | ({"batch_size": own["n_train"], "points": 100} if "n_train" in own else {})
     if small and "target" not in own:
         own = {name: value for name, value in own.items() if name != "epochs"}

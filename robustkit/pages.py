@@ -146,7 +146,7 @@ def _index(profile: str, failed: list[str], titles: dict, places: dict) -> str:
 
 
 def _ledger(profile: str, places: dict) -> str:
-    """The ledger's picture, then the headline verdicts."""
+    """The ledger's picture, then the headline verdicts and what was found."""
     figures, text = figures_folder(profile), '<h2 id="ledger">The ledger</h2>'
     if not (figures / "claims.csv").is_file():
         command = f"python -m robustkit report {profile} --only 06"
@@ -157,6 +157,7 @@ def _ledger(profile: str, places: dict) -> str:
     text += f"<p>{len(table)} statements: {verdicts}. The headline claims:</p>"
     head = table[table["id"].isin(HEADLINES)][["id", "claim", "verdict", "readings"]]
     text += _table(head) if len(head) else ""
+    text += markdown((figures / "found.md").read_text()) if (figures / "found.md").is_file() else ""
     if (figures / "claims.md").is_file():
         text = _linked(text, "claims.html")
         text += '<p><a href="claims.html">Every statement</a>, with criterion, evidence and the paper\'s words</p>'
@@ -186,7 +187,11 @@ def _notebook_list(profile: str, titles: dict) -> str:
 def _gallery(profile: str, titles: dict, places: dict) -> str:
     """Every figure and every table, in the notebooks' order; those that no notebook here draws come last."""
     figures = figures_folder(profile)
-    there = {path.stem for ending in ("png", "md") for path in figures.glob(f"*.{ending}")} - {"claims", "ledger"}
+    there = {path.stem for ending in ("png", "md") for path in figures.glob(f"*.{ending}")} - {
+        "claims",
+        "found",
+        "ledger",
+    }
     others = {
         stem: [name for name, (owner, *_) in places.items() if owner == stem and name in there] for stem in titles
     }

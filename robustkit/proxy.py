@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas
+from scipy.stats import bartlett
 
 from . import statistics
 from .config import Cell
@@ -20,8 +22,9 @@ def pairs(rows: pandas.DataFrame) -> pandas.DataFrame:
 
     Seeds are paired: they have the same first weights. ratio, low, high: geometric mean over seeds and its 95 %
     interval, the spread of ratios pooled over the widths of a curve. spread: standard deviation of log P over the
-    seeds under the proxy, pooled over the whole curve. moved: |log ratio| > spread. loss, loss_full: mean training
-    losses. `reading` is the proxy's, see criteria.reading_of.
+    seeds under the proxy, pooled over the widths of the whole curve unless Bartlett's test finds it unequal there.
+    moved: |log ratio| > spread. loss, loss_full: mean training losses. `reading` is the proxy's, see
+    criteria.reading_of.
     """
     columns = ["model", *CURVE, "width", "n", "ratio", "low", "high", "spread", "moved", "loss", "loss_full"]
     good = rows[usable(rows, "stability")] if len(rows) else rows
@@ -39,15 +42,28 @@ def pairs(rows: pandas.DataFrame) -> pandas.DataFrame:
     both = good.merge(full[[*own, "stability", "train_loss"]], on=own, suffixes=("", "_full"))
     every, lines = dict(list(good.groupby(CURVE))), []
     for name, curve in both.groupby(CURVE):
-        spread, _ = statistics.pooled_sd(values_by(every[name], "stability"))
+        spreads = _spreads(values_by(every[name], "stability"))
         ratios = {width: cell["stability"] / cell["stability_full"] for width, cell in curve.groupby("width")}
         losses = curve.groupby("width")[["train_loss", "train_loss_full"]].mean()
         for width, found in statistics.intervals(ratios).items():
             line = dict(zip(CURVE, name, strict=True)) | {"model": curve["model"].iloc[0], "width": int(width)}
-            line |= {"n": found.n, "ratio": found.mean, "low": found.low, "high": found.high, "spread": spread}
-            line |= {"moved": abs(math.log(found.mean)) > spread}
+            line |= {
+                "n": found.n,
+                "ratio": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "spread": spreads[width],
+            }
+            line |= {"moved": abs(math.log(found.mean)) > spreads[width]}
             lines.append(line | dict(zip(("loss", "loss_full"), losses.loc[width], strict=True)))
     return pandas.DataFrame(lines, columns=columns)
+
+
+def _spreads(curve: dict[float, list[float]]) -> dict[float, float]:
+    pooled, _ = statistics.pooled_sd(curve)
+    logs = {x: np.log(values) for x, values in curve.items() if len(values) > 1}
+    unequal = len(logs) > 1 and bartlett(*logs.values()).pvalue < statistics.UNEQUAL
+    return {x: np.std(logs[x], ddof=1) if unequal and x in logs else pooled for x in curve}
 
 
 def trained_twice(rows: pandas.DataFrame, profile: str) -> pandas.DataFrame:
@@ -64,7 +80,7 @@ def moved(rows: pandas.DataFrame) -> dict[tuple, str]:
     found = pairs(rows)
     found, words = found[found["moved"].astype(bool)], {}
     for (reading, init, power, _, depth), curve in found.groupby(CURVE):
-        ends = sorted({f"{100 * (ratio - 1):+.0f} %" for ratio in (curve["ratio"].min(), curve["ratio"].max())})
+        ends = dict.fromkeys(f"{100 * (ratio - 1):+.0f} %" for ratio in (curve["ratio"].max(), curve["ratio"].min()))
         name = curve_name(init, power or None, depth)
         words[reading, name] = f"{name} by {' to '.join(ends)}"
     return words

@@ -153,6 +153,7 @@ def test_the_ledger_comes_first_then_its_headline_verdicts(shipped):
     for name in HEADLINES:
         row = rf'claims.html#{name}">{name}</a></td>\s*<td>[^<]*</td>\s*<td>{table.loc[name, "verdict"]}</td>'
         assert re.search(row, index.text), name
+        assert f"<strong>{name}</strong>" in index.text, f"what was found of {name}"
     assert set(table.index) <= read(shipped)["claims.html"].ids
 
 
@@ -161,7 +162,7 @@ def test_every_figure_table_and_notebook_is_there(shipped):
     pictures = {image["src"] for image in index.images}
     assert pictures == {path.name for path in FIGURES.glob("*.png")}
     tables = set(re.findall(r"<summary>Table (\w+)", index.text))
-    assert tables == {path.stem for path in FIGURES.glob("*.md")} - {"claims"}
+    assert tables == {path.stem for path in FIGURES.glob("*.md")} - {"claims", "found"}
     assert {f"{path.stem}.html" for path in NOTEBOOKS} <= set(index.links)
     assert re.search(r'<a href="02_width.html#cell-id=[\w-]+">Figure 4\(a\)', index.text)
     numbers = pandas.read_csv(FIGURES / "W7_slopes.csv", dtype=str).iloc[0]

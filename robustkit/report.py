@@ -71,9 +71,10 @@ def execute(profile: str, *, only=(), parameters: dict | None = None, workers: i
     folder.mkdir(parents=True, exist_ok=True)
     spawn, failed = multiprocessing.get_context("spawn"), []
     with ProcessPoolExecutor(min(workers, len(paths)), mp_context=spawn) as pool:
-        jobs = {path: pool.submit(_execute, path, folder / path.name, given[path]) for path in paths}
-        for path, job in jobs.items():
-            problem = job.result()
+        # The last one, the ledger, takes longest: begun first, it does not run on alone.
+        jobs = {path: pool.submit(_execute, path, folder / path.name, given[path]) for path in reversed(paths)}
+        for path in paths:
+            problem = jobs[path].result()
             print(f"{path.stem}: {'failed' if problem else 'done'}", flush=True)
             if problem:
                 failed.append(f"{path.stem}: {problem}")

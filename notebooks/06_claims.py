@@ -102,7 +102,7 @@ figures.save(figure, "specification", profile, rows)
 # against the proxy:** a ratio away from 1 by more than the standard deviation over seeds (a ring).
 
 # %%
-figure, axes = figures.panels(3, width=3.1, height=4.2)
+figure, axes = figures.panels(3, width=3.1, height=3.6)
 table = comparisons.proxy_ratios(rows, axes)
 figures.save(figure, "proxy", profile, proxy.trained_twice(rows, profile))
 

@@ -112,8 +112,9 @@ def gap_between_depths(rows: pandas.DataFrame) -> list[Part]:
         losses = f"training loss {part['train_loss'].min():.3g} to {part['train_loss'].max():.3g}"
         parts.append(Part("none", f"{name}, P from the shallowest to the deepest: {said}; {losses}"))
         parts += [Part("none", f"{name}, {control.text}") for control in depth_controls(part)]
-    rise = [trend(curve, "stability", "up", name=f"L={depth}").text for depth, curve in both[0].groupby("depth")]
-    parts.append(Part("none", f"CNN, P over width (not judged): {'; '.join(rise)}"))
+    curves = {depth: curve for depth, curve in both[0].groupby("depth") if curve["width"].nunique() > 2}
+    rise = [trend(curve, "stability", "up", name=f"L={depth}").text for depth, curve in curves.items()]
+    parts += [Part("none", f"CNN, P over width (not judged): {'; '.join(rise)}")] if rise else []
     said = (
         "the text names neither head, stride, normalisation nor what its width counts: this is so under the reading "
     )

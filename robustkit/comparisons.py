@@ -6,7 +6,6 @@ import numpy as np
 import pandas
 import seaborn
 from matplotlib.ticker import (
-    FixedLocator,
     FuncFormatter,
     LogFormatterSciNotation,
     LogLocator,
@@ -167,53 +166,45 @@ def average_against_worst(
 def proxy_ratios(rows: pandas.DataFrame, axes) -> pandas.DataFrame:
     """P under the proxy over P under the paper's schedule; returns the table of what is drawn, as from `proxy.pairs`.
 
-    Three axes: raw pixels under He and under LeCun against width, a curve a depth, then every other kind as a list.
-    A filled dot has moved by no more than the seeds' spread, a ring by more; bars are 95 % intervals over seeds.
+    Three axes: raw pixels under He and under LeCun against width, then each other kind on a line of its own; colours
+    are depths. A filled dot has moved by no more than the seeds' spread, a ring by more; bars are 95 % intervals.
     """
     table = proxy.pairs(rows)
-    table = table.assign(
-        mean=table["ratio"], moved=table["moved"].astype(bool), of=["; ".join(r) for r in table["reading"]]
-    )
-    main = table["of"].eq("mnist; raw; cross_entropy; flow10")
+    table = table.assign(kind=[_kind(line) for line in table.itertuples()], moved=table["moved"].astype(bool))
     palette = dict(zip(sorted(table["depth"].unique()), colours(table["depth"]), strict=True))
-    rest = table[~(main & table["init"].isin(("he", "lecun")))].sort_values(["of", "init", "depth", "width"])
-    parts = [table[main & (table["init"] == init)] for init in ("he", "lecun")] + [rest]
-    for ax, part in zip(axes, parts, strict=True):
-        if part.empty:
-            nothing(ax)
-            continue
+    parts = [table[table["kind"] == kind] for kind in ("raw, He", "raw, LeCun")]
+    parts += [table[~table["kind"].isin(("raw, He", "raw, LeCun"))]]
+    kinds, ends = (
+        sorted(parts[2]["kind"].unique()),
+        (min(0.9, 0.98 * table["low"].min()), max(1.1, table["high"].max())),
+    )
+    for ax, part, name in zip(axes, parts, ("He, raw", "LeCun, raw", "the other kinds"), strict=True):
+        upright = part is not parts[2]
         for (depth, moved), some in part.groupby(["depth", "moved"]):
-            spot = [list(part.index).index(i) for i in some.index] if part is rest else some["width"]
-            error = np.abs(some[["low", "high"]].to_numpy(float).T - some["mean"].to_numpy(float))
-            style = {
-                "color": palette[depth],
-                "markerfacecolor": "white" if moved else palette[depth],
-                "markersize": 4,
-            }
-            x, y, bars = (some["mean"], spot, "xerr") if part is rest else (spot, some["mean"], "yerr")
+            error = np.abs(some[["low", "high"]].to_numpy(float).T - some["ratio"].to_numpy(float))
+            spot = some["width"] if upright else some["kind"].map(kinds.index) + (depth - 6) / 20
+            x, y, bars = (spot, some["ratio"], "yerr") if upright else (some["ratio"], spot, "xerr")
+            style = {"color": palette[depth], "markerfacecolor": "white" if moved else palette[depth]}
             label = f"$L$ = {depth}" if not moved or part[part["depth"] == depth]["moved"].all() else "_"
-            ax.errorbar(x, y, fmt="o", elinewidth=0.8, label=label, **{bars: error}, **style)
-        (ax.axvline if part is rest else ax.axhline)(1, color="0.6", linewidth=0.8, zorder=0)
-        plots._record(ax, part.drop(columns=["reading", "ratio"]).assign(quantity="P, proxy over full schedule"))
-    for ax, part, name in zip(axes, parts, ("He, raw", "LeCun, raw"), strict=False):
-        ax.set(xscale="log", xlabel=plots.LABELS["width"], title=f"{name}\n")
-        ax.xaxis.set_major_locator(FixedLocator(sorted(part["width"].unique())))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_locator(NullLocator())
-        if len(part):
-            plots._legend(ax)
-    ends = min(0.9, table["low"].min() / 1.02), max(1.1, table["high"].max() * 1.02)  # one scale, never a narrow one
-    for ax in axes[:2]:
-        ax.set(ylim=ends, ylabel=r"$P$, proxy over full schedule")
-    axes[2].set(xlim=ends, xlabel=r"$P$, proxy over full schedule", title="the other kinds\n")
-    axes[2].set_yticks(range(len(rest)), [_kind(line) for line in rest.itertuples()], fontsize=6)
+            ax.errorbar(x, y, fmt="o", markersize=4, elinewidth=0.8, label=label, **{bars: error}, **style)
+        (ax.axhline if upright else ax.axvline)(1, color="0.6", linewidth=0.8, zorder=0)
+        ratio, across = "$P$, proxy over full schedule", plots.LABELS["width"]
+        ax.set(title=f"{name}\n", **({"ylim": ends, "ylabel": ratio} if upright else {"xlim": ends, "xlabel": ratio}))
+        if upright:
+            ax.set(xscale="log", xlabel=across, xticks=sorted(part["width"].unique()))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.xaxis.set_minor_locator(NullLocator())
+        plots._legend(ax) if upright and len(part) else None if len(part) else nothing(ax)
+        drawn = part.drop(columns=["reading", "ratio"]).assign(mean=part["ratio"])
+        plots._record(ax, drawn.assign(quantity="P, proxy over full schedule"))
+    axes[2].set_yticks(range(len(kinds)), kinds, fontsize=7)
     axes[2].invert_yaxis()
-    return table.assign(reading=table["of"]).drop(columns=["of", "mean"])
+    return table.drop(columns="kind").assign(reading=[", ".join(reading) for reading in table["reading"]])
 
 
 def _kind(line) -> str:
-    words = [line.reading[1], *line.reading[4:], plots.NAMES[line.init], f"$L$ = {line.depth}, $m$ = {line.width}"]
-    text = ", ".join(words)
+    """A reading and a scheme in short, such as "raw, rate 1/m, NTK"."""
+    text = ", ".join([line.reading[1], *line.reading[4:], plots.NAMES[line.init]])
     for word, plain in WORDS.items():
         text = text.replace(word, plain)
     return text

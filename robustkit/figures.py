@@ -13,6 +13,8 @@ from .config import figures_folder
 from .criteria import NAMES
 from .store import write_atomically
 
+SEVERAL = 8  # a caption lists no more curves than these
+
 
 def panels(columns: int, rows: int = 1, *, width: float = 3.5, height: float = 2.9, **options):
     """A figure in print size with the project's one style, and its axes."""
@@ -68,7 +70,7 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
 def _gaps(cells, rows: pandas.DataFrame) -> str:
     """Points of the grid that have no row at all, by width; the others lack seeds, which n shows.
 
-    Of several networks, the widths, "in part" where some of a width's points have rows.
+    Of several networks, the widths, "in part" where some of a width's points have rows. Long lists are left out.
     """
     names = ["model", "head", "lr", "init", "power", "depth", "width"]
     there = set(rows[names].astype({"power": float}).fillna(0).itertuples(index=False, name=None))
@@ -84,7 +86,10 @@ def _gaps(cells, rows: pandas.DataFrame) -> str:
             place = (f"{cell.head or cell.model}, rate {cell.lr:g}", f"m={cell.width}{part}")
             place = place if networks else (place[1], what)
             empty.setdefault(place[0], {})[place[1]] = None
-    points = [f"{place} ({', '.join(whats)})" for place, whats in sorted(empty.items(), key=_by_number)]
+    points = [
+        place if len(whats) > SEVERAL else f"{place} ({', '.join(whats)})"
+        for place, whats in sorted(empty.items(), key=_by_number)
+    ]
     return f"; no row yet at {', '.join(points)}" if points else ", seeds of points that have others"
 
 
@@ -99,7 +104,7 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
     The pictures are written again only if the numbers changed, so that a second run leaves the files as they are.
     Raises OSError, with the path and the old content kept, if a file cannot be written.
     """
-    width = int(23 * figure.get_figwidth())  # characters of this size in a line
+    width = int(21 * figure.get_figwidth())  # characters of this size in a line
     lines = [part for line in caption(rows, profile).split("\n") for part in textwrap.wrap(line, width)]
     figure.supxlabel("\n".join(lines), fontsize=6, color="0.35")
     seen = []

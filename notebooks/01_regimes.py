@@ -103,11 +103,11 @@ figures.save(figure, "N3_training", profile, nonlazy)
 # ### Why is it not a straight line?
 #
 # From weights near zero both layers grow together: $\dot W_1$ is proportional to $W_2$ and $\dot W_2$ to $W_1$, so
-# that $\kappa$ grows exponentially, at a rate that the data set and neither $m$ nor $c$ does, until the loss comes
-# down. The smaller the weights of $\beta = m^{-c}$, the later. On the left, in logarithms, all curves should start on
-# one line; in the middle, each over its last value, what is left of a straight line; on the right Figure 3(b) under
-# each reading of "$\beta = 1/m^2$". The paper calls $\beta$ a standard deviation, which is $c = 2$; as a variance it
-# would be $c = 1$. **What would speak for the paper's line:** a curve in the middle that is straight up to epoch 25.
+# that $\kappa$ grows exponentially, at a rate set by the data and not by $m$ or $c$, until the loss comes down. The
+# smaller the weights of $\beta = m^{-c}$, the later. On the left, in logarithms, all curves should start on one line;
+# in the middle, each over its last value, what is left of a straight line; on the right Figure 3(b) under each reading
+# of "$\beta = 1/m^2$". The paper calls $\beta$ a standard deviation, which is $c = 2$; as a variance it would be
+# $c = 1$. **What would speak for the paper's line:** a curve in the middle that is straight up to epoch 25.
 
 # %%
 powers = rk.collect("W7", profile, device=device, seeds=seeds, widths=widths)

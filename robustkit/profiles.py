@@ -70,12 +70,12 @@ READINGS = {
 }
 
 # Where the proxy is held against the paper's schedule, kind by kind: (width, depths). The other half of "flow10" are
-# Figures 4 and 5, of "ntk" and "gain" the controls that end in _full.
+# Figures 4 and 5, of "ntk", "gain" and some of "inverse_width" the controls that end in _full.
 TWINS = dict.fromkeys(("unit", "standard", "inverse_width"), (64, (2, 6))) | {"W6": (8, (4, 10))}
 
 # Runs beside the figures, for what the ledger asks and no figure shows: name -> (curves as in FIGURES, their fields,
 # widths (None for the profile's), seeds). On MNIST their schedule is the proxy's unless they have their own or end in
-# _full: the proxy moves deep NTK networks and those of a gain (see proxy.py).
+# _full: the proxy moves deep NTK networks, those of a gain, and those at a rate of 1/m (see proxy.py).
 _TWO = [("he", None, (2, 6)), ("power", 2.0, (2,))]
 _LONG = {"milestones": (), "scaling": "unit", "loss": "squared"}  # constant rate, Assumption 1, the theorems' loss
 _SCALAR = _LONG | {"target": "parity", "epochs": 400}
@@ -84,6 +84,7 @@ CONTROLS = {
     "ntk": ([("ntk", None, None), ("he", None, (2,)), ("lecun", None, (2,))], {}, None, 3),
     "ntk_full": ([("ntk", None, None)], {}, (16, 64, 128, 256), 3),
     "inverse_width": ([*_TWO, ("ntk", None, (2, 6))], {"lr_rule": "inverse_width"}, None, 3),
+    "inverse_width_full": ([("he", None, (2, 6))], {"lr_rule": "inverse_width"}, (16, 64, 32, 128, 256), 3),
     "common_loss": (_TWO, {"milestones": (), "epochs": 10, "stop_loss": 0.5}, None, 3),
     "constant_rate": ([("he", None, (2,)), ("power", 2.0, (2,))], {"milestones": ()}, (16, 64, 256), 3),
     "gain": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
@@ -99,7 +100,7 @@ CONTROLS = {
 NOTEBOOKS = {
     "00": (),
     "01": ("N2", "N3", "W7", "constant_rate", "N4a", "N5b", "ntk"),
-    "02": ("N4a", "flow10", "theorem1", "N4b", "ntk_full", "inverse_width", "common_loss"),
+    "02": ("N4a", "flow10", "theorem1", "N4b", "ntk_full", "inverse_width", "inverse_width_full", "common_loss"),
     "03": ("N5a", "N5b", "unit", "ntk_full", "gain_full"),
     "04": ("W7", "N3", "theorem2", "theorem3_n8", "theorem3_n16", "theorem3_n32"),
     "05": ("W6", "WT4"),
@@ -243,7 +244,8 @@ def twin_cells(profile: str, **choices) -> list[Cell]:
         cell for cell, width, depths in own if (cell.width, cell.lr) == (width, PROXY["lr"]) and cell.depth in depths
     ]
     found = dict.fromkeys(map(twin, own))
-    there = {cell for figure in FIGURES for cell in grid(figure, profile, **choices)}
+    names = (*FIGURES, *(name for name in CONTROLS if name.endswith("_full")))
+    there = {cell for name in names for cell in named_cells(name, profile, **choices)}
     return [cell for cell in found if cell not in there]
 
 

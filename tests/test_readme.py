@@ -35,6 +35,7 @@ def test_its_counts_of_control_trainings_are_those_of_the_grids():
     shown = {
         **{"N4a_terms": ["theorem1"], "N_Table2_shapes": ["ntk_full"], "N4_inverse_width": ["inverse_width"]},
         **{"N4_common_loss": ["common_loss"], "N_gain": ["gain_full"], "T2_movement": ["theorem2"]},
+        "N4_inverse_width_full": ["inverse_width_full"],
         "T3": ["theorem3_n8", "theorem3_n16", "theorem3_n32"],
     }
     for name, controls in shown.items():

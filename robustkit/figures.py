@@ -31,6 +31,8 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     if rows is None:
         return "a drawing, no data"
     gaps = rows.attrs.get("missing", [])
+    if rows.empty and not gaps:
+        return f"profile {profile}: it has no such trainings"
     if rows.empty:
         command = f"python -m robustkit run {'laptop' if profile == 'shipped' else profile}"
         return f"profile {profile}: no rows yet, {len(gaps)} trainings missing ({command})"

@@ -284,7 +284,8 @@ def test_each_figure_is_there_as_png_pdf_and_csv_with_the_profile_and_seeds_it_s
     assert {"N1", "N2", "N3", "N4a", "N4b", "N5a", "N5b", "W7"} <= names
     for ending in ("pdf", "csv"):
         assert names <= {path.stem for path in figures.glob(f"*.{ending}")}
-    for name in names - {"N1"}:
+    assert (figures / "proxy.csv").read_text().startswith("# profile smoke: it has no such trainings\n")
+    for name in names - {"N1", "proxy"}:
         said = (figures / f"{name}.csv").read_text().splitlines()[0]
         assert "profile smoke: digits" in said and "seeds 0, 1" in said and "(n = 2" in said, name
     for name in ("N_Table1", "N_Table2", "W7_slopes"):
@@ -320,7 +321,7 @@ def test_the_html_report_shows_every_notebook_figure_and_table(executed):
     assert {f"{source.stem}.html" for source in SOURCES} <= links
     names = {path.stem for path in figures.glob("*.png")}
     assert {f"{name}.png" for name in names} | {f"{name}.csv" for name in names} <= links
-    tables = {path.stem for path in figures.glob("*.md")} - {"claims"}
+    tables = {path.stem for path in figures.glob("*.md")} - {"claims", "found"}
     assert set(re.findall(r"<summary>Table (\w+): ", text)) == tables
     assert ">Others<" not in text  # each is shown under the notebook that draws it
     assert all((page.parent / link).is_file() for link in links)

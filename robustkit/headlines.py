@@ -8,7 +8,7 @@ import pandas
 
 from . import comparisons, controls, statistics
 from .config import FRACTIONS, INSTANTS, figures_folder
-from .criteria import curve_of, reading_of, usable, values_by
+from .criteria import NAMES, curve_of, reading_of, usable, values_by
 from .orders import at_instant
 from .statements import MAIN, SCALAR
 from .store import write_atomically
@@ -27,7 +27,7 @@ def found(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
     scalar = rows[[reading[: len(SCALAR)] == SCALAR for reading in of]]
     lines = []
     for line in ledger.head(len(SENTENCES)).itertuples():
-        own = scalar if line.id == "T12" else main
+        own = {"T12": scalar, "E15": rows}.get(line.id, main)
         text = SENTENCES[line.id](own) if len(own) else ""
         readings = f"; readings {line.readings}" if line.readings else ""
         lines.append(f"- **{line.id}** {text or 'No rows on MNIST yet.'} *{line.verdict.capitalize()}*{readings}.")
@@ -149,6 +149,17 @@ def _rates(rows: pandas.DataFrame) -> str:
     )
 
 
+def _resnets(rows: pandas.DataFrame) -> str:
+    rows = rows[(rows["model"] == "resnet") & (rows["depth"] == 110) & (rows["status"] == "ok")]
+    words = [
+        f"{100 * cell['test_accuracy'].mean():.2f} % ({NAMES[init]}, {dataset}, n = {len(cell)})"
+        for (dataset, init), cell in rows.groupby(["dataset", "init"])
+    ]
+    if not words:
+        return "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does it on a GPU."
+    return f"After the last epoch, mean test accuracies of ResNet-110 are {', '.join(words)}."
+
+
 SENTENCES = {
     "E01": _growth_of_kappa,
     "E03": _law_of_kappa,
@@ -158,8 +169,6 @@ SENTENCES = {
     "E08": _falls_with_width,
     "E09": lambda rows: f"He. {_over_depth(rows, 'he')}",
     "E10": lambda rows: f"LeCun. {_over_depth(rows, 'lecun')}",
-    "E15": lambda rows: (
-        "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does it on a GPU."
-    ),
+    "E15": _resnets,
     "T12": _rates,
 }

@@ -7,7 +7,7 @@ import pytest
 
 from robustkit import claims, headlines
 from robustkit.config import INSTANTS
-from tests.test_claims import DEPTHS, frame
+from tests.test_claims import DEPTHS, frame, level
 
 WIDTHS = (16, 64, 256)
 
@@ -64,6 +64,13 @@ def test_each_sentence_ends_with_the_ledgers_verdict_and_readings(rows):
 def test_an_unfinished_grid_is_told_as_far_as_it_goes(rows, kept):
     for text in lines(rows.query(kept)).values():
         assert "nan" not in text
+
+
+def test_resnets_that_were_trained_are_told(rows):
+    trained = frame(level, depths=(110,), widths=(16,), seeds=2, model="resnet", dataset="cifar10")
+    trained = trained.assign(test_accuracy=[0.92, 0.94], best_test_accuracy=[0.93, 0.95])
+    text = lines(pandas.concat([rows, trained], ignore_index=True))["E15"]
+    assert "93.00 % (He, cifar10, n = 2)" in text and "No ResNet" not in text
 
 
 def test_digits_are_no_finding():

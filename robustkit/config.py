@@ -49,6 +49,10 @@ def schedule_name(epochs: float, lr: float) -> str:
     return {(50.0, 0.001): "full", (5.0, 0.01): "flow10"}.get((epochs, lr), f"{epochs:g} epochs at {lr:g}")
 
 
+# Fields that came after rows had been kept, with the value that those rows were trained under.
+ADDED = {"stop_every": None}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One training, described in full: its key is its name. Checked on construction (InputError).
@@ -58,7 +62,8 @@ class Cell:
     `target` is "class", or "parity" for one output: +1 for odd classes, -1 for even, under squared loss.
     `epochs` may be a fraction; the rate is `lr`, times 128/width under lr_rule "inverse_width", times `lr_decay`
     at each of `milestones` (fractions of training). `stop_loss` ends training at the first of the 50 instants with
-    a training loss at or below it. Stability is measured on the first `points` test points of a fixed shuffle.
+    a training loss at or below it, or of every `stop_every` steps. Stability is measured on the first `points` test
+    points of a fixed shuffle.
     model "cnn" has `width` channels and a `head` ("pooling" or "flatten"); "resnet" has `width` channels in its first
     stage, depth 6n + 2, and may `augment` ("crop_flip").
     """
@@ -90,6 +95,7 @@ class Cell:
     stop_loss: float | None = None
     precision: str = "float32"
     points: int = 1000
+    stop_every: int | None = None
 
     def __new__(cls, **fields):
         for name in fields:
@@ -139,6 +145,9 @@ class Cell:
         number("momentum", low=0, high=1)
         number("weight_decay", low=0)
         number("stop_loss", above=0, optional=True)
+        number("stop_every", low=1, integer=True, optional=True)
+        if self.stop_every and not self.stop_loss:
+            raise InputError(f"stop_every is {self.stop_every}, but stop_loss is None: it must be None too")
         number("points", low=1, high=10**9, integer=True)
         if not isinstance(self.milestones, (tuple, list)):
             raise InputError(f"milestones is {self.milestones!r}, but must be a tuple of fractions of training")
@@ -184,6 +193,14 @@ class Cell:
         """SGD steps in all, at least one."""
         return max(1, round(self.epochs * self.steps_per_epoch))
 
+    @property
+    def stop_steps(self) -> frozenset[int]:
+        """The steps before which `stop_loss` is compared with the training loss."""
+        if not self.stop_loss:
+            return frozenset()
+        steps = range(0, self.steps + 1, self.stop_every) if self.stop_every else (f * self.steps for f in INSTANTS)
+        return frozenset(map(round, steps))
+
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, .., steps - 1."""
         scale = 128 / self.width if self.lr_rule == "inverse_width" else 1.0
@@ -218,10 +235,15 @@ class Cell:
         products = sum(layer.fan_in * layer.fan_out * layer.positions for layer in self.layers)
         return 6.0 * products * self.train_points * self.steps / self.steps_per_epoch
 
+    def as_dict(self) -> dict:
+        """All fields by name; of those in ADDED, the ones that differ from what older rows were trained under."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in ADDED or value != ADDED[name]}
+
     @property
     def key(self) -> str:
         """SHA-256 of all fields in canonical JSON, the dataset by its content, and the family's NUMERICS."""
-        fields = dataclasses.asdict(self) | {
+        fields = self.as_dict() | {
             "dataset": dataset_info(self.dataset).sha256,
             "numerics": NUMERICS[self.model],
         }

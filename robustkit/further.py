@@ -143,12 +143,13 @@ def measure_further_group(
     traces = [{trace: [] for trace in TRACES if trace in COLUMNS[name]} for _ in several]
     reasons, going = [None for _ in several], [True for _ in several]
     loss_steps, looks = {round(f * cell.steps) for f in INSTANTS}, Counter(round(f * cell.steps) for f in FRACTIONS)
+    stop_steps = frozenset().union(*(c.stop_steps for c in cells))
 
     def observe(step: int) -> list[bool]:
         """As in `measure_group`: a network that diverged, or met its stop_loss, does not go on."""
         if time.time() > deadline:
             raise OutOfTimeError
-        may_stop = step in loss_steps and any(c.stop_loss for c in cells)
+        may_stop = step in stop_steps
         losses = mean_losses(nets, x_followed, y_followed, cell) if may_stop or looks[step] else None
         for s in several:
             if losses and going[s] and not math.isfinite(losses[s]):
@@ -158,10 +159,10 @@ def measure_further_group(
             if looks[step] and traces[s]:
                 for trace, value in zip(TRACES, _norms(_jacobians(models[s], x_test) - start[s]), strict=True):
                     traces[s][trace] += [value] * looks[step]
-            going[s] = not (may_stop and cells[s].stop_loss and losses[s] <= cells[s].stop_loss)
+            going[s] = not (may_stop and losses[s] <= (cells[s].stop_loss or 0))
         return going
 
-    nets.train(x, y, instants={*loss_steps, *looks}, observe=observe)
+    nets.train(x, y, instants={*loss_steps, *looks, *stop_steps}, observe=observe)
     losses = mean_losses(nets, x_followed, y_followed, cell)
     rows = []
     for s in several:

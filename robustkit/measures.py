@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 import platform
@@ -31,6 +30,7 @@ MEASURES = (
     *("loss_over_time", "kappa_over_time", "stability_over_time", "loss_at_stability", "movement_over_time"),
 )
 EPOCHS = ("test_accuracy_over_time", "best_test_accuracy")  # of a ResNet: after each epoch, and the best of them
+STOPS = ("stop_step",)  # under stop_every: the step at which training ended
 
 
 class OutOfTimeError(RuntimeError):
@@ -113,7 +113,8 @@ def measure_group(
     start = [[w.clone() for w in nets.network(s)] for s in several]
     loss_steps = Counter(round(f * cell.steps) for f in INSTANTS)  # a short training meets a step more than once
     stability_steps = Counter(round(f * cell.steps) for f in FRACTIONS)
-    columns = (*MEASURES, *EPOCHS) if epochs else MEASURES
+    stop_steps = frozenset().union(*(c.stop_steps for c in cells))
+    columns = (*MEASURES, *(EPOCHS if epochs else ()), *(STOPS if cell.stop_every else ()))
     names = [name for name in columns if name.endswith("_over_time") or name == "loss_at_stability"]
     traces, reasons = [{name: [] for name in names} for _ in several], [None for _ in several]
     going = [True for _ in several]
@@ -125,7 +126,7 @@ def measure_group(
         """Follow the networks that go on; one that diverged or met its stop_loss does not."""
         if epochs and step and step % cell.steps_per_epoch == 0:
             traces[0]["test_accuracy_over_time"] += accuracies(nets, data.x_test, data.y_test, cell)
-        if not loss_steps[step] and not stability_steps[step]:
+        if not loss_steps[step] and not stability_steps[step] and step not in stop_steps:
             return going
         losses = mean_losses(nets, x_followed, y_followed, cell)
         values = ball_norms(nets, x_test)[0].mean(1).tolist() if stability_steps[step] else None
@@ -142,13 +143,15 @@ def measure_group(
                 trace["stability_over_time"] += [values[s]] * times
                 trace["loss_at_stability"] += [losses[s]] * times
                 trace["movement_over_time"] += [layer_movement(weights, start[s])] * times
-            going[s] = not (cells[s].stop_loss and loss_steps[step] and losses[s] <= cells[s].stop_loss)
+            going[s] = not (step in stop_steps and losses[s] <= (cells[s].stop_loss or 0))
+            if cell.stop_every:
+                trace["stop_step"] = step
         return going
 
     def notes(s: int) -> dict:
         return {"trace": traces[s], "reason": reasons[s], "going": going[s], "seconds": time.time() - started}
 
-    instants = {*loss_steps, *stability_steps}
+    instants = {*loss_steps, *stability_steps, *stop_steps}
     if epochs:
         instants |= set(range(0, cell.steps + 1, cell.steps_per_epoch))
     save = _saver(cells, device, deadline, notes)
@@ -264,7 +267,7 @@ def row_of(
     return {
         "key": cell.key,
         "status": status,
-        "cell": dataclasses.asdict(cell),
+        "cell": cell.as_dict(),
         "reason": reason,
         "measures": measures,
         "engine": {

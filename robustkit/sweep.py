@@ -19,7 +19,7 @@ from . import checkpoint, cost, store
 from .checks import InputError, check_number
 from .config import Cell, schedule_name
 from .data import load_dataset
-from .measures import EPOCHS, MEASURES
+from .measures import EPOCHS, MEASURES, STOPS
 from .profiles import named_cells
 from .sharing import Begun
 from .workers import failed_row, measured_rows
@@ -212,7 +212,7 @@ def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1
 
 
 def to_frame(
-    rows: Sequence[dict], measures: Sequence[str] = (*MEASURES, *EPOCHS), also: Sequence[str] = ()
+    rows: Sequence[dict], measures: Sequence[str] = (*MEASURES, *EPOCHS, *STOPS), also: Sequence[str] = ()
 ) -> pandas.DataFrame:
     """Rows of the store as columns: the cell's fields, then key, status, schedule, measures, engine and seconds."""
     columns = [field.name for field in dataclasses.fields(Cell)]

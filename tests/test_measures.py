@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from robustkit import measures, store
+from robustkit.checks import InputError
 from robustkit.config import FRACTIONS, INSTANTS, Cell
 from robustkit.data import fixed_points, load_dataset, stream_generator
 from robustkit.ensemble import Ensemble
@@ -215,6 +216,23 @@ def test_training_stops_at_the_first_instant_at_or_below_the_stop_loss():
         assert row["train_loss"] == pytest.approx(losses[first], rel=1e-12)
         assert row["kappa"] == row["kappa_over_time"][-1] == pytest.approx(free["kappa_over_time"][first], rel=1e-9)
     assert measured(epochs=15, milestones=(), stop_loss=1e-9)["loss_over_time"] == pytest.approx(losses, rel=1e-12)
+
+
+def test_training_stops_at_the_first_of_every_so_many_steps_at_or_below_the_stop_loss():
+    free = measured(epochs=15, milestones=())
+    losses = free["loss_over_time"]  # 60 steps, 50 instants: the loss at step 30 is that of instant 25
+    stop = {"stop_loss": losses[25] * (1 + 1e-9), "epochs": 15, "milestones": ()}
+    row = measured(**stop, stop_every=3)
+    assert row["stop_step"] == 30
+    assert row["train_loss"] == pytest.approx(losses[25], rel=1e-12)
+    assert row["loss_over_time"] == pytest.approx(losses[:26], rel=1e-12)
+    stop["stop_loss"] = losses[22] * (1 + 1e-9)  # between two of every 6 steps
+    assert measured(**stop, stop_every=6)["stop_step"] == next(
+        6 * k for k, loss in enumerate(losses[::5]) if loss <= stop["stop_loss"]
+    )
+    assert measured(**stop | {"stop_loss": 1e-9}, stop_every=7)["stop_step"] == 60
+    with pytest.raises(InputError, match="stop_every is 7, but stop_loss is None"):
+        cell(stop_every=7)
 
 
 def test_a_training_that_runs_out_of_time_is_dropped():

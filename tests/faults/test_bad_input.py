@@ -52,6 +52,7 @@ BAD_NUMBERS = {
     "momentum": (-0.1, 1.5, "0.9", NAN, INF, None),
     "weight_decay": (-1e-4, "0", NAN, INF, None),
     "stop_loss": (0, -1, "0.1", NAN, INF),
+    "stop_every": (0, -1, 2.5, "20", True, NAN, INF),
     "n_train": (0, -1, 1438, 64.5, "64", True, NAN, INF, pandas.NA),
     "points": (0, -1, 0.5, "100", True, NAN, INF, None, 10**400),
 }
@@ -65,7 +66,7 @@ def test_a_bad_number_is_refused_with_its_field_its_value_and_what_is_allowed(fi
     said = str(refused.value)
     assert said.startswith(f"{field} is {value!r}, but must be ")
     assert "an integer" in said or "a finite number" in said
-    assert ("(or None)" in said) == (field in ("stop_loss", "n_train"))
+    assert ("(or None)" in said) == (field in ("stop_loss", "stop_every", "n_train"))
 
 
 def test_the_range_allowed_is_said():

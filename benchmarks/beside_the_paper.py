@@ -15,7 +15,7 @@ import pandas
 from scipy.stats import ttest_ind
 
 import robustkit as rk
-from robustkit import figures
+from robustkit.plots import output
 
 PLAIN = Path(__file__).with_name("from_the_paper.csv")
 FIGURES = {"he": "N4a", "lecun": "N5b", "nonlazy": "N3"}
@@ -38,5 +38,5 @@ def table() -> pandas.DataFrame:
 
 
 if __name__ == "__main__":
-    found = figures.save_table(table().round({"p": 3}), "from_the_paper", "benchmarks")
+    found = output.save_table(table().round({"p": 3}), "from_the_paper", "benchmarks")
     print(found.to_string(index=False))

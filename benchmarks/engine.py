@@ -23,14 +23,14 @@ import torch
 from torch import nn
 
 import robustkit as rk
-from robustkit import store
-from robustkit.config import data_folder, figures_folder
+from robustkit.cell import data_folder, figures_folder
 from robustkit.data import MNIST_FILES, stream_generator
-from robustkit.ensemble import Ensemble, group_size
-from robustkit.figures import panels, save_table
-from robustkit.measures import MEASURES, ball_norms, row_of
 from robustkit.networks import build
-from robustkit.training import train
+from robustkit.plots.output import panels, save_table
+from robustkit.sweep import store
+from robustkit.training.ensemble import Ensemble, group_size
+from robustkit.training.loop import train
+from robustkit.training.measures import MEASURES, ball_norms, row_of
 
 SHAPES = [(width, depth) for depth in (2, 6) for width in (16, 64, 256, 1024)]
 LOOPS = {

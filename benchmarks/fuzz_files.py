@@ -25,9 +25,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustkit import catalogue, checkpoint, cifar, data, store
+from robustkit import cifar, data, datasets
+from robustkit.cell import ROOT
 from robustkit.checks import InputError
-from robustkit.config import ROOT
+from robustkit.sweep import store
+from robustkit.training import checkpoint
 
 SHIPPED = ROOT / "results" / "shipped.jsonl"
 BOMB = 1 << 30  # bytes that a packed file of a thousandth of that unfolds to
@@ -270,7 +272,7 @@ def own_data(folder: Path) -> Feed:
         path.write_bytes(content)
         with warnings.catch_warnings(), refusal(InputError) as refused:
             warnings.simplefilter("ignore")  # zipfile's and numpy's own, about the damage
-            found, info = catalogue.read_npz(str(path)), catalogue.dataset_info(str(path))
+            found, info = datasets.read_npz(str(path)), datasets.dataset_info(str(path))
             x_train, y_train, x_test, y_test = found
             assert info.n_train == len(x_train) == len(y_train) > 0 and info.n_test == len(x_test) == len(y_test) > 0
             assert math.prod(info.shape) > 0 and y_train.min() >= 0 and info.classes == int(y_train.max()) + 1

@@ -16,10 +16,11 @@ import torch
 from fuzz_files import Feed, attribute, environment, pick, refusal
 
 import robustkit.__main__ as command_line
-from robustkit import cost, report, store
+from robustkit.cell import Cell
 from robustkit.checks import InputError
-from robustkit.config import Cell
 from robustkit.profiles import PROFILES
+from robustkit.report import notebooks as report
+from robustkit.sweep import cost, store
 
 NUMBERS = [
     *(

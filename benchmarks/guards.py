@@ -1,7 +1,7 @@
 """Remove each guard from a copy of the project and see the test that needs it fail.
 
-A test under tests/faults/ names its guards: `@pytest.mark.guard(3, "robustkit/store.py", text, instead)` says that it
-keeps fault 3 away, and must fail once `text` in that file is replaced by `instead`.
+A test under tests/faults/ names its guards: `@pytest.mark.guard(3, "robustkit/checks.py", text, instead)` says that
+it keeps fault 3 away, and must fail once `text` in that file is replaced by `instead`.
 
     python benchmarks/guards.py            # all of them
     python benchmarks/guards.py 3 11       # those of faults 3 and 11

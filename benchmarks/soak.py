@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from robustkit import store
-from robustkit.config import ROOT
+from robustkit.cell import ROOT
+from robustkit.sweep import store
 
 COMMAND = [sys.executable, "-m", "robustkit", "run", "smoke", "--device", "cpu", "--workers", "2", *sys.argv[2:]]
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from robustkit import store, sweep
+from robustkit.sweep import store, train_missing
 
 
 def write(path: Path, count: int) -> None:
@@ -53,8 +53,8 @@ def main() -> None:
         size = many.stat().st_size / 1e6
         print(f"keys and statuses of 100 000 rows, {size:.0f} MB: {seconds(store.load_statuses)}")
         store.SHIPPED = some
-        assert len(sweep.load()) == 10_000
-        print(f"frame of 10 000 rows: {seconds(sweep.load)}, of which rows {seconds(store.load_rows)}")
+        assert len(train_missing.load()) == 10_000
+        print(f"frame of 10 000 rows: {seconds(train_missing.load)}, of which rows {seconds(store.load_rows)}")
         print(f"saving a row: {seconds(lambda: store.append(row, some))}")
 
 

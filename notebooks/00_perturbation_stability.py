@@ -54,11 +54,11 @@ import pandas
 import torch
 
 import robustkit as rk
-from robustkit import figures, plots, theory
+from robustkit import plots, theory
 from robustkit.data import fixed_points, stream_generator
-from robustkit.measures import measure
+from robustkit.ledger.initial_value import frobenius_sandwich
 from robustkit.stability import jacobian
-from robustkit.starting import frobenius_sandwich
+from robustkit.training.measures import measure
 
 torch.set_num_threads(1)  # these networks are small: more threads would only wait for each other
 
@@ -73,9 +73,9 @@ torch.set_num_threads(1)  # these networks are small: more threads would only wa
 # **Figure 1**, redrawn:
 
 # %%
-figure, (ax,) = figures.panels(1, width=6)
+figure, (ax,) = plots.panels(1, width=6)
 plots.schematic(ax)
-figures.save(figure, "N1", profile, None)
+plots.save(figure, "N1", profile, None)
 
 # %% [markdown]
 # | symbol | meaning | in `robustkit` |
@@ -225,7 +225,7 @@ quotients = [
 ]
 linear["quotient / derivative"] = [a / b for a, b in zip(quotients[::2], quotients[1::2])]
 print(f"mean length of an image: {x_test[points].norm(dim=1).mean():.2f}")
-figures.save_table(linear, "N_linear", profile)
+plots.save_table(linear, "N_linear", profile)
 
 # %% [markdown]
 # Sampled and exact $P/\epsilon$ agree over three decades of $\epsilon$, up to the directions drawn. The last
@@ -300,7 +300,7 @@ sandwich = pandas.DataFrame(
     ]
 )
 assert all((r > low * (1 - 1e-9)).all() and (r < high * (1 + 1e-9)).all() for r in ratios.values())
-figures.save_table(sandwich, "N_sandwich", profile)
+plots.save_table(sandwich, "N_sandwich", profile)
 
 # %% [markdown]
 # All lie between the ends, the rank-one Jacobians on the lower and the identity close to the upper, and the
@@ -339,7 +339,7 @@ initial["mean of 50"] = means.mean(1)
 initial["standard error"] = means.std(1) / math.sqrt(50)
 initial["exact"] = [theory.stability_at_init(i, width=m, depth=L, d_in=64, d_out=10) for i, m, L in grid]
 initial["z"] = (initial["mean of 50"] - initial["exact"]) / initial["standard error"]
-figures.save_table(initial, "N_initial", profile).round(3)
+plots.save_table(initial, "N_initial", profile).round(3)
 
 # %% [markdown]
 # ## How many seeds an initial value needs
@@ -372,7 +372,7 @@ spread["its standard error"] = response.square().mean(2).std(1) / math.sqrt(50) 
 spread["formula"] = [theory.stability_spread(width=m, depth=L, d_out=10) for _, m, L in grid]
 spread["relative variance, averaged over u"] = mean_response.var(1) / (64 * second) ** 2
 spread["its bound"] = spread["formula"] - 1
-figures.save_table(spread, "N_spread", profile).round(3)
+plots.save_table(spread, "N_spread", profile).round(3)
 
 # %% [markdown]
 # Narrow and deep networks scatter most, whatever the scheme: there, a curve of initial values over a few seeds
@@ -397,7 +397,7 @@ table1 = pandas.DataFrame(
     ]
 )
 table1["second term / exact"] = table1["B.2, second term"] / table1["exact at initialisation"]
-figures.save_table(table1, "N_Table1", profile).round(4)
+plots.save_table(table1, "N_Table1", profile).round(4)
 
 # %% [markdown]
 # The last column is the price of Jensen's inequality over directions and weights, the same for every scheme: a
@@ -425,7 +425,7 @@ ours = {version: [theory.table2(**s, version=version)["ours"] for s in sizes2] f
 table2 = pandas.DataFrame([{"m": s["width"], "L": s["depth"]} | theory.table2(**s) for s in sizes2])
 table2 = table2.rename(columns={"ours": "ours, neurips"})
 table2.insert(3, "ours, workshop", ours["workshop"])
-figures.save_table(table2, "N_Table2", profile).round(2)
+plots.save_table(table2, "N_Table2", profile).round(2)
 
 # %% [markdown]
 # ## Measure your own model

@@ -47,7 +47,8 @@ widths = None  # type: list|None  # such as [16, 64]; None takes the profile's
 import pandas
 
 import robustkit as rk
-from robustkit import comparisons, figures, interactive, plots
+from robustkit import plots
+from robustkit.plots import interactive
 
 # %% [markdown]
 # ## Figure 2: He initialisation, two layers
@@ -57,20 +58,20 @@ from robustkit import comparisons, figures, interactive, plots
 
 # %%
 lazy = rk.collect("N2", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.over_time(lazy, left)
 plots.against(lazy, right, y="kappa")
-figures.save(figure, "N2", profile, lazy)
+plots.save(figure, "N2", profile, lazy)
 
 # %% [markdown]
 # (a) left: $\kappa$ over epochs, a line a width, thin lines single seeds, grey where the rate drops. (b) right:
 # $\kappa$ at the end, against width. How well the networks are trained belongs beside it:
 
 # %%
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.over_time(lazy, left, y="loss_over_time")
 plots.against(lazy, right, y="test_accuracy", log=False)
-figures.save(figure, "N2_training", profile, lazy)
+plots.save(figure, "N2_training", profile, lazy)
 
 # %% [markdown]
 # ## Figure 3: non-lazy initialisation, $\beta_1 = \beta_2 = 1/m^2$
@@ -88,16 +89,16 @@ figures.save(figure, "N2_training", profile, lazy)
 
 # %%
 nonlazy = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.over_time(nonlazy, left)
 plots.against(nonlazy, right, y="kappa")
-figures.save(figure, "N3", profile, nonlazy)
+plots.save(figure, "N3", profile, nonlazy)
 
 # %%
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.over_time(nonlazy, left, y="loss_over_time")
 plots.against(nonlazy, right, y="test_accuracy", log=False)
-figures.save(figure, "N3_training", profile, nonlazy)
+plots.save(figure, "N3_training", profile, nonlazy)
 
 # %% [markdown]
 # ### Why is it not a straight line?
@@ -114,12 +115,12 @@ powers = rk.collect("W7", profile, device=device, seeds=seeds, widths=widths)
 present = sorted(powers["width"].unique())
 one = powers[powers["width"] == present[len(present) // 2]] if present else powers
 ends = [[value / row[-1] for value in row] for row in one["kappa_over_time"]]
-figure, (left, middle, right) = figures.panels(3, width=3.0)
+figure, (left, middle, right) = plots.panels(3, width=3.0)
 plots.over_time(one, left, by="power").set(yscale="log", title=f"$m$ = {one['width'].max()}\n")
 plots.over_time(one.assign(kappa_over_time=ends), middle, by="power").set_ylabel(r"$\kappa$ over its last value")
 middle.set_title(left.get_title())
 plots.against(powers, right, y="kappa", by="power")
-figures.save(figure, "N3_readings", profile, powers)
+plots.save(figure, "N3_readings", profile, powers)
 
 # %% [markdown]
 # ## Does $\kappa$ go on growing?
@@ -134,10 +135,10 @@ figures.save(figure, "N3_readings", profile, powers)
 
 # %%
 steady = rk.collect("constant_rate", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.over_time(steady[steady["init"] == "he"], left).set_ylabel(r"$\kappa$, He, constant rate")
 plots.over_time(steady[steady["init"] == "power"], right).set_ylabel(r"$\kappa$, non-lazy, constant rate")
-figures.save(figure, "N23_constant_rate", profile, steady)
+plots.save(figure, "N23_constant_rate", profile, steady)
 
 # %% [markdown]
 # The second half of training in one number, $\kappa$ at the end over $\kappa$ at half time: 2 is a straight
@@ -145,7 +146,7 @@ figures.save(figure, "N23_constant_rate", profile, steady)
 # start.
 
 # %%
-figures.save_table(comparisons.late_growth(steady), "N23_constant_rate_growth", profile).round(4)
+plots.save_table(plots.late_growth(steady), "N23_constant_rate_growth", profile).round(4)
 
 # %% [markdown]
 # ## Are the common initialisations lazy?
@@ -160,26 +161,26 @@ figures.save_table(comparisons.late_growth(steady), "N23_constant_rate_growth", 
 # %%
 choices = dict(device=device, seeds=seeds, widths=widths, depths=[2, 6])
 he, lecun, ntk = [rk.collect(name, profile, **choices) for name in ("N4a", "N5b", "ntk")]
-figure, (left, right) = figures.panels(2, sharey=True)
+figure, (left, right) = plots.panels(2, sharey=True)
 plots.against(he, left, y="kappa").set_xlabel("width $m$, He")
 plots.against(lecun, right, y="kappa").set_xlabel("width $m$, LeCun")
-figures.save(figure, "N_lazy", profile, comparisons.together(he, lecun))
+plots.save(figure, "N_lazy", profile, plots.together(he, lecun))
 
 # %% [markdown]
 # All three schemes in one run beside the figures, which on MNIST takes a tenth of the steps at ten times the
 # rate. Compare heights within this picture; with the one above, tendencies only.
 
 # %%
-figure, (ax,) = figures.panels(1, width=5.5)
-plots.against(comparisons.named(ntk), ax, y="kappa", by="curve")
-figures.save(figure, "N_lazy_schemes", profile, ntk)
+figure, (ax,) = plots.panels(1, width=5.5)
+plots.against(plots.named(ntk), ax, y="kappa", by="curve")
+plots.save(figure, "N_lazy_schemes", profile, ntk)
 
 # %% [markdown]
 # The power of $m$ in each curve, with a 95 % interval from the spread over seeds. "Lazier with width" is a
 # negative power; an interval that holds 0 decides nothing.
 
 # %%
-figures.save_table(comparisons.powers(comparisons.together(he, lecun, ntk), "kappa"), "N_lazy_powers", profile)
+plots.save_table(plots.powers(plots.together(he, lecun, ntk), "kappa"), "N_lazy_powers", profile)
 
 # %% [markdown]
 # ## Your turn
@@ -193,7 +194,7 @@ width, depth, init, power = 32, 3, "ntk", None  # ntk, he or lecun; or power, wi
 scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
 among = {"width": [16, 64, 128], "depth": [2, 4], "seed": [0, 1]}
 yours = interactive.your_turn(dataset, width=width, depth=depth, init=init, power=power, scaling=scaling, among=among)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 interactive.show_yours(yours, left, y="kappa")
 interactive.show_yours(yours, right, y="test_accuracy", log=False)
 

@@ -47,9 +47,11 @@ import pandas
 from IPython.display import Markdown
 
 import robustkit as rk
-from robustkit import bounds, comparisons, figures, hypotheses, interactive, plots, sentences
-from robustkit.further import further
+from robustkit import plots
+from robustkit.ledger import words
+from robustkit.plots import interactive
 from robustkit.profiles import control_cells
+from robustkit.training.remeasure import further
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
@@ -63,11 +65,11 @@ choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
 # %%
 rows = rk.collect("N4a", profile, **choices)
-figure, (left, right) = figures.panels(2, width=3.8, height=3.4)
+figure, (left, right) = plots.panels(2, width=3.8, height=3.4)
 plots.against(rows, left, y="stability")  # this line draws Figure 4(a)
 plots.mark_transitions(rows, left)
 plots.against(rows, right, y="train_loss")
-figures.save(figure, "N4a", profile, rows)
+plots.save(figure, "N4a", profile, rows)
 
 # %% [markdown]
 # Left, the figure: dots are seeds, bands 95 % intervals of the geometric mean. Right, the training loss: at a
@@ -82,12 +84,12 @@ figures.save(figure, "N4a", profile, rows)
 
 # %%
 wider = rk.collect("flow10", profile, **choices)
-figure, (left, middle, right) = figures.panels(3, width=3.5, height=3.2)
+figure, (left, middle, right) = plots.panels(3, width=3.5, height=3.2)
 for ax, init in ((left, "he"), (right, "lecun")):
-    plots.against(comparisons.only(wider, init), ax).set_xlabel(f"width $m$, {plots.NAMES[init]}")
-plots.mark_transitions(comparisons.only(wider, "he"), left)
-plots.against(comparisons.only(wider, "he"), middle, y="train_loss").set_xlabel("width $m$, He")
-figures.save(figure, "N4_wider", profile, wider)
+    plots.against(plots.only(wider, init), ax).set_xlabel(f"width $m$, {plots.NAMES[init]}")
+plots.mark_transitions(plots.only(wider, "he"), left)
+plots.against(plots.only(wider, "he"), middle, y="train_loss").set_xlabel("width $m$, He")
+plots.save(figure, "N4_wider", profile, wider)
 
 # %% [markdown]
 # ## The bound over the measured curve
@@ -105,14 +107,14 @@ figures.save(figure, "N4_wider", profile, wider)
 # shapes only.
 
 # %%
-figure, axes = figures.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
+figure, axes = plots.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
 for ax, (depth, curve) in zip(axes, rows.groupby("depth")):
     plots.bounds(rows, ax, init="he", depth=depth)
     plots.against(curve, ax).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, rows.groupby("depth")):
-    hypotheses.shade_outside(ax, curve, 1, note=ax is axes[0])
-figures.save(figure, "N4a_bounds", profile, rows)
+    plots.shade_outside(ax, curve, 1, note=ax is axes[0])
+plots.save(figure, "N4a_bounds", profile, rows)
 
 # %% [markdown]
 # **Turn it yourself.** The printed bound and its parts at any depth and scheme, for MNIST's dimensions (in a
@@ -136,13 +138,13 @@ interactive.sliders(
 # $P/\epsilon$ where the first term has long vanished, then that term is not what describes training.
 
 # %%
-figure, axes = figures.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
+figure, axes = plots.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
 for ax, depth in zip(axes, sorted(rows["depth"].unique()) or [2]):
-    bounds.terms(rows, ax, depth=depth).set(title=f"$L$ = {depth}")
+    plots.terms(rows, ax, depth=depth).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, rows.groupby("depth")):
-    hypotheses.shade_outside(ax, curve, 1, note=ax is axes[0])
-figures.save(figure, "N4a_terms", profile, rows)
+    plots.shade_outside(ax, curve, 1, note=ax is axes[0])
+plots.save(figure, "N4a_terms", profile, rows)
 
 # %% [markdown]
 # The smallest constant $C$ with $P/\epsilon \le C \cdot$ bound on these widths, the width that sets it, and the
@@ -150,7 +152,7 @@ figures.save(figure, "N4a_terms", profile, rows)
 # the bound were the curve up to a constant. First at initialisation, which the second term alone should cover:
 
 # %%
-table = figures.save_table(bounds.domination(rows), "N4a_domination", profile)
+table = plots.save_table(plots.domination(rows), "N4a_domination", profile)
 table.filter(regex="depth|initial").rename(columns=lambda name: name.replace(", initial", ""))
 
 # %% [markdown]
@@ -166,7 +168,7 @@ table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", 
 
 # %%
 meeting = rk.collect("theorem1", profile, **choices)
-table = figures.save_table(bounds.domination(meeting), "N_Theorem1_domination", profile)
+table = plots.save_table(plots.domination(meeting), "N_Theorem1_domination", profile)
 table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", trained", ""))
 
 # %% [markdown]
@@ -179,7 +181,7 @@ table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", 
 # not a peak: "over the narrowest" or "over the widest" is then 1.
 
 # %%
-figures.save_table(bounds.peak_places(rows), "N4a_peaks", profile)
+plots.save_table(plots.peak_places(rows), "N4a_peaks", profile)
 
 # %% [markdown]
 # At $L = 2$ the printed peak is $m = 4$: on the paper's grid, from 16 on, its bound predicts no rise.
@@ -209,8 +211,8 @@ figures.save_table(bounds.peak_places(rows), "N4a_peaks", profile)
 # $m/(L^3 \log m)$, once $\omega$ grows; and the constants inside $\Omega(\cdot)$ are dropped from the exponent.
 
 # %%
-table = bounds.lemma4(widths=(16, 64, 256, 1024, 4096), depths=(2, 6, 10), d_in=784, d_out=10)
-figures.save_table(table, "W_Lemma4", profile).map("{:.4g}".format)
+table = plots.lemma4(widths=(16, 64, 256, 1024, 4096), depths=(2, 6, 10), d_in=784, d_out=10)
+plots.save_table(table, "W_Lemma4", profile).map("{:.4g}".format)
 
 # %% [markdown]
 # The ratio is $2 e^{m/L^3} / \sqrt{\pi L^3}$ under every initialisation. A narrow and deep network has it below
@@ -224,17 +226,17 @@ if profile == "shipped":
     moved = rk.load_further("jacobian_change", local=False)
 else:
     moved = further(control_cells("theorem1", profile, depths=[2, 4], seeds=seeds, widths=widths), "jacobian_change")
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.against(moved, left, y="jacobian_change").set_ylabel(r"$\mathbb{E}\|J_T - J_0\|_2$")
 plots.against(moved, right, y="jacobian_init").set_ylabel(r"$\mathbb{E}\|J_0\|_2$")
-figures.save(figure, "W_Lemma4_measured", profile, moved)
+plots.save(figure, "W_Lemma4_measured", profile, moved)
 
 # %% [markdown]
 # At the measured depths and widths: the printed term, the omitted piece, the distance, and what (9)'s left side
 # is at least (over $\epsilon$). "Printed" keeps its constants; only how the columns go with $m$ can be compared.
 
 # %%
-figures.save_table(bounds.lemma4_measured(moved), "W_Lemma4_beside", profile)
+plots.save_table(plots.lemma4_measured(moved), "W_Lemma4_beside", profile)
 
 # %% [markdown]
 # The distance is of the order of the Jacobian itself: these networks have learned, so their outputs and with
@@ -257,11 +259,11 @@ figures.save_table(bounds.lemma4_measured(moved), "W_Lemma4_beside", profile)
 
 # %%
 two = rk.collect("N4b", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, middle, right) = figures.panels(3, width=2.9)
+figure, (left, middle, right) = plots.panels(3, width=2.9)
 plots.against(two, left, y="stability", by="init")
 plots.against(two, middle, y="train_loss", by="init", log=False)
 plots.against(two, right, y="test_accuracy", by="init", log=False)
-figures.save(figure, "N4b", profile, two)
+plots.save(figure, "N4b", profile, two)
 
 # %% [markdown]
 # ## Table 2: the orders of earlier work
@@ -278,21 +280,21 @@ figures.save(figure, "N4b", profile, two)
 # the entries of Wu et al. and Huang et al. are the paper's own translation into $P/\epsilon$.
 
 # %%
-ntk = comparisons.only(rk.collect("ntk_full", profile, **choices), "ntk")
-figure, axes = figures.panels(len(ntk["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
+ntk = plots.only(rk.collect("ntk_full", profile, **choices), "ntk")
+figure, axes = plots.panels(len(ntk["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
 for ax, depth in zip(axes, sorted(ntk["depth"].unique()) or [2]):
-    bounds.table2_shapes(ntk, ax, depth=depth).set(title=f"$L$ = {depth}")
+    plots.table2_shapes(ntk, ax, depth=depth).set(title=f"$L$ = {depth}")
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, ntk.groupby("depth")):
-    hypotheses.shade_outside(ax, curve, 1, note=ax is axes[0])
-figures.save(figure, "N_Table2_shapes", profile, ntk)
+    plots.shade_outside(ax, curve, 1, note=ax is axes[0])
+plots.save(figure, "N_Table2_shapes", profile, ntk)
 
 # %% [markdown]
 # The power of $m$ in each: measured with a 95 % interval from the spread over seeds, and of the three orders on
 # the same widths. A straight power is a summary here, since neither ours nor the measured curve need be one.
 
 # %%
-figures.save_table(bounds.table2_slopes(ntk), "N_Table2_powers", profile).round(3)
+plots.save_table(plots.table2_slopes(ntk), "N_Table2_powers", profile).round(3)
 
 # %% [markdown]
 # ## Width or training?
@@ -315,11 +317,11 @@ figures.save_table(bounds.table2_slopes(ntk), "N_Table2_powers", profile).round(
 
 # %%
 slower = rk.collect("inverse_width", profile, **choices)
-figure, (left, middle, right) = figures.panels(3, width=3.2)
-plots.against(comparisons.named(slower), left, by="curve")
-plots.against(comparisons.named(slower), middle, y="train_loss", by="curve", log=False)
-plots.against(comparisons.named(slower), right, y="test_accuracy", by="curve", log=False)
-figures.save(figure, "N4_inverse_width", profile, slower)
+figure, (left, middle, right) = plots.panels(3, width=3.2)
+plots.against(plots.named(slower), left, by="curve")
+plots.against(plots.named(slower), middle, y="train_loss", by="curve", log=False)
+plots.against(plots.named(slower), right, y="test_accuracy", by="curve", log=False)
+plots.save(figure, "N4_inverse_width", profile, slower)
 
 # %% [markdown]
 # A $P/\epsilon$ that falls with width while the loss *rises* may be a matter of training alone. What both rates
@@ -331,10 +333,10 @@ figures.save(figure, "N4_inverse_width", profile, slower)
 
 # %%
 whole = rk.collect("inverse_width_full", profile, **choices)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.mark_transitions(whole, plots.against(whole, left))
 plots.against(whole, right, y="train_loss")
-figures.save(figure, "N4_inverse_width_full", profile, whole)
+plots.save(figure, "N4_inverse_width_full", profile, whole)
 
 # %% [markdown]
 # ### Training to a common loss
@@ -344,11 +346,11 @@ figures.save(figure, "N4_inverse_width_full", profile, whole)
 
 # %%
 stopped = rk.collect("common_loss", profile, **choices)
-figure, (left, right) = figures.panels(2)
-plots.against(comparisons.named(stopped), left, by="curve")
-plots.against(comparisons.named(stopped), right, y="train_loss", by="curve", log=False)
+figure, (left, right) = plots.panels(2)
+plots.against(plots.named(stopped), left, by="curve")
+plots.against(plots.named(stopped), right, y="train_loss", by="curve", log=False)
 right.axhline(0.5, color="0.7", linewidth=0.8, zorder=0)
-figures.save(figure, "N4_common_loss", profile, stopped)
+plots.save(figure, "N4_common_loss", profile, stopped)
 
 # %% [markdown]
 # ### The paper's own runs, at matched loss
@@ -358,10 +360,10 @@ figures.save(figure, "N4_common_loss", profile, stopped)
 # would contradict the paper's reading:** a gap on the left that closes on the right.
 
 # %%
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.against(two, left, by="init").set_title("at the end of training", y=1.06)
-plots.against(comparisons.matched(two), right, by="init").set_title("at matched training loss", y=1.06)
-figures.save(figure, "N4b_matched", profile, two)
+plots.against(plots.matched(two), right, by="init").set_title("at matched training loss", y=1.06)
+plots.save(figure, "N4b_matched", profile, two)
 
 # %% [markdown]
 # ### $P/\epsilon$ along training
@@ -370,12 +372,12 @@ figures.save(figure, "N4b_matched", profile, two)
 # moved on one line, their loss would say all there is to say, and width nothing more.
 
 # %%
-figure, (left, middle, right) = figures.panels(3, width=2.9)
+figure, (left, middle, right) = plots.panels(3, width=2.9)
 lazy, deepest = two[two["init"] == "he"], rows[rows["depth"] == rows["depth"].max()]
-comparisons.along_training(lazy, left).set_title("He, two layers", y=1.16)
-comparisons.along_training(deepest, middle).set_title("He, deepest", y=1.16)
-comparisons.along_training(two[two["init"] == "power"], right).set_title("non-lazy, two layers", y=1.16)
-figures.save(figure, "N4_along_training", profile, comparisons.together(rows, two[two["init"] == "power"]))
+plots.along_training(lazy, left).set_title("He, two layers", y=1.16)
+plots.along_training(deepest, middle).set_title("He, deepest", y=1.16)
+plots.along_training(two[two["init"] == "power"], right).set_title("non-lazy, two layers", y=1.16)
+plots.save(figure, "N4_along_training", profile, plots.together(rows, two[two["init"] == "power"]))
 
 # %% [markdown]
 # ### Three more comparisons
@@ -388,12 +390,12 @@ figures.save(figure, "N4_along_training", profile, comparisons.together(rows, tw
 # flat.
 
 # %%
-figure, (left, middle, right) = figures.panels(3, width=2.9)
-comparisons.scatter(rows, left, x="stability_init").set_ylabel(r"$P/\epsilon$ after training")
-comparisons.scatter(rows, middle, x="stability_train").set_ylabel(r"$P/\epsilon$ at test points")
+figure, (left, middle, right) = plots.panels(3, width=2.9)
+plots.scatter(rows, left, x="stability_init").set_ylabel(r"$P/\epsilon$ after training")
+plots.scatter(rows, middle, x="stability_train").set_ylabel(r"$P/\epsilon$ at test points")
 relative = rows.assign(relative=rows["stability"] / rows["logit_norm"])
 plots.against(relative, right, y="relative").set_ylabel(r"$P/\epsilon$ over norm of logits")
-figures.save(figure, "N4a_comparisons", profile, rows)
+plots.save(figure, "N4a_comparisons", profile, rows)
 
 # %% [markdown]
 # ## Your turn
@@ -407,7 +409,7 @@ width, depth, init, power = 32, 3, "he", None  # he, lecun or ntk; or power, wit
 scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
 among = {"width": [16, 64, 128], "depth": [2, 4], "seed": [0, 1]}
 yours = interactive.your_turn(dataset, width=width, depth=depth, init=init, power=power, scaling=scaling, among=among)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 interactive.show_yours(yours, left)
 interactive.show_yours(yours, right, y="train_loss")
 
@@ -419,7 +421,7 @@ interactive.show_yours(yours, right, y="train_loss")
 # interval of a mean is no step.
 
 # %%
-Markdown(sentences.width_in_words(rows))
+Markdown(words.width_in_words(rows))
 
 # %% [markdown]
 # At two layers, $P/\epsilon$, loss and accuracy of lazy and non-lazy networks at each width:
@@ -431,14 +433,14 @@ two.groupby(["init", "width"])[["stability", "train_loss", "test_accuracy"]].mea
 # The same $P/\epsilon$ at matched training loss, and that loss (geometric means over seeds):
 
 # %%
-at_loss = comparisons.matched(two)
+at_loss = plots.matched(two)
 found = plots.summarise(at_loss, x="width", y="stability", by="init").pivot(
     index="width", columns="init", values="mean"
 )
 found.assign(**{"common loss": at_loss.groupby("width")["common loss"].first()}).round(4)
 
 # %%
-Markdown(sentences.lazy_in_words(two))
+Markdown(words.lazy_in_words(two))
 
 # %% [markdown]
 # And the power of $m$ in $P/\epsilon$ over all widths, in the paper's runs and in the two controls. One power
@@ -446,7 +448,7 @@ Markdown(sentences.lazy_in_words(two))
 # entangled.
 
 # %%
-paper = comparisons.together(rows, two[two["init"] == "power"])
+paper = plots.together(rows, two[two["init"] == "power"])
 runs = {"as in the paper": paper, "rate 1/m": slower, "common loss": stopped}
-tables = [comparisons.powers(frame, "stability").assign(run=run) for run, frame in runs.items()]
-figures.save_table(pandas.concat(tables, ignore_index=True).set_index("run").reset_index(), "N4_powers", profile)
+tables = [plots.powers(frame, "stability").assign(run=run) for run, frame in runs.items()]
+plots.save_table(pandas.concat(tables, ignore_index=True).set_index("run").reset_index(), "N4_powers", profile)

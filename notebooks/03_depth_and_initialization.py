@@ -45,7 +45,9 @@ depths = None  # type: list|None  # such as [2, 4]; None takes the profile's
 from IPython.display import Markdown
 
 import robustkit as rk
-from robustkit import bounds, comparisons, figures, hypotheses, interactive, plots, sentences
+from robustkit import plots
+from robustkit.ledger import words
+from robustkit.plots import interactive
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
@@ -59,12 +61,12 @@ choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
 # %%
 he = rk.collect("N5a", profile, **choices)
-figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
+figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
 plots.against(he, left, x="width", by="depth")
 plots.mark_transitions(he, left)
 plots.against(he, middle, x="depth", by="width")
 plots.against(he, right, x="depth", y="train_loss", by="width")
-figures.save(figure, "N5a", profile, he)
+plots.save(figure, "N5a", profile, he)
 
 # %% [markdown]
 # ## Figure 5(b): LeCun initialisation
@@ -80,12 +82,12 @@ figures.save(figure, "N5a", profile, he)
 
 # %%
 lecun = rk.collect("N5b", profile, **choices)
-figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
+figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
 plots.against(lecun, left, x="width", by="depth")
 plots.mark_transitions(lecun, left)
 plots.against(lecun, middle, x="depth", by="width")
 plots.against(lecun, right, x="depth", y="train_loss", by="width")
-figures.save(figure, "N5b", profile, lecun)
+plots.save(figure, "N5b", profile, lecun)
 
 # %% [markdown]
 # How the depths get there: $P/\epsilon$ against training loss, each network from its start (ring) to its end
@@ -94,12 +96,12 @@ figures.save(figure, "N5b", profile, lecun)
 # no lower.
 
 # %%
-figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
+figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
 narrow, wide = lecun["width"] == lecun["width"].min(), lecun["width"] == lecun["width"].max()
-comparisons.along_training(lecun[narrow], left, by="depth").set_title("LeCun, narrowest", y=1.06)
-comparisons.along_training(lecun[wide], middle, by="depth").set_title("LeCun, widest", y=1.06)
-comparisons.scatter(lecun, right, x="train_loss", diagonal=False).set_xlabel("training loss at the end")
-figures.save(figure, "N5b_along_training", profile, lecun)
+plots.along_training(lecun[narrow], left, by="depth").set_title("LeCun, narrowest", y=1.06)
+plots.along_training(lecun[wide], middle, by="depth").set_title("LeCun, widest", y=1.06)
+plots.scatter(lecun, right, x="train_loss", diagonal=False).set_xlabel("training loss at the end")
+plots.save(figure, "N5b_along_training", profile, lecun)
 
 # %% [markdown]
 # ## Another reading: points of unit norm
@@ -111,12 +113,12 @@ figures.save(figure, "N5b_along_training", profile, lecun)
 
 # %%
 unit = rk.collect("unit", profile, **choices)
-figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
+figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
 plots.against(unit[unit["init"] == "he"], left, x="depth", by="width").set_xlabel("depth $L$, He")
 plots.against(unit[unit["init"] == "lecun"], middle, x="depth", by="width").set_xlabel("depth $L$, LeCun")
 plots.against(unit[unit["init"] == "lecun"], right, x="depth", y="train_loss", by="width")
 right.set_xlabel("depth $L$, LeCun")
-figures.save(figure, "N5_unit", profile, unit)
+plots.save(figure, "N5_unit", profile, unit)
 
 # %% [markdown]
 # ## Before and after training
@@ -127,14 +129,14 @@ figures.save(figure, "N5_unit", profile, unit)
 # falls.
 
 # %%
-figure, (left, right) = figures.panels(2, width=3.8, height=3.2)
+figure, (left, right) = plots.panels(2, width=3.8, height=3.2)
 plots.against(he, left, x="depth", y="stability_init", by="width")
 plots.bounds_in_depth(he, left, init="he").set_xlabel("depth $L$, He")
 plots.against(lecun, right, x="depth", y="stability_init", by="width")
 plots.bounds_in_depth(lecun, right, init="lecun").set_xlabel("depth $L$, LeCun")
-hypotheses.shade_outside(left, he, 1, x="depth")
-hypotheses.shade_outside(right, lecun, 1, x="depth", note=False)
-figures.save(figure, "N5_initial", profile, he)
+plots.shade_outside(left, he, 1, x="depth")
+plots.shade_outside(right, lecun, 1, x="depth", note=False)
+plots.save(figure, "N5_initial", profile, he)
 
 # %% [markdown]
 # ## Table 1 in depth
@@ -149,16 +151,16 @@ figures.save(figure, "N5_initial", profile, he)
 # above.
 
 # %%
-ntk = comparisons.only(rk.collect("ntk_full", profile, **choices), "ntk")
+ntk = plots.only(rk.collect("ntk_full", profile, **choices), "ntk")
 three = sorted(he["width"].unique())[:: max(1, (he["width"].nunique() - 1) // 2)]
-figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
-bounds.table1_in_depth(he, left, init="he", widths=three).set_title("He", y=1.07)
-bounds.table1_in_depth(lecun, middle, init="lecun", widths=three).set_title("LeCun", y=1.07)
-bounds.table1_in_depth(ntk, right, init="ntk", widths=three).set_title("NTK", y=1.07)
-hypotheses.shade_outside(left, he, 1, x="depth")
-hypotheses.shade_outside(middle, lecun, 1, x="depth", note=False)
-hypotheses.shade_outside(right, ntk, 1, x="depth", note=False)
-figures.save(figure, "N_Table1_depth", profile, comparisons.together(he, lecun, ntk))
+figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
+plots.table1_in_depth(he, left, init="he", widths=three).set_title("He", y=1.07)
+plots.table1_in_depth(lecun, middle, init="lecun", widths=three).set_title("LeCun", y=1.07)
+plots.table1_in_depth(ntk, right, init="ntk", widths=three).set_title("NTK", y=1.07)
+plots.shade_outside(left, he, 1, x="depth")
+plots.shade_outside(middle, lecun, 1, x="depth", note=False)
+plots.shade_outside(right, ntk, 1, x="depth", note=False)
+plots.save(figure, "N_Table1_depth", profile, plots.together(he, lecun, ntk))
 
 # %% [markdown]
 # ### The LeCun bound is not monotone
@@ -173,8 +175,8 @@ figures.save(figure, "N_Table1_depth", profile, comparisons.together(he, lecun, 
 # MNIST ($d = 784$, $o = 10$); a factor of 1 means that it only falls:
 
 # %%
-table = bounds.rise_in_depth(widths=(16, 64, 256, 1024, 4096, 16384), d_in=784, d_out=10)
-figures.save_table(table, "N_Table1_rise", profile).round(3)
+table = plots.rise_in_depth(widths=(16, 64, 256, 1024, 4096, 16384), d_in=784, d_out=10)
+plots.save_table(table, "N_Table1_rise", profile).round(3)
 
 # %% [markdown]
 # The remark thus describes the factor $\gamma^{L-2}$, and the bound as a whole only beyond its peak. The two
@@ -206,11 +208,11 @@ interactive.sliders(
 
 # %%
 gain = rk.collect("gain_full", profile, **choices)
-figure, (left, middle, right) = figures.panels(3, width=3.0, height=3.2)
-bounds.exact_in_depth(gain, plots.against(gain, left, x="depth", y="stability_init", by="width"))
+figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
+plots.exact_in_depth(gain, plots.against(gain, left, x="depth", y="stability_init", by="width"))
 plots.against(gain, middle, x="depth", by="width")
 plots.against(gain, right, x="depth", y="train_loss", by="width")
-figures.save(figure, "N_gain", profile, gain)
+plots.save(figure, "N_gain", profile, gain)
 
 # %% [markdown]
 # The factor by which $P/\epsilon$ changes from one layer to the next (a line through $\log P$ in $L$, its 95 %
@@ -219,8 +221,8 @@ figures.save(figure, "N_gain", profile, gain)
 # 1's own polynomial, $L^{3/2}$, gives $(5^{3/2})^{1/8} \approx 1.35$ a layer from $L = 2$ to $10$.
 
 # %%
-everything = comparisons.together(he, lecun, ntk, gain)
-figures.save_table(bounds.per_layer(everything), "N_per_layer", profile)
+everything = plots.together(he, lecun, ntk, gain)
+plots.save_table(plots.per_layer(everything), "N_per_layer", profile)
 
 # %% [markdown]
 # At initialisation a gain of 1.25 shows as it should. What training leaves of it is the last column: set it beside
@@ -238,7 +240,7 @@ depth, width, init = 5, 32, "lecun"  # lecun, he or ntk
 scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
 among = {"depth": [2, 4, 6], "width": [16, 64], "seed": [0, 1]}
 yours = interactive.your_turn(dataset, depth=depth, width=width, init=init, scaling=scaling, among=among)
-figure, (left, middle, right) = figures.panels(3, width=3.0)
+figure, (left, middle, right) = plots.panels(3, width=3.0)
 interactive.show_yours(yours, left, x="depth", y="stability_init", by="width")
 interactive.show_yours(yours, middle, x="depth", by="width")
 interactive.show_yours(yours, right, x="depth", y="train_loss", by="width")
@@ -267,7 +269,7 @@ plots.summarise(lecun, x="depth", y="train_loss", by="width").pivot(
 # In words, from the same rows ("has learned": a training loss below half of $\log 10$ at the largest depth):
 
 # %%
-Markdown(sentences.depth_in_words(he, "He") + "\n\n" + sentences.depth_in_words(lecun, "LeCun"))
+Markdown(words.depth_in_words(he, "He") + "\n\n" + words.depth_in_words(lecun, "LeCun"))
 
 # %% [markdown]
 # He rises with depth, as the paper says. LeCun falls with depth at initialisation, and where it has learned it

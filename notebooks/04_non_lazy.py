@@ -48,8 +48,10 @@ import numpy
 import pandas
 
 import robustkit as rk
-from robustkit import appendix_d, controls, figures, hypotheses, interactive, plots, statistics, theory
-from robustkit.config import FRACTIONS, dataset_info
+from robustkit import plots, theory
+from robustkit.cell import FRACTIONS, dataset_info
+from robustkit.ledger import appendix_d, statistics, theorems2_3
+from robustkit.plots import interactive
 from robustkit.profiles import CONTROLS
 
 # %% [markdown]
@@ -68,11 +70,11 @@ from robustkit.profiles import CONTROLS
 
 # %%
 rows = rk.collect("W7", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, middle, right) = figures.panels(3, width=2.9, height=3.1)
+figure, (left, middle, right) = plots.panels(3, width=2.9, height=3.1)
 plots.against(rows, left, by="power")
 plots.against(rows, middle, y="train_loss", by="power", log=False)
 plots.against(rows, right, y="test_accuracy", by="power", log=False)
-figures.save(figure, "W7", profile, rows)
+plots.save(figure, "W7", profile, rows)
 
 # %% [markdown]
 # The loss tells which networks have left their start: $\log 10 \approx 2.303$ is guessing. A curve of
@@ -94,7 +96,7 @@ figures.save(figure, "W7", profile, rows)
 # %%
 names = {"at initialisation": 0, "after 2 % of training": 1, "after 10 %": 3, "at the end": 6}
 table = plots.slopes(rows, names)
-figures.save_table(table, "W7_slopes", profile)
+plots.save_table(table, "W7_slopes", profile)
 
 # %% [markdown]
 # Slopes of $\log (P/\epsilon)$ in $\log m$, with 95 % intervals. At initialisation the exact value falls as
@@ -129,10 +131,10 @@ pandas.DataFrame({"c": powers} | slopes).round(3)
 
 # %%
 two = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.over_time(two, left, y="stability_over_time").set_yscale("log")
 plots.over_time(two, right, y="loss_over_time")
-figures.save(figure, "W7_over_time", profile, two)
+plots.save(figure, "W7_over_time", profile, two)
 
 # %% [markdown]
 # ## Theorem 2: how far each layer moves
@@ -154,7 +156,7 @@ values = [theory.theorem2(width=m, depth=2, betas=[m**-c, m**-c]) for c, m in gr
 condition = pandas.DataFrame(grid, columns=["c", "m"])
 condition[["condition value, to be << 1", "lower bound"]] = values
 condition["says something"] = condition["lower bound"] > 0
-figures.save_table(condition, "T2_condition", profile).round(3)
+plots.save_table(condition, "T2_condition", profile).round(3)
 
 # %% [markdown]
 # For $c = 2$, the paper's choice, the condition value falls with width, and the bound starts to say something
@@ -176,7 +178,7 @@ least = moved.assign(m=moving["width"].to_numpy(int)).groupby("m").min().reset_i
 bounds = [theory.theorem2(width=m, depth=2, betas=[m**-2, m**-2])[1] for m in least["m"].tolist()]
 least = least.assign(**{"lower bound": bounds})
 least["says something"], least["m >= 10 d"] = least["lower bound"] > 0, least["m"] >= 640
-figures.save_table(least, "T2_movement", profile).round(2)
+plots.save_table(least, "T2_movement", profile).round(2)
 
 # %% [markdown]
 # Both layers move, and the last one more than the first, as it should: under gradient flow
@@ -208,7 +210,7 @@ squares = pandas.DataFrame({"n": (8, 16, 32)})
 squares["n^2"] = squares["n"] ** 2
 squares["m >= n^2"] = [[m for k, m in pairs.to_numpy().tolist() if k == n and m >= n**2] for n in squares["n"]]
 squares["m >= 10 n^2"] = [[m for m in ms if m >= 10 * n**2] for n, ms in zip(squares["n"], squares["m >= n^2"])]
-figures.save_table(squares, "T3_widths", profile)
+plots.save_table(squares, "T3_widths", profile)
 
 # %% [markdown]
 # Three exponents of $m$ are on the table (`robustkit.controls.orders`). As printed, Eq. (4) has a first term of
@@ -217,14 +219,14 @@ figures.save_table(squares, "T3_widths", profile)
 # slope above one contradicts it, as far as a finite range of widths can speak of an order.
 
 # %%
-laws = list(controls.orders(2.0))  # Theorem 3, its Remark, ours
+laws = list(theorems2_3.orders(2.0))  # Theorem 3, its Remark, ours
 early = {f"flow time {flow[k]:g}": k for k in (2, 3, 4)}
-wide = runs[runs["width"] >= controls.ROOM * runs["n_train"].astype(float) ** 2]
+wide = runs[runs["width"] >= theorems2_3.ROOM * runs["n_train"].astype(float) ** 2]
 found = [plots.slopes(wide[wide["n_train"] == n], {"the start": 0} | early) for n in (8, 16, 32)]
 found = [table.assign(n=n) for n, table in zip((8, 16, 32), found) if len(table)] or [found[0].assign(n=8)]
 rates = pandas.concat(found, ignore_index=True)[["n", "c", "the start", *early]]
-rates = rates.assign(**{name: [controls.orders(float(c))[name] for c in rates["c"]] for name in laws})
-figures.save_table(rates, "T3_slopes", profile)
+rates = rates.assign(**{name: [theorems2_3.orders(float(c))[name] for c in rates["c"]] for name in laws})
+plots.save_table(rates, "T3_slopes", profile)
 
 # %% [markdown]
 # Slopes with 95 % intervals over seeds (a single width has none). At the start the slope is that of the exact
@@ -239,11 +241,11 @@ curves = {
 }
 tests = [
     {"n": n, "c": c, "flow time": flow[k]}
-    | {name: statistics.rate(curve, bound=bound).outcome for name, bound in controls.orders(c).items()}
+    | {name: statistics.rate(curve, bound=bound).outcome for name, bound in theorems2_3.orders(c).items()}
     for (n, c, k), curve in curves.items()
 ]
 tests = pandas.DataFrame(tests, columns=["n", "c", "flow time", *laws])
-figures.save_table(tests, "T3_tests", profile)
+plots.save_table(tests, "T3_tests", profile)
 
 # %% [markdown]
 # *Respected* says that the measured fall is at least as steep; it does not say that the bound explains it.
@@ -260,20 +262,20 @@ lines = plots.summarise(eight, x="width", y="stability", by="power").astype({"wi
 first = lines.groupby("power")[["width", "mean"]].transform("first")
 over, c = lines["width"] / first["width"], lines["power"].astype(float)
 guides = [
-    lines[["power", "width"]].assign(mean=first["mean"] * over ** [controls.orders(p)[n] for p in c], quantity=n)
+    lines[["power", "width"]].assign(mean=first["mean"] * over ** [theorems2_3.orders(p)[n] for p in c], quantity=n)
     for n in laws
 ]
 grids = [guide.pivot(index="width", columns="power", values="mean") for guide in guides]
 
 # %%
-figure, (ax,) = figures.panels(1, width=7, height=3.7)
+figure, (ax,) = plots.panels(1, width=7, height=3.7)
 dashes = dict(zip(laws, ("k--", "k:", "k-.")))
 names = [ax.plot([], [], dash, linewidth=0.8, label=name) for name, dash in dashes.items()]
 drawn = [ax.plot(grid.index, grid, dash, linewidth=0.8) for grid, dash in zip(grids, dashes.values())]
 plots.against(eight, ax, by="power")
 ax.robustkit_tables += guides  # the csv beside the picture holds the lines too
-hypotheses.shade_outside(ax, eight, 3)
-figures.save(figure, "T3", profile, small[0])
+plots.shade_outside(ax, eight, 3)
+plots.save(figure, "T3", profile, small[0])
 
 # %% [markdown]
 # ## The slip in the Remark
@@ -291,7 +293,7 @@ terms["first term"] = (terms["n"].astype(float) ** 3 * terms["m"]) ** -0.5
 terms["second term, kept by the Remark"] = terms["m"].astype(float) ** (0.5 - terms["c"])
 terms["first / second"] = terms["first term"] / terms["second term, kept by the Remark"]
 terms["exponent of the larger"] = numpy.where(terms["first / second"] > 1, 0.5 - terms["c"], 1.5 - 2 * terms["c"])
-figures.save_table(terms, "T3_terms", profile)
+plots.save_table(terms, "T3_terms", profile)
 
 # %% [markdown]
 # With the larger term, Eq. (4) falls as $m^{-1.5}$ for $c = 2$ and as $m^{-2.5}$ for $c = 3$. (The last column
@@ -342,7 +344,7 @@ window["R_a / beta_2"] = [theory.radii(**k)[0] / k["beta2"] for k in known]
 window["its upper limit"] = 1 / (4 * window["n"] ** 1.5) - math.sqrt(2 / math.pi)
 window[["t_1", "t_2"]] = [theory.critical_times(residual=math.sqrt(k["n"]), **k) for k in known]
 assert (window["R_a / beta_2"] <= window["its upper limit"] + 1e-12).all() and (window["t_2"] < 0).all()
-figures.save_table(window.drop(columns="beta_2"), "T3_window", profile)
+plots.save_table(window.drop(columns="beta_2"), "T3_window", profile)
 
 # %% [markdown]
 # $R_a/\beta_2$ does not depend on $m$ or $c$, and is negative in every row; $t_2$ is then negative too, and no
@@ -372,7 +374,7 @@ appendix_d.lemma6()
 # lemma at that $n$ and $m$.
 
 # %%
-figures.save_table(appendix_d.lemma9(), "D_Lemma9", profile)
+plots.save_table(appendix_d.lemma9(), "D_Lemma9", profile)
 
 # %% [markdown]
 # At $m = 16384$ it is larger than printed at each $n$, and almost certain at $n = 8$; a factor of $m$ in place of
@@ -380,7 +382,7 @@ figures.save_table(appendix_d.lemma9(), "D_Lemma9", profile)
 # from $n = 6$ on:
 
 # %%
-figures.save_table(appendix_d.theorem3_probability(), "D_probability", profile).round(3)
+plots.save_table(appendix_d.theorem3_probability(), "D_probability", profile).round(3)
 
 # %% [markdown]
 # **Lemmas 7 and 8** say that the Gram matrix $H$ starts near its expectation $H^\infty$ and stays there. Each row
@@ -438,7 +440,7 @@ now["bound"] = [
     for n, c, m, t, d, *_ in now[columns].itertuples(index=False)
 ]
 now["bound / measured"] = now["bound"] / now["P/eps"]
-figures.save_table(now, "T3_bound", profile)
+plots.save_table(now, "T3_bound", profile)
 now.groupby(["n", "c", "flow time"])["bound / measured"].agg(["min", "max"]).unstack().astype(float).round(1)
 
 # %% [markdown]
@@ -466,7 +468,7 @@ width, c = 32, 1.25  # beta = m^-c, two layers
 scaling, dataset = "raw", "digits"  # raw, unit or standard; digits, or mnist where its files are there already
 among = {"width": [16, 64, 128], "power": [1.0, 1.5, 2.0], "seed": [0, 1]}
 yours = interactive.your_turn(dataset, width=width, depth=2, init="power", power=c, scaling=scaling, among=among)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 interactive.show_yours(yours, left, by="power")
 interactive.show_yours(yours, right, y="train_loss", by="power", log=False)
 

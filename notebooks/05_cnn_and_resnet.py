@@ -46,10 +46,12 @@ import torch
 from IPython.display import Markdown
 
 import robustkit as rk
-from robustkit import beyond, claims, comparisons, figures, interactive, plots, worst_case
+from robustkit import plots
 from robustkit.data import stream_generator
-from robustkit.further import further
+from robustkit.ledger import verdicts, worst_case
+from robustkit.plots import interactive
 from robustkit.profiles import grid
+from robustkit.training.remeasure import further
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
@@ -69,12 +71,12 @@ choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
 # %%
 rows = rk.collect("W6", profile, **choices)
-seen = beyond.views(rows)
+seen = plots.views(rows)
 slow = "CNN, pooling" if len(seen) > 3 else ""  # where there is a faster rate, the other has a figure of its own
 main = {name: part for name, part in seen.items() if name != slow}
-figure, axes = figures.panels(len(main), 2, width=2.4, height=2.8)
-beyond.figure_6(main, axes)  # this line draws Figure 6
-figures.save(figure, "W6", profile, comparisons.together(*main.values()))
+figure, axes = plots.panels(len(main), 2, width=2.4, height=2.8)
+plots.figure_6(main, axes)  # this line draws Figure 6
+plots.save(figure, "W6", profile, plots.together(*main.values()))
 
 # %% [markdown]
 # $P/\epsilon$ above, training loss below, on one scale. On a laptop all of them take the proxy schedule, a tenth of the
@@ -83,10 +85,10 @@ figures.save(figure, "W6", profile, comparisons.together(*main.values()))
 
 # %%
 pooled = seen["CNN, pooling"]
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 plots.against(pooled, left)
 plots.against(pooled, right, y="train_loss")
-figures.save(figure, "W6_pooling", profile, pooled)
+plots.save(figure, "W6_pooling", profile, pooled)
 
 # %% [markdown]
 # Where the loss has stayed at $\log 10 \approx 2.3$, nothing has been learned, and $P$ is that of the start: a gap
@@ -102,17 +104,17 @@ figures.save(figure, "W6_pooling", profile, pooled)
 # twice as large in $\log P$, *partly* larger, *no* smaller, each with its 95 % interval over seeds.
 
 # %%
-figures.save_table(beyond.gaps(seen), "W6_gaps", profile)
+plots.save_table(plots.gaps(seen), "W6_gaps", profile)
 
 # %% [markdown]
 # ### Is it there before training?
 
 # %%
 start = {name: part for name, part in seen.items() if "rate" not in name}  # a start knows no rate
-figure, axes = figures.panels(len(start), width=2.6, height=2.8)
+figure, axes = plots.panels(len(start), width=2.6, height=2.8)
 drawn = [plots.against(part, ax, y="stability_init") for ax, part in zip(axes, start.values())]
 titles = [ax.set_title(f"{name}\n\n") for ax, name in zip(axes, start)]
-figures.save(figure, "W6_initial", profile, comparisons.together(*start.values()))
+plots.save(figure, "W6_initial", profile, plots.together(*start.values()))
 
 # %% [markdown]
 # Under pooling $L = 4$ should start at about half of the others: with one stride in place of two it averages over
@@ -136,14 +138,14 @@ figures.save(figure, "W6_initial", profile, comparisons.together(*start.values()
 # %%
 resnets = rk.collect("WT4", profile, device=device, seeds=seeds)
 wanted = list(dict.fromkeys([*grid("WT4", "paper"), *grid("WT4", profile)]))
-print(beyond.scaled_down(grid("WT4", profile)) or "the published recipe in full")
-figures.save_table(beyond.table_4(resnets, wanted), "W_Table4", profile)
+print(plots.scaled_down(grid("WT4", profile)) or "the published recipe in full")
+plots.save_table(plots.table_4(resnets, wanted), "W_Table4", profile)
 
 # %%
-figure, (left, right) = figures.panels(2, width=3.8)
-beyond.accuracies(resnets, left)
-beyond.over_epochs(resnets, right)
-figures.save(figure, "W_Table4_accuracy", profile, resnets)
+figure, (left, right) = plots.panels(2, width=3.8)
+plots.accuracies(resnets, left)
+plots.over_epochs(resnets, right)
+plots.save(figure, "W_Table4_accuracy", profile, resnets)
 
 # %% [markdown]
 # ### What batch normalisation does to a non-lazy start
@@ -164,7 +166,7 @@ scales["non-lazy"] = {n: p[0].numel() ** -2 / (2 / p[:, 0].numel()) ** 0.5 for n
 weights = [{n: c * inner[n] for n, c in own.items()} for own in scales.values()]
 outputs = [torch.func.functional_call(net, w, x.double()) for w in weights]
 changes = [((f - outputs[0]).norm() / outputs[0].norm()).item() for f in outputs]
-figures.save_table(pandas.DataFrame({"c": list(scales), "change of the logits": changes}), "W_Table4_scale", profile)
+plots.save_table(pandas.DataFrame({"c": list(scales), "change of the logits": changes}), "W_Table4_scale", profile)
 
 # %% [markdown]
 # At a tenth of the scale next to nothing has changed; far below, the constant has taken over and little but biases
@@ -190,12 +192,12 @@ else:
     attacked = further(attackable, "attack", device=device)
 
 # %%
-figure, axes = figures.panels(4, width=2.6)
-comparisons.average_against_worst(attacked, axes[0])
-comparisons.average_against_worst(attacked, axes[1], y="spectral_product")
-comparisons.average_against_worst(attacked, axes[2], y="accuracy_pgd_l2_1")
-comparisons.average_against_worst(attacked, axes[3], y="accuracy_pgd_l2_1", over="margin")
-figures.save(figure, "E22_attacks", profile, attacked)
+figure, axes = plots.panels(4, width=2.6)
+plots.average_against_worst(attacked, axes[0])
+plots.average_against_worst(attacked, axes[1], y="spectral_product")
+plots.average_against_worst(attacked, axes[2], y="accuracy_pgd_l2_1")
+plots.average_against_worst(attacked, axes[3], y="accuracy_pgd_l2_1", over="margin")
+plots.save(figure, "E22_attacks", profile, attacked)
 
 # %% [markdown]
 # A network with ten times the logits has ten times the $P$ and falls to the same attacks. So $P$ cannot decide
@@ -206,10 +208,10 @@ figures.save(figure, "E22_attacks", profile, attacked)
 # And the same on other outputs and points: $P$ of the softmax, and at training points.
 
 # %%
-figure, axes = figures.panels(2)
-comparisons.average_against_worst(attacked, axes[0], y="softmax_stability")
-comparisons.average_against_worst(attacked, axes[1], y="logit_stability_train")
-figures.save(figure, "E22_outputs", profile, attacked)
+figure, axes = plots.panels(2)
+plots.average_against_worst(attacked, axes[0], y="softmax_stability")
+plots.average_against_worst(attacked, axes[1], y="logit_stability_train")
+plots.save(figure, "E22_outputs", profile, attacked)
 
 # %% [markdown]
 # Rank correlations over networks, with their intervals:
@@ -229,7 +231,7 @@ width, depth, head = 12, 4, "pooling"  # m channels; pooling or flatten
 init, power, scaling = "he", None, "raw"  # he or lecun, or power with a number c; raw, unit or standard
 own = dict(width=width, depth=depth, head=head, init=init, power=power, scaling=scaling)
 yours = interactive.your_turn("digits", model="cnn", among={"width": [8, 16], "depth": [4, 6]}, **own)
-figure, (left, right) = figures.panels(2)
+figure, (left, right) = plots.panels(2)
 interactive.show_yours(yours, left)
 interactive.show_yours(yours, right, y="train_loss")
 
@@ -240,7 +242,7 @@ interactive.show_yours(yours, right, y="train_loss")
 
 # %%
 pandas.set_option("display.max_colwidth", None)
-ledger = claims.ledger(comparisons.together(rows, resnets), only=["E12", "E15"])
+ledger = verdicts.ledger(plots.together(rows, resnets), only=["E12", "E15"])
 ledger[["id", "claim", "verdict", "readings", "finding"]]
 
 # %% [markdown]

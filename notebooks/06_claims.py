@@ -50,15 +50,16 @@ import pandas
 from IPython.display import Markdown
 
 import robustkit as rk
-from robustkit import cards, claims, comparisons, figures, headlines, hypotheses, proxy
-from robustkit.further import FURTHER
+from robustkit import plots
+from robustkit.ledger import proxy_schedule, sentences, verdicts
 from robustkit.profiles import profile_cells
+from robustkit.training.remeasure import FURTHER
 
 # %%
 rows = rk.collect("all", profile, device=device, seeds=seeds, widths=widths)
 measured = [] if profile == "smoke" else FURTHER  # what trainings were run again for, on MNIST
 further = {name: rk.load_further(name, local=profile != "shipped") for name in measured}
-ledger = claims.save(claims.ledger(rows, further=further), profile)
+ledger = verdicts.save(verdicts.ledger(rows, further=further), profile)
 print(f"{len(rows)} trainings; {len(rows.attrs['missing'])} of the grid are missing")
 
 # %% [markdown]
@@ -69,9 +70,9 @@ print(f"{len(rows)} trainings; {len(rows.attrs['missing'])} of the grid are miss
 # stand first.
 
 # %%
-figure, (ax,) = figures.panels(1, width=7.2, height=7.6)
-cards.ledger_picture(ledger, ax)
-figures.save(figure, "ledger", profile, rows)
+figure, (ax,) = plots.panels(1, width=7.2, height=7.6)
+plots.ledger_picture(ledger, ax)
+plots.save(figure, "ledger", profile, rows)
 
 # %% [markdown]
 # ## The ten headline claims, with their numbers
@@ -79,7 +80,7 @@ figures.save(figure, "ledger", profile, rows)
 # Under the main reading; numbers in brackets are 95 % intervals over seeds.
 
 # %%
-Markdown(headlines.save(headlines.found(rows, ledger), profile))
+Markdown(sentences.save(sentences.found(rows, ledger), profile))
 
 # %% [markdown]
 # ## In how many readings does a headline claim hold?
@@ -89,10 +90,10 @@ Markdown(headlines.save(headlines.found(rows, ledger), profile))
 
 # %%
 tried = [r.id for r in ledger.head(10).itertuples() if len(r.readings_detail) > 2]
-figure, (ax,) = figures.panels(1, width=7.2, height=7.0)
+figure, (ax,) = plots.panels(1, width=7.2, height=7.0)
 if tried:
-    cards.specification_curve(ledger, ax, ids=tried)
-figures.save(figure, "specification", profile, rows)
+    plots.specification_curve(ledger, ax, ids=tried)
+plots.save(figure, "specification", profile, rows)
 
 # %% [markdown]
 # ## May a tenth of the steps stand for all of them?
@@ -102,12 +103,12 @@ figures.save(figure, "specification", profile, rows)
 # against the proxy:** a ratio away from 1 by more than the standard deviation over seeds (a ring).
 
 # %%
-figure, axes = figures.panels(3, width=3.1, height=3.6)
-table = comparisons.proxy_ratios(rows, axes)
-figures.save(figure, "proxy", profile, proxy.trained_twice(rows, profile))
+figure, axes = plots.panels(3, width=3.1, height=3.6)
+table = plots.proxy_ratios(rows, axes)
+plots.save(figure, "proxy", profile, proxy_schedule.trained_twice(rows, profile))
 
 # %%
-figures.save_table(table, "proxy_pairs", profile).round(3)
+plots.save_table(table, "proxy_pairs", profile).round(3)
 
 # %% [markdown]
 # ## Which runs meet which assumptions
@@ -116,10 +117,10 @@ figures.save_table(table, "proxy_pairs", profile).round(3)
 # `theorem1`, `theorem2` and `theorem3` are the runs that meet the assumptions. "m >> d" is read as ten times.
 
 # %%
-card = hypotheses.hypothesis_card(profile_cells(profile))
-figures.save_table(card.reset_index(), "hypotheses", profile)
+card = plots.hypothesis_card(profile_cells(profile))
+plots.save_table(card.reset_index(), "hypotheses", profile)
 pandas.set_option("display.max_rows", None)
-card.T[[f"Theorem {k}" for k in (1, 2, 3)]]  # which assumption fails stands in the file hypotheses.md
+card.T[[f"Theorem {k}" for k in (1, 2, 3)]]  # which assumption fails stands in the file plots.md
 
 # %% [markdown]
 # ## The story, told with its verdicts
@@ -203,11 +204,11 @@ story.loc[["E12", "E15", "E22"], columns].reset_index(drop=True)
 
 # %%
 claim = "E09"  # the id of any row above
-(mine,) = claims.ledger(rows, further=further, only=[claim]).itertuples()
+(mine,) = verdicts.ledger(rows, further=further, only=[claim]).itertuples()
 Markdown("\n".join([f"**{mine.claim}**: {mine.criterion}\n", *(f"- {line}" for line in mine.evidence.split("\n"))]))
 
 # %% [markdown]
 # ## The ledger in full
 
 # %%
-Markdown(claims.to_markdown(ledger))
+Markdown(verdicts.to_markdown(ledger))

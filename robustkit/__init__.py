@@ -1,23 +1,23 @@
 """A reproducible companion to "Robustness in deep learning: The good (width), the bad (depth), and the ugly"."""
 
-from . import figures as figures
 from . import plots as plots
 from . import theory as theory
+from .cell import Cell as Cell
 from .checks import InputError as InputError
-from .config import Cell as Cell
 from .data import load_dataset as load_dataset
-from .further import load_further as load_further
 from .initialization import layer_stds as layer_stds
 from .networks import CNN as CNN
 from .networks import FCN as FCN
 from .networks import ResNet as ResNet
+from .plots import output as figures  # noqa: F401  save and save_table under their old name
 from .profiles import grid as grid
 from .profiles import profile_cells as profile_cells
 from .stability import Estimate as Estimate
 from .stability import expected_norm as expected_norm
 from .stability import perturbation_stability as perturbation_stability
 from .stability import sample_ball as sample_ball
-from .sweep import collect as collect
-from .sweep import load as load
-from .sweep import run as run
-from .training import lazy_ratio as lazy_ratio
+from .sweep.train_missing import collect as collect
+from .sweep.train_missing import load as load
+from .sweep.train_missing import run as run
+from .training.loop import lazy_ratio as lazy_ratio
+from .training.remeasure import load_further as load_further

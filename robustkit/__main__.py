@@ -12,9 +12,12 @@ import warnings
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from . import claims, cluster, cost, report, sharing, store, sweep
 from .checks import InputError, check_choice, check_number
+from .ledger import verdicts
 from .profiles import FIGURES, NOTEBOOKS, PROFILES, grid, named_cells, profile_cells
+from .report import notebooks as report
+from .sweep import cost, locks, store, train_missing
+from .sweep import dask as cluster
 
 
 def main(arguments=None) -> int:
@@ -98,7 +101,7 @@ def _cells(chosen):
         return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
     if chosen.seeds and len(chosen.seeds) == 1:
         choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, high=1000, integer=True))
-    cells = claims.cells_of(chosen.claim, chosen.profile, **choices)
+    cells = verdicts.cells_of(chosen.claim, chosen.profile, **choices)
     if not cells:
         nothing = f"which no training of profile {chosen.profile} decides; see the ledger"
         raise InputError(f"claim is {chosen.claim!r}, {nothing}")
@@ -112,8 +115,8 @@ def _workers(chosen) -> int:
 
 def plan(chosen) -> int:
     """Say, before anything runs, what is done and missing, and what the rest costs."""
-    cells, device, workers = _cells(chosen), sweep.pick_device(chosen.device), _workers(chosen)
-    todo = sweep.missing(cells, store.load_statuses())
+    cells, device, workers = _cells(chosen), train_missing.pick_device(chosen.device), _workers(chosen)
+    todo = train_missing.missing(cells, store.load_statuses())
     print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} trainings done, {len(todo)} missing")
     if todo:
         largest = max(todo, key=lambda cell: cell.parameters)
@@ -149,9 +152,9 @@ def run(chosen) -> int:
     what += f", notebooks {' '.join(chosen.only)}" if chosen.only else ""
     options = {"device": chosen.device, "workers": _workers(chosen)}
     with cluster.dask(chosen.dask, chosen.device) if chosen.dask else contextlib.nullcontext(options) as options:
-        rows = sweep.run(cells, minutes=chosen.minutes, **options)
+        rows = train_missing.run(cells, minutes=chosen.minutes, **options)
     bad = rows[rows["status"] != "ok"]
-    left = sweep.missing(cells, store.load_statuses())
+    left = train_missing.missing(cells, store.load_statuses())
     print(f"{what}: {len(cells) - len(left)} of {len(cells)} trainings done")
     for row in bad.itertuples():
         print(f"{row.status}: {row.init}, depth {row.depth}, width {row.width}, seed {row.seed}: {row.reason}")
@@ -164,8 +167,8 @@ def status(chosen) -> int:
     choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
     parts = {figure: grid(figure, chosen.profile, **choices) for figure in FIGURES}
     parts["all"] = profile_cells(chosen.profile, **choices)
-    left = sweep.missing(parts["all"], statuses)
-    statuses |= dict.fromkeys(sharing.running([cell.key for cell in left]), "running")
+    left = train_missing.missing(parts["all"], statuses)
+    statuses |= dict.fromkeys(locks.running([cell.key for cell in left]), "running")
     print(f"{'figure':8}{'done':>8}{'diverged':>10}{'failed':>8}{'running':>9}{'missing':>9}")
     for name, cells in parts.items():
         found = [statuses.get(cell.key, "missing") for cell in cells]
@@ -187,7 +190,7 @@ def write_report(chosen) -> int:
     if chosen.check:
         report.check_parameters(report.notebooks(chosen.only), parameters)
         return 0
-    from . import pages  # needs the notebook tools, which training does not
+    from .report import pages  # needs the notebook tools, which training does not
 
     failed = report.execute(chosen.profile, only=chosen.only, parameters=parameters)
     for sentence in failed:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .cell import DATASETS, data_folder
 from .checks import InputError
-from .config import DATASETS, data_folder
-from .store import remove_leftovers
+from .sweep.store import remove_leftovers
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 TIMEOUT_SECONDS = 60  # without a byte from the server

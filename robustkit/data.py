@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .cell import DATASETS, data_folder, dataset_info, read_npz
 from .checks import InputError, check_choice
 from .cifar import ARCHIVES, part_folder, read_cifar
-from .config import DATASETS, data_folder, dataset_info, read_npz
 
 # name -> (size in bytes, SHA-256) of each file, checked before anything in it is parsed.
 MNIST_FILES = {

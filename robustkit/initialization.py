@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from .cell import INITS, INITS_OF
 from .checks import InputError, check_choice, check_number
-from .config import INITS, INITS_OF
 
 
 def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> list[float]:

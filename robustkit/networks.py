@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .cell import Cell, dataset_info
 from .checks import InputError, check_choice, check_number
-from .config import Cell, dataset_info
 from .data import stream_generator
 from .initialization import cnn_stds, layer_stds, resnet_std
 from .shapes import BLOCKS, STRIDED, layers_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .cell import Cell
 from .checks import InputError, check_choice
-from .config import Cell
 
 PROFILES = ("smoke", "laptop", "paper", "shipped")
 

@@ -12,10 +12,11 @@ if SHAPES_CHECKED:
     from jaxtyping import install_import_hook
 
     install_import_hook(
-        ["robustkit.data", "robustkit.networks", "robustkit.training", "robustkit.ensemble"], "beartype.beartype"
+        ["robustkit.data", "robustkit.networks", "robustkit.training.loop", "robustkit.training.ensemble"],
+        "beartype.beartype",
     )
 
-from robustkit import store  # noqa: E402
+from robustkit.sweep import store  # noqa: E402
 
 
 def _redirect(monkeypatch, folder):

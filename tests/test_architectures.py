@@ -6,8 +6,9 @@ import numpy as np
 import pandas
 import pytest
 
-from robustkit import architectures, beyond, claims
-from robustkit.config import Cell
+from robustkit import plots
+from robustkit.cell import Cell
+from robustkit.ledger import cnn_and_resnet, verdicts
 from robustkit.profiles import grid
 
 DEPTHS, WIDTHS, SEEDS = (4, 6, 8, 10), (16, 32), (0, 1, 2)
@@ -35,24 +36,24 @@ def cnn(slope, head="flatten", **fields):
 
 
 def verdict(*frames):
-    return claims.ledger(pandas.concat(frames), only=["E12"]).iloc[0]
+    return verdicts.ledger(pandas.concat(frames), only=["E12"]).iloc[0]
 
 
 def test_a_gap_is_between_the_highest_and_the_lowest_depth_and_a_rise_has_a_sign():
-    assert architectures.depth_gaps(cnn(0.1)) == pytest.approx([0.6] * 3)  # six depths at 0.1 each, at both widths
-    assert architectures.depth_gaps(cnn(-0.1)) == pytest.approx([0.6] * 3)
-    assert architectures.depth_rises(cnn(0.1)) == pytest.approx([0.6] * 3)
-    assert architectures.depth_rises(cnn(-0.1)) == pytest.approx([-0.6] * 3)
-    assert len(architectures.depth_rises(cnn(0.1).drop(index=0))) == 2  # a seed without its shallowest net
-    assert architectures.depth_gaps(cnn(0.1).iloc[:0]) == architectures.depth_rises(cnn(0.1).iloc[:0]) == []
+    assert cnn_and_resnet.depth_gaps(cnn(0.1)) == pytest.approx([0.6] * 3)  # six depths at 0.1 each, at both widths
+    assert cnn_and_resnet.depth_gaps(cnn(-0.1)) == pytest.approx([0.6] * 3)
+    assert cnn_and_resnet.depth_rises(cnn(0.1)) == pytest.approx([0.6] * 3)
+    assert cnn_and_resnet.depth_rises(cnn(-0.1)) == pytest.approx([-0.6] * 3)
+    assert len(cnn_and_resnet.depth_rises(cnn(0.1).drop(index=0))) == 2  # a seed without its shallowest net
+    assert cnn_and_resnet.depth_gaps(cnn(0.1).iloc[:0]) == cnn_and_resnet.depth_rises(cnn(0.1).iloc[:0]) == []
     with pytest.raises(ValueError, match="duplicate"):  # two rows of one cell are never averaged
-        architectures.depth_rises(pandas.concat([cnn(0.1), cnn(0.2)]))
+        cnn_and_resnet.depth_rises(pandas.concat([cnn(0.1), cnn(0.2)]))
 
 
 def test_a_rise_is_the_slope_of_least_squares():
     rows = cnn(0.1, noise=0.3, widths=(16,))
     lines = [np.polyfit(part["depth"], np.log(part["stability"]), 1) for _, part in rows.groupby("seed")]
-    assert architectures.depth_rises(rows) == pytest.approx([6 * slope for slope, _ in lines])
+    assert cnn_and_resnet.depth_rises(rows) == pytest.approx([6 * slope for slope, _ in lines])
 
 
 @pytest.mark.parametrize(
@@ -71,9 +72,9 @@ def test_much_larger_is_twice_and_a_rise_and_larger_counts_in_part(slope, noise,
 
 def test_only_widths_and_depths_that_both_have_are_compared():
     lacking = cnn(0.3, noise=0.01)[lambda rows: rows["depth"] < 10]
-    both = architectures.shared_shapes(lacking, curve(0.1, widths=(16, 64)))
+    both = cnn_and_resnet.shared_shapes(lacking, curve(0.1, widths=(16, 64)))
     assert [set(zip(part["width"], part["depth"], strict=True)) for part in both] == [{(16, 4), (16, 6), (16, 8)}] * 2
-    few = architectures.shared_shapes(cnn(0.3, depths=(4, 6)), curve(0.1))
+    few = cnn_and_resnet.shared_shapes(cnn(0.3, depths=(4, 6)), curve(0.1))
     assert [len(part) for part in few] == [0, 0]
 
 
@@ -97,7 +98,7 @@ def test_equal_rises_are_seldom_told_apart(sds, rise, wrong):
     generator, errors = np.random.default_rng(0), 0
     for _ in range(2000):
         pair = [rise + sd * generator.standard_normal(3) for sd in sds]
-        errors += architectures.much_larger(*pair)[0] in wrong
+        errors += cnn_and_resnet.much_larger(*pair)[0] in wrong
     assert errors / 2000 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
 
 
@@ -114,8 +115,8 @@ def test_nets_of_another_schedule_are_not_set_beside():
 
 
 def test_the_fully_connected_claims_do_not_see_other_networks():
-    both = claims.ledger(pandas.concat([cnn(-1.0, noise=0.1), curve(0.1, noise=0.1)]), only=["E09"])
-    alone = claims.ledger(curve(0.1, noise=0.1), only=["E09"])
+    both = verdicts.ledger(pandas.concat([cnn(-1.0, noise=0.1), curve(0.1, noise=0.1)]), only=["E09"])
+    alone = verdicts.ledger(curve(0.1, noise=0.1), only=["E09"])
     pandas.testing.assert_frame_equal(both, alone)
 
 
@@ -123,7 +124,7 @@ def test_the_table_of_gaps_is_what_the_ledger_judges():
     flatten, pooling = cnn(0.3, noise=0.01), cnn(0.2, "pooling", lr=0.1)
     rows = pandas.concat([flatten, pooling, curve(0.1, noise=0.01), curve(0.1, lr=0.1)])
     rows.attrs["missing"] = [cell for cell in grid("W6", "laptop") if cell.width == 64]
-    table = beyond.gaps(beyond.views(rows)).set_index(["pair", "network"])
+    table = plots.gaps(plots.views(rows)).set_index(["pair", "network"])
     assert list(table.index.unique("pair")) == ["CNN, flatten", "CNN, pooling", "CNN, pooling, rate x 10"]
     faster = table.loc["CNN, pooling, rate x 10"]
     assert faster["rise over depth"].astype(float).tolist() == pytest.approx([math.exp(1.2), math.exp(0.6)], rel=0.01)
@@ -162,7 +163,7 @@ def resnets(lazy, other, dataset="cifar10", best=0.0):
     ],
 )
 def test_similar_is_within_one_point_with_its_interval(other, word):
-    found = claims.ledger(resnets((0.928, 0.929, 0.930), other), only=["E15"]).iloc[0]
+    found = verdicts.ledger(resnets((0.928, 0.929, 0.930), other), only=["E15"]).iloc[0]
     assert found["verdict"] == word
     if word == "reproduced":
         assert "lazy - non-lazy 0.30 [0.30, 0.30] points, paired" in found["evidence"]
@@ -172,41 +173,41 @@ def test_similar_is_within_one_point_with_its_interval(other, word):
 
 def test_each_dataset_is_a_reading_of_table_4():
     rows = pandas.concat([resnets((0.9, 0.91), (0.9, 0.91)), resnets((0.7, 0.7), (0.6, 0.6), "cifar100")])
-    assert claims.ledger(rows, only=["E15"]).iloc[0]["readings"] == "2 counted: 1 reproduced, 1 not reproduced"
+    assert verdicts.ledger(rows, only=["E15"]).iloc[0]["readings"] == "2 counted: 1 reproduced, 1 not reproduced"
 
 
 def test_without_rows_the_command_that_trains_them_is_named():
-    found = claims.ledger(curve(0.1), only=["E15"]).iloc[0]
+    found = verdicts.ledger(curve(0.1), only=["E15"]).iloc[0]
     assert found["verdict"] == "missing" and "python -m robustkit run paper --claim E15" in found["evidence"]
     small = grid("WT4", "laptop")
-    assert claims.cells_of("E15", "laptop") == [] and len(claims.cells_of("E15", "paper")) == 12
+    assert verdicts.cells_of("E15", "laptop") == [] and len(verdicts.cells_of("E15", "paper")) == 12
     assert {cell.dataset for cell in small} == {"mnist"}  # scaled down: no evidence
 
 
 def test_table_4_has_the_papers_numbers_beside_ours():
     cells = [*grid("WT4", "paper"), *grid("WT4", "laptop")]
-    table = beyond.table_4(resnets((0.928, 0.930), (0.92, 0.92), best=0.005), cells)
+    table = plots.table_4(resnets((0.928, 0.930), (0.92, 0.92), best=0.005), cells)
     assert table["paper"].tolist() == ["92.89", "92.14", "71.08", "70.55", "-", "-"]
     first = table.iloc[0]
     assert first["ours, last epoch"] == "92.90 +- 0.14" and first["ours, best epoch"] == "93.40 +- 0.14"
     assert first["n"] == "2 of 3" and table["ours, last epoch"].tolist()[2:] == ["missing"] * 4
-    assert "scaled down: ResNet-20" in beyond.scaled_down(grid("WT4", "laptop"))
-    assert beyond.scaled_down(grid("WT4", "paper")) == ""
+    assert "scaled down: ResNet-20" in plots.scaled_down(grid("WT4", "laptop"))
+    assert plots.scaled_down(grid("WT4", "paper")) == ""
 
 
 def test_pictures_are_drawn_with_and_without_rows():
-    from robustkit import figures
+    from robustkit.plots import output
 
     rows = resnets((0.928, 0.930), (0.92, 0.92))
-    figure, axes = figures.panels(2)
-    beyond.accuracies(rows, axes[0])
-    beyond.over_epochs(rows, axes[1])
+    figure, axes = output.panels(2)
+    plots.accuracies(rows, axes[0])
+    plots.over_epochs(rows, axes[1])
     drawn = pandas.concat(axes[0].robustkit_tables)
     assert sorted(drawn.loc[drawn["quantity"] == "ours, last epoch", "mean"]) == pytest.approx([92, 92, 92.8, 93])
-    assert set(drawn.loc[drawn["quantity"] == "paper", "mean"]) == set(architectures.PAPER.values())
-    beyond.accuracies(rows.iloc[:0], axes[0])
-    beyond.over_epochs(rows.iloc[:0], axes[1])
-    found = beyond.views(pandas.concat([cnn(0.2), cnn(0.2, "pooling"), curve(0.1)]))
-    figure, axes = figures.panels(3, 2)
-    beyond.figure_6(found, axes)
+    assert set(drawn.loc[drawn["quantity"] == "paper", "mean"]) == set(cnn_and_resnet.PAPER.values())
+    plots.accuracies(rows.iloc[:0], axes[0])
+    plots.over_epochs(rows.iloc[:0], axes[1])
+    found = plots.views(pandas.concat([cnn(0.2), cnn(0.2, "pooling"), curve(0.1)]))
+    figure, axes = output.panels(3, 2)
+    plots.figure_6(found, axes)
     assert {ax.get_ylim() for ax in axes[0]} == {axes[0][0].get_ylim()}

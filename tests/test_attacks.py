@@ -8,19 +8,11 @@ import pytest
 import torch
 
 from robustkit import attacks
-from robustkit.attacks import (
-    RADII,
-    attacked_accuracies,
-    fgsm,
-    lipschitz_constants,
-    margins,
-    pgd,
-    spectral_product,
-)
-from robustkit.config import Cell, InputError
+from robustkit.attacks import RADII, attacked_accuracies, fgsm, lipschitz_constants, margins, pgd, spectral_product
+from robustkit.cell import Cell, InputError
 from robustkit.data import load_dataset, stream_generator
 from robustkit.networks import FCN, build
-from robustkit.training import targets, train
+from robustkit.training.loop import targets, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,9 @@ import scipy.integrate
 import scipy.optimize
 from test_plots import a_frame, a_row
 
-from robustkit import bounds, figures, theory
+from robustkit import theory
+from robustkit.plots import output
+from robustkit.plots import width as bounds
 
 MNIST = {"d_in": 784, "d_out": 10}
 DIGITS = {"d_in": 64, "d_out": 10}
@@ -121,7 +123,7 @@ def test_lemma_4_has_no_line_for_what_failed():
 
 
 def test_the_two_terms_are_drawn_apart_and_the_measured_curves_beside_them():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     bounds.terms(grid(lambda m, L: 1.0), ax, depth=2)
     lines = {line.get_label(): line for line in ax.get_lines()}
     assert {"initial", "trained", "first term", "second term"} <= set(lines)
@@ -135,7 +137,7 @@ def test_the_two_terms_are_drawn_apart_and_the_measured_curves_beside_them():
 
 
 def test_the_orders_of_table_2_pass_through_the_narrowest_network():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     rows = grid(lambda m, L: 0.7, init="ntk")
     bounds.table2_shapes(rows, ax, depth=4)
     lines = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
@@ -149,7 +151,7 @@ def test_the_orders_of_table_2_pass_through_the_narrowest_network():
 
 
 def test_table_1_is_drawn_in_the_colour_of_its_width():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     rows = grid(lambda m, L: 1.0, depths=(2, 4, 6))
     bounds.table1_in_depth(rows, ax, init="he", widths=[16, 256])
     dashed = [line for line in ax.get_lines() if line.get_label() == "_table1"]
@@ -182,7 +184,7 @@ def test_the_factor_a_layer_of_an_exponential_is_its_base():
 
 
 def test_the_exact_value_is_a_line_a_width():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     bounds.exact_in_depth(grid(lambda m, L: 1.0, init="gain", gain=1.25), ax)
     values = [line.get_ydata()[-1] for line in ax.get_lines()]
     shape = {"depth": 4, "gain": 1.25, **DIGITS}
@@ -191,7 +193,7 @@ def test_the_exact_value_is_a_line_a_width():
 
 def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     rows = a_frame()
-    _, axes = figures.panels(3)
+    _, axes = output.panels(3)
     bounds.terms(rows, axes[0], depth=2)
     bounds.table2_shapes(rows, axes[1], depth=2)
     bounds.table1_in_depth(rows, axes[2], init="he", widths=[])
@@ -199,4 +201,4 @@ def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     bounds.exact_in_depth(rows, axes[0])
     tables = bounds.domination(rows), bounds.peak_places(rows), bounds.table2_slopes(rows), bounds.per_layer(rows)
     for number, table in enumerate(tables):
-        assert figures.save_table(table, f"T{number}", "smoke").empty and len(table.columns)
+        assert output.save_table(table, f"T{number}", "smoke").empty and len(table.columns)

@@ -9,9 +9,11 @@ import pandas
 import pytest
 from matplotlib.colors import to_rgb
 
-from robustkit import cards, claims, figures
+from robustkit.cell import figures_folder
 from robustkit.checks import InputError
-from robustkit.config import figures_folder
+from robustkit.ledger import verdicts
+from robustkit.plots import ledger as cards
+from robustkit.plots import output
 
 MAIN, FLOW = "mnist, raw, cross_entropy, full", "mnist, raw, cross_entropy, flow10, lr_rule=inverse_width"
 UNIT, TIMES = "mnist, unit, cross_entropy, flow10", "mnist, raw, cross_entropy, full, milestones=(0.5, 0.7)"
@@ -24,7 +26,7 @@ def close_figures():
 
 
 def an_axes(**size):
-    figure, axes = figures.panels(1, **size)
+    figure, axes = output.panels(1, **size)
     return axes[0]
 
 
@@ -34,7 +36,7 @@ def a_line(name, verdict="reproduced", detail=None, claim="P falls with width"):
 
 def a_ledger(count=14):
     """A claim for each verdict in turn, with as many readings as its number says."""
-    words = claims.VERDICTS
+    words = verdicts.VERDICTS
     lines = []
     for i in range(count):
         names = [MAIN, FLOW, UNIT, TIMES][: i % 5]
@@ -68,7 +70,7 @@ def apart(found):
 
 
 def test_every_verdict_has_a_colour_and_a_symbol_of_its_own_that_is_seen_on_it():
-    assert tuple(cards.STYLE) == claims.VERDICTS
+    assert tuple(cards.STYLE) == verdicts.VERDICTS
     looks = list(cards.STYLE.values())
     assert len({to_rgb(colour) for colour, _, _ in looks}) == len({id(s) for _, s, _ in looks}) == len(looks)
     weights = np.array([0.2126, 0.7152, 0.0722])
@@ -96,7 +98,7 @@ def test_the_ledger_has_a_square_and_a_symbol_for_each_verdict_and_records_them(
 
 def test_what_is_drawn_is_saved_as_csv():
     ax = cards.ledger_picture(a_ledger(), an_axes(width=7, height=4))
-    figures.save(ax.figure, "ledger", "smoke", None)
+    output.save(ax.figure, "ledger", "smoke", None)
     saved = pandas.read_csv(figures_folder("smoke") / "ledger.csv", comment="#")
     assert set(saved["quantity"]) == {"verdict"} and {"id", "reading", "verdict", "main"} <= set(saved)
 
@@ -156,13 +158,13 @@ def test_a_long_ledger_is_read_without_overlaps():
 
 @pytest.mark.parametrize("draw", [cards.ledger_picture, cards.specification_curve])
 def test_digits_give_grey_squares_and_no_verdict(draw):
-    table = a_ledger().assign(verdict=claims.DIGITS)
+    table = a_ledger().assign(verdict=verdicts.DIGITS)
     ax = draw(table, an_axes(width=7, height=4))
     assert len(squares(ax)) and not symbols(ax)
     assert {to_rgb(square.get_markerfacecolor()) for square in squares(ax)} == {to_rgb("0.75")}
     assert not any(word.startswith("holds") for word in words_of(ax))
-    assert not set(claims.VERDICTS) & {text.get_text() for text in ax.get_legend().get_texts()}
-    assert set(ax.robustkit_tables[0]["verdict"]) == {claims.DIGITS}
+    assert not set(verdicts.VERDICTS) & {text.get_text() for text in ax.get_legend().get_texts()}
+    assert set(ax.robustkit_tables[0]["verdict"]) == {verdicts.DIGITS}
 
 
 @pytest.mark.parametrize("absent", [{}, {"readings_detail": None}, {"readings_detail": "{}"}])

@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 
-from robustkit import checkpoint
-from robustkit.checkpoint import Saved
-from robustkit.config import Cell
+from robustkit.cell import Cell
 from robustkit.data import load_dataset, stream_generator
 from robustkit.networks import build
-from robustkit.training import CropFlip, targets, train
+from robustkit.training import checkpoint
+from robustkit.training.checkpoint import Saved
+from robustkit.training.loop import CropFlip, targets, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +77,7 @@ def test_a_damaged_newest_never_replaces_the_sound_one_before(saved):
 def test_a_full_disk_costs_a_warning_and_not_the_checkpoint_that_is_there(saved):
     """A file may not grow past 600 bytes, as on a disk without room."""
     script = (
-        "import resource, signal, warnings, torch; from robustkit import checkpoint\n"
+        "import resource, signal, warnings, torch; from robustkit.training import checkpoint\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
         "checkpoint.save('name', checkpoint.Saved(15, {'model.weight': torch.zeros(999)}, {}), 'cpu')\n"

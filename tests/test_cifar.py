@@ -23,11 +23,11 @@ import pytest
 import torch
 
 from robustkit import cifar
+from robustkit.cell import DATASETS, InputError
 from robustkit.cifar import read_cifar
-from robustkit.config import DATASETS, InputError
 from robustkit.data import load_dataset
-from robustkit.measures import measure
 from robustkit.profiles import grid
+from robustkit.training.measures import measure
 
 FILES = {"cifar10": "cifar-10-binary.tar.gz", "cifar100": "cifar-100-binary.tar.gz"}
 FOLDERS = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}
@@ -563,12 +563,12 @@ import hashlib, json, sys, types
 url, size, info, folder = json.loads(sys.argv[1])
 sys.modules["robustkit"] = types.ModuleType("robustkit")
 sys.modules["robustkit"].__path__ = [folder]
-from robustkit import cifar, config
+from robustkit import cifar, datasets
 
 file, _, *rest = cifar.ARCHIVES["cifar10"]
 cifar.ARCHIVES["cifar10"] = (file, size, *rest)
 cifar.URL = url
-config.DATASETS["cifar10"] = config.DatasetInfo(**info)
+datasets.DATASETS["cifar10"] = datasets.DatasetInfo(**info)
 print(hashlib.sha256(b"".join(array.tobytes() for array in cifar.read_cifar("cifar10"))).hexdigest())
 """
 

@@ -7,13 +7,13 @@ import numpy as np
 import pandas
 import pytest
 
-from robustkit import claims, criteria, statistics
+from robustkit.cell import FRACTIONS, INSTANTS, ROOT, Cell
 from robustkit.checks import InputError
-from robustkit.config import FRACTIONS, INSTANTS, ROOT, Cell
+from robustkit.ledger import criteria, statistics, verdicts
 
 DEPTHS = (2, 4, 6, 8, 10)
 WIDTHS = tuple(2**k for k in range(4, 15))  # the paper's
-WORDS = set(claims.VERDICTS)
+WORDS = set(verdicts.VERDICTS)
 
 
 def hump(width, depth, top=128.0):
@@ -63,7 +63,7 @@ def frame(truth, *, inits=("he",), depths=DEPTHS, widths=WIDTHS, seeds=3, **fiel
 
 
 def of(rows, name):
-    return claims.ledger(rows, only=[name]).iloc[0]
+    return verdicts.ledger(rows, only=[name]).iloc[0]
 
 
 def wide(width, depth):
@@ -78,10 +78,10 @@ def level(width, depth):
 
 
 def test_an_empty_frame_gives_a_ledger_of_what_is_missing():
-    table = claims.ledger(pandas.DataFrame())
-    assert tuple(table.columns) == claims.COLUMNS
+    table = verdicts.ledger(pandas.DataFrame())
+    assert tuple(table.columns) == verdicts.COLUMNS
     assert list(table["id"][:10]) == ["E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12"]
-    trained = table[[bool(claim.curves) for claim in claims.CLAIMS]]
+    trained = table[[bool(claim.curves) for claim in verdicts.CLAIMS]]
     assert set(trained["verdict"]) == {"missing"} and (table["n"] == 0).all()
     evidence = table.set_index("id")["evidence"]
     assert "He, L=10: no rows" in evidence["E06"] and "non-lazy (c = 2), L=2: no rows" in evidence["E07"]
@@ -92,11 +92,11 @@ def test_an_empty_frame_gives_a_ledger_of_what_is_missing():
 
 def test_digits_get_evidence_but_no_verdict_word():
     rows = frame(hump, depths=(2, 4, 6), dataset="digits", lr=0.04, points=256, sd=0.2)
-    table = claims.ledger(
+    table = verdicts.ledger(
         pandas.concat([rows, frame(wide, inits=("power",), depths=(2,), dataset="digits", lr=0.04)])
     )
     assert set(table["verdict"]) == {"(digits: pipeline check only)"}
-    text = claims.to_markdown(table)
+    text = verdicts.to_markdown(table)
     assert "PEAK peak, highest inside" in text and "TREND undecided" in text and "width 64, L=2, 4, 6" in text
     assert not [word for word in ("reproduced", "partly", "inconclusive", "outside hypotheses") if word in text]
 
@@ -104,21 +104,21 @@ def test_digits_get_evidence_but_no_verdict_word():
 def test_digits_are_left_out_beside_other_data():
     digits = frame(hump, dataset="digits", lr=0.04)
     mnist = frame(hump, depths=(2,))
-    table = claims.ledger(pandas.concat([digits, mnist])).set_index("id")
+    table = verdicts.ledger(pandas.concat([digits, mnist])).set_index("id")
     assert table.loc["E06", "n"] == len(mnist)
     assert table.loc["E06", "verdict"] == "partly"
     assert table.loc["E10", "verdict"] == "missing"
 
 
 def test_markdown_has_a_short_table_and_the_papers_words():
-    table = claims.ledger(frame(hump))
-    lines = claims.to_markdown(table).splitlines()
+    table = verdicts.ledger(frame(hump))
+    lines = verdicts.to_markdown(table).splitlines()
     assert (
         "| E06 | P rises and then falls with width at all five depths | reproduced | 1 counted: 1 reproduced | 165 |"
         in "\n".join(lines)
     )
     assert sum(line.startswith("> All of the five curves confirm the phase transition") for line in lines) == 1
-    assert sum(line.startswith("## ") for line in lines) == len(table) == len(claims.CLAIMS)
+    assert sum(line.startswith("## ") for line in lines) == len(table) == len(verdicts.CLAIMS)
 
 
 # ---------------------------------------------------------------------------------------------- E06, E11: peaks
@@ -232,12 +232,12 @@ def test_two_powers_are_two_curves():
 
 def test_compare_judges_each_width():
     lazy, other = frame(level, depths=(2,)), frame(lambda m, _: 0.5, inits=("power",), depths=(2,), kappa=3.0)
-    table = claims.ledger(pandas.concat([lazy, other])).set_index("id")
+    table = verdicts.ledger(pandas.concat([lazy, other])).set_index("id")
     assert table.loc["E07", "verdict"] == table.loc["E05", "verdict"] == "reproduced"
     assert "width 16: P, He over c = 2, 2 [1.9" in table.loc["E07", "evidence"]
     # both runs have the same losses over time, so the control at matched loss gives the same ratio
     assert "control at matched training loss: mean ratio 2 [1.9" in table.loc["E07", "evidence"]
-    swapped = claims.ledger(pandas.concat([frame(lambda m, _: 0.4, depths=(2,)), other])).set_index("id")
+    swapped = verdicts.ledger(pandas.concat([frame(lambda m, _: 0.4, depths=(2,)), other])).set_index("id")
     assert swapped.loc["E07", "verdict"] == "not reproduced"
     crossing = pandas.concat([frame(lambda m, _: 0.4 if m < 100 else 1.0, depths=(2,)), other])
     assert of(crossing, "E07")["verdict"] == "partly"
@@ -353,16 +353,16 @@ def test_bad_rows_are_named_and_not_averaged():
 
 def test_rows_that_all_failed_decide_nothing():
     rows = frame(hump, inits=("he", "power"), depths=(2,)).assign(status="failed", stability=math.nan, kappa=math.nan)
-    table = claims.ledger(rows).set_index("id")
+    table = verdicts.ledger(rows).set_index("id")
     assert (table["n"] == 0).all()
-    trained = table[[bool(claim.curves) for claim in claims.CLAIMS]]
+    trained = table[[bool(claim.curves) for claim in verdicts.CLAIMS]]
     assert set(trained["verdict"]) <= {"missing", "inconclusive"}
     assert "(failed)" in table.loc["E08", "evidence"]
 
 
 def test_every_verdict_is_one_of_the_words():
     rows = pandas.concat([frame(hump, inits=("he", "lecun")), frame(wide, inits=("power",), depths=(2,))])
-    assert set(claims.ledger(rows)["verdict"]) <= WORDS
+    assert set(verdicts.ledger(rows)["verdict"]) <= WORDS
 
 
 def test_loss_and_accuracy_stand_beside_the_result():
@@ -387,7 +387,7 @@ def test_noise_is_called_a_finding_in_less_than_one_ledger_in_twenty(sd):
         }
         for name, findings in found.items():
             parts = [criteria.Part("yes" if f.outcome in ("peak", "up") else "inconclusive", "") for f in findings]
-            wrong[name] += claims._verdict(parts) in ("reproduced", "partly")
+            wrong[name] += verdicts._verdict(parts) in ("reproduced", "partly")
     assert max(wrong.values()) <= 0.05 * 2000, wrong
 
 
@@ -396,7 +396,7 @@ def test_noise_is_called_a_finding_in_less_than_one_ledger_in_twenty(sd):
 
 def test_small_runs_for_the_theorems_are_no_reading_of_the_figures():
     small = frame(wide, inits=("power",), depths=(2,), target="parity", loss="squared", n_train=8, batch_size=8)
-    table = claims.ledger(small).set_index("id")
+    table = verdicts.ledger(small).set_index("id")
     assert set(table.loc[["E05", "E07", "E08", "E13"], "verdict"]) == {"missing"}
     assert table.loc["E20", "n"] == len(small)
 
@@ -404,7 +404,7 @@ def test_small_runs_for_the_theorems_are_no_reading_of_the_figures():
 def test_a_training_stopped_at_a_loss_is_another_reading_but_says_nothing_of_kappa_over_time():
     stopped = frame(hump, stop_loss=0.5, milestones=())
     stopped["kappa_over_time"] = [k[:20] for k in stopped["kappa_over_time"]]
-    table = claims.ledger(pandas.concat([frame(hump), stopped])).set_index("id")
+    table = verdicts.ledger(pandas.concat([frame(hump), stopped])).set_index("id")
     assert table.loc["E06", "readings"].startswith("2 counted") and table.loc["E01", "readings"].startswith(
         "1 counted"
     )
@@ -448,7 +448,7 @@ def test_another_power_is_another_reading():
 
 def test_the_grid_and_what_is_missing_of_it_stand_in_the_entry():
     rows = frame(wide, widths=(16, 128))
-    rows.attrs["missing"] = claims.cells_of("E06", "laptop", widths=[512])
+    rows.attrs["missing"] = verdicts.cells_of("E06", "laptop", widths=[512])
     entry = of(rows, "E06")
     assert entry["grid"].startswith("widths 16, 128; depths 2, 4, 6, 8, 10; seeds a cell 3")
     count = len(rows.attrs["missing"])
@@ -458,11 +458,11 @@ def test_the_grid_and_what_is_missing_of_it_stand_in_the_entry():
     )
 
 
-@pytest.mark.parametrize("claim", [claim.id for claim in claims.CLAIMS if claim.grids])
+@pytest.mark.parametrize("claim", [claim.id for claim in verdicts.CLAIMS if claim.grids])
 def test_the_trainings_of_a_claim_are_those_it_judges(claim):
     """Rows of exactly these cells leave nothing of the main reading missing."""
-    entry = next(c for c in claims.CLAIMS if c.id == claim)
-    cells = claims.cells_of(claim, "paper" if claim in ("E12", "E15") else "laptop")
+    entry = next(c for c in verdicts.CLAIMS if c.id == claim)
+    cells = verdicts.cells_of(claim, "paper" if claim in ("E12", "E15") else "laptop")
     assert len(cells) == len(set(cells)) > 0
     rows = pandas.DataFrame([vars(cell) | {"status": "ok", "schedule": cell.schedule} for cell in cells])
     rows = rows[entry.where(rows)]
@@ -474,16 +474,16 @@ def test_the_trainings_of_a_claim_are_those_it_judges(claim):
 
 def test_a_claim_that_is_not_there_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match="claim is 'E99'"):
-        claims.cells_of("E99", "laptop")
-    assert claims.cells_of("T01", "laptop") == []
-    assert {c.seed for c in claims.cells_of("E06", "laptop", seeds=range(10))} == set(range(10))
+        verdicts.cells_of("E99", "laptop")
+    assert verdicts.cells_of("T01", "laptop") == []
+    assert {c.seed for c in verdicts.cells_of("E06", "laptop", seeds=range(10))} == set(range(10))
 
 
 def test_what_was_measured_again_decides_its_claim():
     rows = frame(wide, depths=(2,), widths=(16, 128, 256, 512, 1024), scaling="unit")
     again = rows.assign(jacobian_change=3 * np.exp(-rows["width"] / 8), jacobian_init=2.0)
     without, with_it = (
-        claims.ledger(rows, only=["T06"], further=f).iloc[0] for f in (None, {"jacobian_change": again})
+        verdicts.ledger(rows, only=["T06"], further=f).iloc[0] for f in (None, {"jacobian_change": again})
     )
     assert without["verdict"] == "missing" and "not measured here" in without["evidence"]
     assert with_it["verdict"] == "reproduced" and "AIC prefers the exponential" in with_it["evidence"]
@@ -491,4 +491,4 @@ def test_what_was_measured_again_decides_its_claim():
 
 def test_a_claim_names_a_figure_or_table_that_is_shipped():
     shipped = {path.stem for path in (ROOT / "figures" / "shipped").iterdir()}
-    assert {claim.figure for claim in claims.CLAIMS} - {""} <= shipped
+    assert {claim.figure for claim in verdicts.CLAIMS} - {""} <= shipped

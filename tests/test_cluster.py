@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from robustkit import store, sweep
 from robustkit.__main__ import main
-from robustkit.cluster import dask
 from robustkit.profiles import profile_cells
+from robustkit.sweep import store, train_missing
+from robustkit.sweep.dask import dask
 
 CHOICES = {"widths": [16], "depths": [2, 3], "seeds": [0, 1]}
 OPTIONS = [word for name, values in CHOICES.items() for word in (f"--{name}", *map(str, values))]
@@ -43,12 +43,12 @@ def test_a_killed_worker_does_not_change_the_table(cluster, tmp_path, monkeypatc
     found = measured()
     assert sorted(found) == sorted(cell.key for cell in profile_cells("smoke", **CHOICES))
     monkeypatch.setenv("ROBUSTKIT_RESULTS", str(tmp_path))
-    sweep.run(profile_cells("smoke", **CHOICES), device="cpu")
+    train_missing.run(profile_cells("smoke", **CHOICES), device="cpu")
     assert measured() == found
 
 
 def test_an_address_where_no_scheduler_answers_is_refused(capsys, monkeypatch):
-    monkeypatch.setattr("robustkit.cluster.SECONDS", 0.3)
+    monkeypatch.setattr("robustkit.sweep.dask.SECONDS", 0.3)
     assert main(["run", "smoke", *OPTIONS, "--dask", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers there" in capsys.readouterr().err
     assert not store.local_path().exists()
@@ -60,7 +60,7 @@ def test_workers_with_several_threads_are_refused():
     options = {"threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
     with (
         LocalCluster(n_workers=1, **options) as made,
-        pytest.raises(sweep.InputError, match="one thread"),
+        pytest.raises(train_missing.InputError, match="one thread"),
         dask(made.scheduler_address),
     ):
         pass

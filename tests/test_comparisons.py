@@ -8,9 +8,10 @@ import pandas
 import pytest
 from test_plots import a_frame, a_row
 
-from robustkit import comparisons, figures, sweep
-from robustkit.config import Cell, InputError
-from robustkit.further import COLUMNS, load_further
+from robustkit.cell import Cell, InputError
+from robustkit.plots import comparisons, output
+from robustkit.sweep import train_missing
+from robustkit.training.remeasure import COLUMNS, load_further
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def test_matched_networks_are_compared_where_the_less_trained_one_ends():
 
 
 def test_each_network_is_drawn_from_its_start_to_its_end_with_training_to_the_right():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     rows = two_curves()
     comparisons.along_training(rows[rows["init"] == "he"], ax)
     lines = [line for line in ax.get_lines() if len(line.get_xdata()) == 7]
@@ -64,14 +65,14 @@ def test_each_network_is_drawn_from_its_start_to_its_end_with_training_to_the_ri
 
 
 def test_a_run_that_stopped_early_is_drawn_as_far_as_it_went():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     comparisons.along_training(a_frame(trained(FAST[:3])), ax)
     (table,) = ax.robustkit_tables
     assert table["fraction"].tolist() == [0.0, 0.02, 0.05] and table["x"].tolist() == FAST[:3]
 
 
 def test_a_scatter_shows_every_sound_network_and_the_diagonal():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     rows = a_frame(trained(FAST), trained(SLOW, seed=1), a_row(None, width=16, seed=2, status="diverged"))
     comparisons.scatter(rows, ax, x="stability_init")
     (dots,) = [line for line in ax.get_lines() if line.get_label() == "$L$ = 2"]
@@ -133,7 +134,7 @@ def test_curves_of_a_control_are_named_by_scheme_and_depth():
 
 @pytest.mark.parametrize(("low", "high"), [(1.9, 2.35), (0.3, 0.9), (0.05, 2.0), (1e-9, 1.0)])
 def test_ticks_of_a_logarithmic_axis_are_several_and_far_enough_apart_to_read(low, high):
-    figure, (ax,) = figures.panels(1)
+    figure, (ax,) = output.panels(1)
     ax.plot([low, high], [1, 2])
     ax.set_xscale("log")
     comparisons.log_ticks(ax.xaxis)
@@ -155,7 +156,7 @@ def attacked(**fields):
         measures |= {"lipschitz_mean": p**2, "accuracy_pgd_l2_1": 0.2 * cell.seed, "softmax_stability": 0.1 * p}
         row = {"key": cell.key, "cell_key": cell.key, "status": "ok", "reason": None, "seconds": 1.0, "commit": ""}
         lines.append(row | {"cell": dataclasses.asdict(cell), "measures": measures, "engine": {}, "versions": {}})
-    return sweep.to_frame(lines, COLUMNS["attack"], also=("cell_key",))
+    return train_missing.to_frame(lines, COLUMNS["attack"], also=("cell_key",))
 
 
 def drawn(ax, kind):
@@ -164,7 +165,7 @@ def drawn(ax, kind):
 
 
 def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_seeds():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     rows = pandas.concat([attacked(), attacked(init="lecun")], ignore_index=True)
     comparisons.average_against_worst(rows, ax)
     means, seeds = drawn(ax, "cell means"), drawn(ax, "seeds")
@@ -178,7 +179,7 @@ def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_see
 
 
 def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_left():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     comparisons.average_against_worst(attacked(), ax, y="accuracy_pgd_l2_1")
     assert drawn(ax, "cell means")["mean"].tolist() == pytest.approx([0.1, 0.1])
     assert sorted(drawn(ax, "seeds")["mean"]) == [0.0, 0.0, 0.2, 0.2]
@@ -187,7 +188,7 @@ def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_lef
 
 
 def test_the_average_may_be_taken_over_the_size_of_the_logits():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     comparisons.average_against_worst(attacked(), ax, y="softmax_stability", over="margin")
     assert drawn(ax, "seeds")["x"].tolist() == [4.0] * 4
     assert "mean margin" in ax.get_xlabel()
@@ -196,7 +197,7 @@ def test_the_average_may_be_taken_over_the_size_of_the_logits():
 
 
 def test_cells_of_two_readings_are_not_averaged():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     rows = pandas.concat(
         [attacked(), attacked(scaling="unit").assign(status="diverged"), attacked(scaling="standard")]
     )
@@ -206,7 +207,7 @@ def test_cells_of_two_readings_are_not_averaged():
 
 def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     rows = a_frame()
-    _, axes = figures.panels(4)
+    _, axes = output.panels(4)
     comparisons.along_training(rows, axes[0])
     comparisons.scatter(rows, axes[1], x="stability_init")
     comparisons.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
@@ -214,5 +215,5 @@ def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 4
     tables = comparisons.matched(rows), comparisons.late_growth(rows), comparisons.powers(rows, "stability")
     for number, table in enumerate(tables):
-        assert isinstance(figures.save_table(table, f"T{number}", "smoke"), pandas.DataFrame) and table.empty
+        assert isinstance(output.save_table(table, f"T{number}", "smoke"), pandas.DataFrame) and table.empty
     assert comparisons.named(rows).empty

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from robustkit import config, store
-from robustkit.config import Cell, InputError, check_number, dataset_info
+from robustkit import cell as config
+from robustkit.cell import Cell, InputError, check_number, dataset_info
 from robustkit.networks import FCN
+from robustkit.sweep import store
 
 SMALL = {"width": 16, "depth": 2}
 

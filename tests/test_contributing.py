@@ -35,7 +35,9 @@ def test_a_new_initialisation_is_trained(changed):
 
 
 def test_a_new_claim_is_in_the_ledger(changed):
-    assert "E99" in run(changed, "from robustkit import claims; print([claim.id for claim in claims.CLAIMS])")
+    assert "E99" in run(
+        changed, "from robustkit.ledger import verdicts; print([claim.id for claim in verdicts.CLAIMS])"
+    )
 
 
 def test_a_dataset_of_ones_own_is_trained(tmp_path):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from robustkit.config import Cell
-from robustkit.cost import estimate_seconds, memory_bytes
+from robustkit.cell import Cell
+from robustkit.sweep.cost import estimate_seconds, memory_bytes
 
 
 def cell(width=16, seed=0, **fields):

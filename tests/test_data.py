@@ -15,7 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from robustkit import data
-from robustkit.config import Cell, InputError
+from robustkit.cell import Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
 
 EPS = np.finfo(np.float32).eps

@@ -14,14 +14,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from robustkit import sweep, workers
-from robustkit.config import INITS, Cell
+from robustkit.cell import INITS, Cell
 from robustkit.data import load_dataset
-from robustkit.ensemble import Ensemble, batchable, group_size, groups
 from robustkit.initialization import layer_stds
-from robustkit.measures import measure_group
 from robustkit.stability import gram_eigenvalues, jacobian
-from robustkit.training import Loop, _moved
+from robustkit.sweep import train_missing, workers
+from robustkit.training.ensemble import Ensemble, batchable, group_size, groups
+from robustkit.training.loop import Loop, _moved
+from robustkit.training.measures import measure_group
 
 # Small networks are faster on one thread, and on one thread alone do bits not depend on the machine's cores.
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -230,7 +230,7 @@ def test_a_group_that_fails_is_tried_in_halves_until_the_cell_at_fault_is_alone(
         return real(group, *others)
 
     monkeypatch.setattr(workers, "measure_group", limited)
-    rows = sweep.run(cells, device="cpu")
+    rows = train_missing.run(cells, device="cpu")
     assert list(rows["status"]) == ["ok"] * 4 + ["failed", "ok"]
     assert "not enough memory" in rows["reason"][4]
     assert tried[0] == 6 and max(tried[1:]) == 3
@@ -285,7 +285,7 @@ def captures(monkeypatch):
     nothing = lambda *others, **named: contextlib.nullcontext()  # noqa: E731
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: made.append(Graph()) or made[-1])
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr("robustkit.ensemble._side_stream", lambda device: Stream())
+    monkeypatch.setattr("robustkit.training.ensemble._side_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *others: Stream())
     for name in ("graph", "stream", "device"):
         monkeypatch.setattr(torch.cuda, name, nothing)
@@ -309,7 +309,7 @@ def test_the_largest_network_holds_little_more_than_its_weights_twice(monkeypatc
     wide = Cell(width=16384, depth=10, dataset="mnist")
     sizes = [784, *[16384] * 9, 10]
     empty = [torch.empty(b, a, device="meta") for a, b in itertools.pairwise(sizes)]
-    monkeypatch.setattr("robustkit.ensemble.build", lambda one: types.SimpleNamespace(weights=empty))
+    monkeypatch.setattr("robustkit.training.ensemble.build", lambda one: types.SimpleNamespace(weights=empty))
     x = torch.empty(1000, 784, device="meta")
     with Memory() as memory:
         memory.held = {w.untyped_storage()._cdata for w in empty}  # where the weights are drawn is not the GPU
@@ -387,7 +387,7 @@ def test_a_group_too_large_for_the_gpu_is_halved():
     need = 2 * 4 * cells[0].parameters * 12
     try:
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + need) / total)
-        rows = sweep.run(cells, device="cuda")
+        rows = train_missing.run(cells, device="cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert list(rows["status"]) == ["ok"] * 16

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from robustkit import orders, statistics
+from robustkit.ledger import statistics, theorem1
 
 LEDGERS = 2000
 LIMIT = 0.05 + 3 * math.sqrt(0.05 * 0.95 / LEDGERS)  # three standard errors of the simulation
@@ -152,7 +152,7 @@ def test_equal_curves_are_seldom_told_apart(claim):
 
 def test_an_exponent_at_its_bound_is_seldom_judged():
     def judge(curves):
-        return orders.against({i: statistics.rate(curve, bound=0) for i, curve in enumerate(curves)}).values()
+        return theorem1.against({i: statistics.rate(curve, bound=0) for i, curve in enumerate(curves)}).values()
 
     def either(curves):
         return ["judged"] if set(judge(curves)) & {"yes", "no"} else []

@@ -2,8 +2,8 @@
 
 import importlib.util
 
-from robustkit import store
-from robustkit.config import ROOT
+from robustkit.cell import ROOT
+from robustkit.sweep import store
 
 
 def test_what_was_trained_from_the_papers_text_alone_agrees_with_the_shipped_rows(monkeypatch):

@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from robustkit import attacks, report, store, sweep, workers
-from robustkit import further as module
-from robustkit.config import FRACTIONS, Cell, InputError
+from robustkit import attacks
+from robustkit.cell import FRACTIONS, Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
-from robustkit.further import (
+from robustkit.networks import build
+from robustkit.report import notebooks
+from robustkit.stability import expected_norm, perturbation_stability
+from robustkit.sweep import store, train_missing, workers
+from robustkit.training import remeasure as module
+from robustkit.training.loop import targets, train
+from robustkit.training.measures import OutOfTimeError, measure
+from robustkit.training.remeasure import (
     COLUMNS,
     FURTHER,
     POINTS,
@@ -23,16 +29,12 @@ from robustkit.further import (
     measure_further,
     measure_further_group,
 )
-from robustkit.measures import OutOfTimeError, measure
-from robustkit.networks import build
-from robustkit.stability import expected_norm, perturbation_stability
-from robustkit.training import targets, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Children of a server that has torch in memory already: a process each, without its seconds of start.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep", "sklearn.datasets", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 TINY = {
     **{"width": 8, "depth": 3, "n_train": 64, "batch_size": 16, "epochs": 5, "lr": 0.1, "points": 20},
@@ -252,12 +254,12 @@ def test_a_row_a_cell_in_the_order_of_the_cells_and_the_second_time_nothing_is_t
 
 def test_trainings_and_further_rows_share_a_file_and_never_see_one_another():
     further(CELLS[:2], "attack", device="cpu")
-    assert store.load_rows() == [] and len(sweep.load()) == 0
-    assert sweep.frame(CELLS).attrs["missing"] == CELLS
-    trained = sweep.run(CELLS[:3], device="cpu")
+    assert store.load_rows() == [] and len(train_missing.load()) == 0
+    assert train_missing.frame(CELLS).attrs["missing"] == CELLS
+    trained = train_missing.run(CELLS[:3], device="cpu")
     further(CELLS[:1], "jacobian_change", device="cpu")
     assert list(trained["key"]) == [made.key for made in CELLS[:3]]
-    assert sweep.load()["key"].tolist() == trained["key"].tolist()
+    assert train_missing.load()["key"].tolist() == trained["key"].tolist()
     assert [len(load_further(name)) for name in ("attack", "jacobian_change")] == [2, 1]
     assert len(store.read_rows(store.local_path())) == 6
     joined = trained.merge(load_further("attack"), left_on="key", right_on="cell_key", suffixes=("", "_further"))
@@ -363,11 +365,11 @@ def test_both_kinds_are_shipped_sorted_and_the_second_time_nothing_changes():
     rows = mnist_rows()
     for i in np.random.default_rng(0).permutation(len(rows)):
         store.append(rows[i])
-    assert report.ship_rows([]) == (6, [])
+    assert notebooks.ship_rows([]) == (6, [])
     content = store.SHIPPED.read_bytes()
     kinds = [(row["cell"]["width"], row.get("measure")) for row in store.read_rows(store.SHIPPED)]
     assert kinds == [(width, name) for width in (16, 128) for name in (None, *NAMES)]
-    assert report.ship_rows([]) == (0, []) and store.SHIPPED.read_bytes() == content
+    assert notebooks.ship_rows([]) == (0, []) and store.SHIPPED.read_bytes() == content
     assert [row["key"] for row in store.load_rows(local=False)] == [rows[0]["key"], rows[3]["key"]]
     assert list(load_further("attack", local=False)["accuracy"]) == [0.5, 0.5]
 

@@ -5,17 +5,17 @@ import re
 import pandas
 import pytest
 
-from robustkit import claims, headlines
-from robustkit.config import INSTANTS
+from robustkit.cell import INSTANTS
+from robustkit.ledger import sentences, verdicts
 from tests.test_claims import DEPTHS, frame, level
 
 WIDTHS = (16, 64, 256)
 
 
 def lines(rows):
-    text = headlines.found(rows, claims.ledger(rows))
+    text = sentences.found(rows, verdicts.ledger(rows))
     found = dict(re.findall(r"^- \*\*(\w+)\*\* (.*)$", text, re.MULTILINE))
-    assert tuple(found) == claims.HEADLINES
+    assert tuple(found) == verdicts.HEADLINES
     return found
 
 
@@ -51,7 +51,7 @@ def test_the_numbers_are_the_planted_ones_with_intervals_around_them(rows):
 
 
 def test_each_sentence_ends_with_the_ledgers_verdict_and_readings(rows):
-    found, ledger = lines(rows), claims.ledger(rows)
+    found, ledger = lines(rows), verdicts.ledger(rows)
     for line in ledger.head(10).itertuples():
         end = f"*{line.verdict.capitalize()}*" + (f"; readings {line.readings}." if line.readings else ".")
         assert found[line.id].endswith(end)

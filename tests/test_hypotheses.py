@@ -7,9 +7,10 @@ import pandas
 import pytest
 from matplotlib.colors import to_rgb
 
-from robustkit import figures, hypotheses, plots, profiles
+from robustkit import profiles
+from robustkit.cell import Cell
 from robustkit.checks import InputError
-from robustkit.config import Cell
+from robustkit.plots import curves, hypotheses, output
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def words_of(ax):
 
 
 def an_axes(**size):
-    figure, axes = figures.panels(1, **size)
+    figure, axes = output.panels(1, **size)
     return axes[0]
 
 
@@ -107,7 +108,7 @@ def widths(*sizes, **fields):
 
 
 def drawn(rows, theorem, value=None):
-    ax = plots.against(rows, an_axes())
+    ax = curves.against(rows, an_axes())
     before = ax.get_xlim()
     hypotheses.shade_outside(ax, rows, theorem)
     assert ax.get_xlim() == before
@@ -174,7 +175,7 @@ def test_the_words_cover_no_data(shape):
 
 def test_depth_may_be_the_axis():
     rows = rows_of([Cell(**THREE | {"depth": depth}) for depth in (2, 4, 6)])
-    ax = plots.against(rows, an_axes(), x="depth", by="width")
+    ax = curves.against(rows, an_axes(), x="depth", by="width")
     hypotheses.shade_outside(ax, rows, 3, x="depth")
     edges = [patch.get_extents().transformed(ax.transData.inverted()).x0 for patch in ax.patches]
     assert min(edges) == pytest.approx(3)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustkit.config import InputError
+from robustkit.cell import InputError
 from robustkit.initialization import layer_stds
 from robustkit.networks import FCN
 

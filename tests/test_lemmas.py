@@ -7,16 +7,24 @@ import pandas
 import pytest
 import torch
 
-from robustkit import appendix_d, lemmas, stability, starting
-from robustkit.config import InputError
+from robustkit import stability
+from robustkit.cell import InputError
+from robustkit.ledger import appendix_d, initial_value, lemmas
 
 
 def answers(parts):
     return [part.answer for part in parts]
 
 
-HOLD = [lemmas.lemma1, lemmas.lemma2, lemmas.lemma3, lemmas.lemma5, starting.second_term, starting.initial_depth]
-HOLD += [starting.explosion_at_init]
+HOLD = [
+    lemmas.lemma1,
+    lemmas.lemma2,
+    lemmas.lemma3,
+    lemmas.lemma5,
+    initial_value.second_term,
+    initial_value.initial_depth,
+]
+HOLD += [initial_value.explosion_at_init]
 FAIL = [appendix_d.radius, appendix_d.lemmas7_8]
 
 
@@ -101,25 +109,25 @@ def test_lemma3_is_exact_where_scaling_is():
 
 def test_second_term_fails_once_it_is_below_the_exact_value():
     # 1/sqrt(2) of the proof's constant is less than 1/1.027, its smallest ratio
-    assert starting._second_term_part("proof", "planted", factor=math.sqrt(0.5)).answer == "no"
+    assert initial_value._second_term_part("proof", "planted", factor=math.sqrt(0.5)).answer == "no"
 
 
 def test_second_term_in_the_limit_of_width_by_hand():
     # L = 2, He, m -> infinity: sqrt(2 o/d) over d/(d+1) sqrt(2/d) c_o; c_10 = sqrt(2) Gamma(5.5)/Gamma(5)
     limit = math.sqrt(10) * 785 / 784 / (math.sqrt(2) * math.gamma(5.5) / math.gamma(5))
-    assert min(starting._ratios("proof", "he")) == pytest.approx(limit, rel=1e-4)  # 5/(8m) = 4e-5 at m = 16384
+    assert min(initial_value._ratios("proof", "he")) == pytest.approx(limit, rel=1e-4)  # 5/(8m) = 4e-5 at m = 16384
 
 
 def test_depth_slopes_tell_another_factor():
-    assert starting._depth_part("lecun", 1.0).answer == "no"
-    assert starting._depth_part("he", math.sqrt(0.5)).answer == "no"
-    assert starting._depth_part("he", 1.01).answer == "no"
+    assert initial_value._depth_part("lecun", 1.0).answer == "no"
+    assert initial_value._depth_part("he", math.sqrt(0.5)).answer == "no"
+    assert initial_value._depth_part("he", 1.01).answer == "no"
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.9, 1.01])
 def test_growth_needs_gamma_above_one_by_more_than_the_correction(gain):
     # At m = 16 the correction 5/(8m) = 0.039 is more than log 1.01: such nets do not grow.
-    assert starting._growth_part(gain).answer == "no"
+    assert initial_value._growth_part(gain).answer == "no"
 
 
 # ---------------------------------------------------------------------------------------------- Appendix D
@@ -209,7 +217,7 @@ def test_the_probability_of_theorem_3_is_below_0_up_to_five_points():
 
 @pytest.mark.parametrize("d", [1, 2, 3, 64, 784])
 def test_sandwich_holds_for_random_jacobians_and_is_met_at_rank_one(d):
-    low, high = starting.frobenius_sandwich(d)
+    low, high = initial_value.frobenius_sandwich(d)
     generator = torch.Generator().manual_seed(d)
     for rows in (1, 2, 10, 2 * d if d < 100 else 20):
         scales = torch.logspace(0, -2, rows, dtype=torch.float64)[:, None]
@@ -223,7 +231,7 @@ def test_sandwich_holds_for_random_jacobians_and_is_met_at_rank_one(d):
 @pytest.mark.parametrize("d", [0, 1.5, -3, "two", None])
 def test_sandwich_refuses_what_is_no_dimension(d):
     with pytest.raises(InputError, match="d_in is .* but must be an integer"):
-        starting.frobenius_sandwich(d)
+        initial_value.frobenius_sandwich(d)
 
 
 # ---------------------------------------------------------------------------------------------- Lemma 4

@@ -6,10 +6,11 @@ import warnings
 
 import pytest
 
-from robustkit import profiles, store, workers
+from robustkit import profiles
 from robustkit.__main__ import main
-from robustkit.config import results_folder
+from robustkit.cell import results_folder
 from robustkit.profiles import FIGURES
+from robustkit.sweep import store, workers
 
 SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 29 trainings
 

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from robustkit import measures, store
+from robustkit.cell import FRACTIONS, INSTANTS, Cell
 from robustkit.checks import InputError
-from robustkit.config import FRACTIONS, INSTANTS, Cell
 from robustkit.data import fixed_points, load_dataset, stream_generator
-from robustkit.ensemble import Ensemble
-from robustkit.measures import MEASURES, OutOfTimeError, measure
 from robustkit.networks import build
 from robustkit.stability import perturbation_stability
-from robustkit.training import layer_movement, lazy_ratio, targets, train
+from robustkit.sweep import store
+from robustkit.training import measures
+from robustkit.training.ensemble import Ensemble
+from robustkit.training.loop import layer_movement, lazy_ratio, targets, train
+from robustkit.training.measures import MEASURES, OutOfTimeError, measure
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 

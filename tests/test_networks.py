@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from conftest import SHAPES_CHECKED
 
-from robustkit.config import Cell, InputError
+from robustkit.cell import Cell, InputError
 from robustkit.data import stream_generator
 from robustkit.initialization import cnn_stds, layer_stds, resnet_std
 from robustkit.networks import CNN, FCN, ResNet, build

@@ -16,9 +16,11 @@ import nbformat
 import papermill
 import pytest
 
-from robustkit import address, pages, report, store
-from robustkit.config import figures_folder, results_folder
-from robustkit.report import NOTEBOOKS
+from robustkit.cell import figures_folder, results_folder
+from robustkit.report import badges, pages
+from robustkit.report import notebooks as report
+from robustkit.report.notebooks import NOTEBOOKS
+from robustkit.sweep import store
 
 SOURCES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 EACH = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -216,7 +218,7 @@ def elsewhere(tmp_path_factory):
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
         subprocess.run([*git, *words], check=True)
     cell = cells_of(SOURCES[0], "code")[0].source
-    cell = cell.replace(f'"{address.repository()}"', f'"{origin.as_uri()}"')
+    cell = cell.replace(f'"{badges.repository()}"', f'"{origin.as_uri()}"')
     assert origin.as_uri() in cell
     keep = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ROBUSTKIT_RESULTS")}
 
@@ -238,7 +240,7 @@ WHERE = "print(importlib.util.find_spec('robustkit').origin)"
 def test_without_robustkit_it_is_cloned_once_and_no_package_changes(elsewhere, tmp_path):
     run, _ = elsewhere
     before, clone = run(None, tmp_path), tmp_path / "robustkit-clone"
-    code = "import robustkit as rk; print(rk.config.results_folder(), len(rk.collect('N4b', 'shipped')))"
+    code = "import robustkit as rk; print(rk.cell.results_folder(), len(rk.collect('N4b', 'shipped')))"
     results, rows = run(code, tmp_path).split()
     assert results == str(clone / "results" / "local")
     assert int(rows) > 50
@@ -303,7 +305,7 @@ def test_a_run_leaves_text_and_pictures_that_can_be_committed(executed, source, 
     kept = [output for output in outputs if output.output_type in ("display_data", "execute_result")]
     assert kept
     pictures = sum("image/png" in output.data for output in kept)
-    drawing = ("figures.panels(", "interactive.sliders(")
+    drawing = ("plots.panels(", "interactive.sliders(")
     assert pictures == sum(any(name in cell.source for name in drawing) for cell in built.cells)
 
 

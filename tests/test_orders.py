@@ -9,16 +9,23 @@ import pandas
 import pytest
 from scipy import stats
 
-from robustkit import controls, orders, statistics, theory, worst_case
-from robustkit.config import FRACTIONS, INSTANTS, Cell
+from robustkit import theory
+from robustkit.cell import FRACTIONS, INSTANTS, Cell
+from robustkit.ledger import statistics, theorems2_3, worst_case
+from robustkit.ledger import theorem1 as orders
 
 DEPTHS = (2, 4, 6, 8, 10)
 WIDTHS = tuple(2**k for k in range(4, 9))
 JUDGES = [
     *(orders.theorem1_bound, orders.bound_along_training, orders.peak_location, orders.constant_in_width),
-    *(orders.ntk_orders, controls.theorem2_non_lazy, controls.theorem3_rate, controls.explosion_trained),
-    *(controls.powers_differ, controls.unbounded_kappa, controls.common_inits_are_lazy, controls.depth_peak),
-    *(controls.ntk_depth, controls.lecun_loss, worst_case.average_and_worst),
+    *(orders.ntk_orders, theorems2_3.theorem2_non_lazy, theorems2_3.theorem3_rate, theorems2_3.explosion_trained),
+    *(
+        theorems2_3.powers_differ,
+        theorems2_3.unbounded_kappa,
+        theorems2_3.common_inits_are_lazy,
+        theorems2_3.depth_peak,
+    ),
+    *(theorems2_3.ntk_depth, theorems2_3.lecun_loss, worst_case.average_and_worst),
 ]
 
 
@@ -240,15 +247,15 @@ def jittered(rows, sd=0.01):
 
 
 def test_theorem2_on_nets_that_move_as_it_says():
-    parts = controls.theorem2_non_lazy(jittered(moving(1.0)))
+    parts = theorems2_3.theorem2_non_lazy(jittered(moving(1.0)))
     assert set(answers(parts)) == {"yes"} and len(parts) == 5
     assert f"condition at most {4 / 256:.3g}" in parts[1].text  # (m^(3/2) 2 m^-2)^2 = 4/m, largest at m = 256
 
 
 def test_theorem2_on_nets_that_do_not():
-    still = controls.theorem2_non_lazy(jittered(moving(-0.5)))
+    still = theorems2_3.theorem2_non_lazy(jittered(moving(-0.5)))
     assert answers(still)[:4] == ["no"] * 4
-    tilted = controls.theorem2_non_lazy(jittered(moving(1.5, balance=3.0)))
+    tilted = theorems2_3.theorem2_non_lazy(jittered(moving(1.5, balance=3.0)))
     assert tilted[-1].answer == "no" and "balance" in tilted[-1].text
 
 
@@ -261,7 +268,7 @@ def test_theorem2_on_nets_that_do_not():
     ],
 )
 def test_theorem3_rates(exponent, answer, word):
-    parts = controls.theorem3_rate(early(exponent))
+    parts = theorems2_3.theorem3_rate(early(exponent))
     assert len(parts) == 3 * 4 and all(word in part.text for part in parts)
     if answer:
         assert set(answers(parts)) == {answer}
@@ -272,10 +279,10 @@ def test_theorem3_rates(exponent, answer, word):
 
 
 def test_theorem3_prints_the_remarks_exponents_and_names_widths_outside():
-    parts = controls.theorem3_rate(early(lambda c: 1 - 2 * c, n_train=32, batch_size=32, powers=(2.0, 3.0)))
+    parts = theorems2_3.theorem3_rate(early(lambda c: 1 - 2 * c, n_train=32, batch_size=32, powers=(2.0, 3.0)))
     assert "its Remark -2.5" in parts[0].text and "its Remark -4.5" in parts[4].text
     assert "outside m >> n^2 = 1024" in parts[0].text and set(answers(parts)) == {"outside"}
-    assert set(answers(controls.theorem3_rate(early(lambda c: -1.0, powers=(1.0,))))) == {"outside"}
+    assert set(answers(theorems2_3.theorem3_rate(early(lambda c: -1.0, powers=(1.0,))))) == {"outside"}
 
 
 @pytest.mark.parametrize(
@@ -284,14 +291,14 @@ def test_theorem3_prints_the_remarks_exponents_and_names_widths_outside():
 def test_powers_differ(slope, answer):
     own = {"init": "power", "depths": (2,), "powers": (1.5, 2.0)}
     rows = frame(lambda cell: cell.width ** slope(cell.power), **own)
-    (part,) = controls.powers_differ(rows)
+    (part,) = theorems2_3.powers_differ(rows)
     assert part.answer == answer and "n = 60000" in part.text
 
 
 @pytest.mark.parametrize(("per_layer", "answer"), [(0.2, "yes"), (-0.2, "no")])
 def test_explosion_after_training(per_layer, answer):
     rows = frame(lambda cell: math.exp(per_layer * cell.depth), init="gain", gain=1.25, widths=(64,))
-    (part,) = controls.explosion_trained(rows)
+    (part,) = theorems2_3.explosion_trained(rows)
     assert part.answer == answer and f"log gain {math.log(1.25):.3g}" in part.text
 
 
@@ -309,12 +316,12 @@ LAWS = {
 def test_kappa_without_bound(law):
     growth, answer = LAWS[law]
     own = {"depths": (2,), "widths": (16, 64), "milestones": ()}
-    parts = controls.unbounded_kappa(frame(lambda cell: 1.0, measures=lambda cell: {"growth": growth}, **own))
+    parts = theorems2_3.unbounded_kappa(frame(lambda cell: 1.0, measures=lambda cell: {"growth": growth}, **own))
     assert answers(parts) == [answer] * 2 and "finite time" in parts[0].text
 
 
 def test_unbounded_kappa_reads_constant_rates_only():
-    assert answers(controls.unbounded_kappa(frame(lambda cell: 1.0, depths=(2,)))) == ["missing"]
+    assert answers(theorems2_3.unbounded_kappa(frame(lambda cell: 1.0, depths=(2,)))) == ["missing"]
 
 
 @pytest.mark.parametrize(("exponent", "expected"), [(-0.5, {"yes"}), (0.5, {"no"})])
@@ -323,8 +330,8 @@ def test_common_initialisations(exponent, expected):
         frame(lambda cell: 1.0, init=init, depths=(2,), measures=lambda cell: {"kappa": cell.width**exponent})
         for init in ("he", "lecun", "ntk")
     ]
-    assert set(answers(controls.common_inits_are_lazy(pandas.concat(rows)))) == expected
-    assert answers(controls.common_inits_are_lazy(pandas.concat(rows[:2]))).count("missing") == 1
+    assert set(answers(theorems2_3.common_inits_are_lazy(pandas.concat(rows)))) == expected
+    assert answers(theorems2_3.common_inits_are_lazy(pandas.concat(rows[:2]))).count("missing") == 1
 
 
 @pytest.mark.parametrize(
@@ -336,16 +343,16 @@ def test_common_initialisations(exponent, expected):
     ],
 )
 def test_a_peak_in_depth(truth, depths, answer):
-    assert set(answers(controls.depth_peak(frame(truth, depths=depths, widths=(16, 64))))) == {answer}
+    assert set(answers(theorems2_3.depth_peak(frame(truth, depths=depths, widths=(16, 64))))) == {answer}
 
 
 def test_trends_in_depth():
     rising = frame(lambda cell: cell.depth, init="ntk", widths=(16, 64))
-    assert answers(controls.ntk_depth(rising)) == ["yes"] * 2
+    assert answers(theorems2_3.ntk_depth(rising)) == ["yes"] * 2
     falling = frame(lambda cell: 1 / cell.depth, init="ntk", widths=(16, 64))
-    assert answers(controls.ntk_depth(falling)) == ["no"] * 2
+    assert answers(theorems2_3.ntk_depth(falling)) == ["no"] * 2
     harder = frame(lambda cell: 1.0, init="lecun", widths=(16,), measures=lambda cell: {"loss": cell.depth / 10})
-    assert answers(controls.lecun_loss(harder)) == ["yes"]
+    assert answers(theorems2_3.lecun_loss(harder)) == ["yes"]
 
 
 def test_average_and_worst_case_are_measured_without_a_verdict():
@@ -432,12 +439,12 @@ FAMILIES = {
     "bounds exactly met": (bounds_met, {"no"}),
     "a bound outgrown": (bound_outgrown, {"yes"}),
     "rates at their bound": (rates_at_their_bound, {"yes", "no"}),
-    "NTK without depth": (judged(controls.ntk_depth, lambda cell: 1.0, init="ntk", widths=(16, 64)), {"yes"}),
-    "no peak in depth": (judged(controls.depth_peak, lambda cell: 1.0, widths=(16, 64)), {"yes"}),
+    "NTK without depth": (judged(theorems2_3.ntk_depth, lambda cell: 1.0, init="ntk", widths=(16, 64)), {"yes"}),
+    "no peak in depth": (judged(theorems2_3.depth_peak, lambda cell: 1.0, widths=(16, 64)), {"yes"}),
     "no peak in width": (judged(orders.peak_location, lambda cell: 1.0, depths=(2, 4, 6)), {"yes", "no"}),
     "slopes apart as told": (
         judged(
-            controls.powers_differ,
+            theorems2_3.powers_differ,
             lambda cell: cell.width ** (0.5 - cell.power),
             **{"init": "power", "powers": (1.5, 2.0), "depths": (2,)},
         ),

@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from robustkit import address
 from robustkit.checks import InputError
+from robustkit.report import badges
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -133,7 +133,7 @@ SAYS_IT = ("README.md", *(f"notebooks/{path.name}" for path in sorted((ROOT / "n
 
 @pytest.mark.parametrize("name", ["CITATION.cff", "environment.yml", "run_all.sh", "constraints.txt", "LICENSE"])
 def test_the_address_of_the_project_stands_in_pyproject_and_what_is_written_from_it_alone(name):
-    assert address.repository().removeprefix("https://github.com/") not in (ROOT / name).read_text()
+    assert badges.repository().removeprefix("https://github.com/") not in (ROOT / name).read_text()
     assert "repository" not in yaml.safe_load(CITATION)
 
 
@@ -146,22 +146,22 @@ def moved(tmp_path):
 
     def move(to):
         project = tmp_path / "pyproject.toml"
-        project.write_text(project.read_text().replace(f'"{address.repository()}"', f'"{to}"'))
-        address.write(tmp_path)
+        project.write_text(project.read_text().replace(f'"{badges.repository()}"', f'"{to}"'))
+        badges.write(tmp_path)
         return tmp_path
 
     return move
 
 
 def test_badges_and_first_cells_say_the_address_in_pyproject(moved):
-    folder = moved(address.repository())
+    folder = moved(badges.repository())
     assert [name for name in SAYS_IT if (folder / name).read_bytes() != (ROOT / name).read_bytes()] == []
 
 
 @pytest.mark.parametrize("name", SAYS_IT)
 def test_another_address_in_pyproject_reaches_every_badge_and_first_cell(moved, name):
     before = (ROOT / name).read_text()
-    name_of_old, name_of_new = (a.removeprefix("https://github.com/") for a in (address.repository(), OTHER))
+    name_of_old, name_of_new = (a.removeprefix("https://github.com/") for a in (badges.repository(), OTHER))
     after = (moved(OTHER) / name).read_text()
     assert after == before.replace(name_of_old, name_of_new)
     parts = (f"mybinder.org/v2/gh/{name_of_new}/HEAD", f"colab.research.google.com/github/{name_of_new}")

@@ -11,10 +11,12 @@ import nbformat
 import pandas
 import pytest
 
-from robustkit import markup, pages, report, store
 from robustkit.__main__ import main
-from robustkit.claims import HEADLINES
-from robustkit.config import ROOT, figures_folder, results_folder
+from robustkit.cell import ROOT, figures_folder, results_folder
+from robustkit.ledger.verdicts import HEADLINES
+from robustkit.report import markup, pages
+from robustkit.report import notebooks as report
+from robustkit.sweep import store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FIGURES = ROOT / "figures" / "shipped"

@@ -10,9 +10,11 @@ import pandas
 import pytest
 import scipy.stats
 
-from robustkit import figures, plots, sweep, theory
-from robustkit.config import Cell, figures_folder
-from robustkit.measures import MEASURES
+from robustkit import theory
+from robustkit.cell import Cell, figures_folder
+from robustkit.plots import curves, output
+from robustkit.sweep import train_missing
+from robustkit.training.measures import MEASURES
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def a_row(value, *, width, depth=2, seed=0, status="ok", **fields):
 
 
 def a_frame(*rows, missing=()):
-    frame = sweep.to_frame(rows)
+    frame = train_missing.to_frame(rows)
     frame.attrs["missing"] = list(missing)
     return frame
 
@@ -58,7 +60,7 @@ def several(depths=(2, 4), **options):
 def test_the_band_of_one_point_is_the_t_interval_of_the_logs():
     values = numpy.array([0.8, 1.1, 1.9, 0.7, 1.3])
     rows = a_frame(*(a_row(value, width=16, seed=seed) for seed, value in enumerate(values)))
-    (found,) = plots.summarise(rows, x="width", y="stability", by="depth").itertuples()
+    (found,) = curves.summarise(rows, x="width", y="stability", by="depth").itertuples()
     logs = numpy.log(values)
     low, high = scipy.stats.t.interval(0.95, 4, logs.mean(), scipy.stats.sem(logs))
     assert (found.depth, found.width, found.n, found.bad) == (2, 16, 5, 0)
@@ -66,7 +68,7 @@ def test_the_band_of_one_point_is_the_t_interval_of_the_logs():
 
 
 def test_the_spread_of_a_curve_is_pooled_over_its_points_and_not_over_curves():
-    table = plots.summarise(several(), x="width", y="stability", by="depth")
+    table = curves.summarise(several(), x="width", y="stability", by="depth")
     assert list(table["depth"]) == [2, 2, 2, 4, 4, 4] and list(table["width"]) == [16, 32, 64] * 2
     assert list(table["n"]) == [3, 2, 1] * 2
     logs = [numpy.log(values) for values in VALUES.values()]
@@ -87,7 +89,7 @@ def test_the_interpolation_width_is_where_the_weights_outnumber_the_points(depth
         return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
 
     first = next(width for width in range(1, n) if weights(width) >= n)
-    assert first - 1 < plots.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) <= first
+    assert first - 1 < curves.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) <= first
 
 
 def test_slopes_of_a_power_law_are_its_exponents():
@@ -97,7 +99,7 @@ def test_slopes_of_a_power_law_are_its_exponents():
         for width in (16, 32, 64)
         for seed, factor in enumerate((1.0, 1.1))
     ]
-    table = plots.slopes(a_frame(*rows), {"early": 1, "end": 6})
+    table = curves.slopes(a_frame(*rows), {"early": 1, "end": 6})
     assert list(table.columns) == ["c", "early", "end"] and list(table["c"]) == [2.0, 3.0]
     for row in table.itertuples():
         for text in (row.early, row.end):
@@ -114,8 +116,8 @@ def drawn(ax, label):
 
 
 def test_each_depth_is_a_curve_of_geometric_means_with_every_seed_as_a_dot():
-    _, (ax,) = figures.panels(1)
-    plots.against(several(), ax)
+    _, (ax,) = output.panels(1)
+    curves.against(several(), ax)
     for depth in (2, 4):
         widths, means = drawn(ax, f"$L$ = {depth}")
         assert list(widths) == [16, 32, 64]
@@ -127,19 +129,19 @@ def test_each_depth_is_a_curve_of_geometric_means_with_every_seed_as_a_dot():
 
 
 def test_a_quantity_over_time_runs_from_the_first_epoch_to_the_last():
-    _, (left, right) = figures.panels(2)
+    _, (left, right) = output.panels(2)
     rows = a_frame(a_row(2.0, width=16), a_row(5.0, width=32))
-    plots.over_time(rows, left)
+    curves.over_time(rows, left)
     epochs, values = drawn(left, "$m$ = 32")
     assert (epochs[0], epochs[-1]) == (0, 50) and values == pytest.approx(5.0 * numpy.arange(51), rel=1e-12)
-    plots.over_time(rows, right, y="stability_over_time")
+    curves.over_time(rows, right, y="stability_over_time")
     epochs, values = drawn(right, "$m$ = 16")
     assert list(epochs) == [0, 1, 2.5, 5, 10, 25, 50] and list(values) == [2, 4, 6, 8, 10, 12, 14]
 
 
 def test_bounds_are_black_lines_of_the_three_printed_forms_and_the_exact_value():
-    _, (ax,) = figures.panels(1)
-    plots.bounds(several(), ax, init="he", depth=4)
+    _, (ax,) = output.panels(1)
+    curves.bounds(several(), ax, init="he", depth=4)
     shape = {"width": 64, "depth": 4, "d_in": 64, "d_out": 10}
     exact = theory.stability_at_init("he", **shape)
     printed = [theory.theorem1("he", version=version, **shape) for version in ("neurips", "workshop", "proof")]
@@ -151,53 +153,53 @@ def test_bounds_are_black_lines_of_the_three_printed_forms_and_the_exact_value()
 
 
 def test_transitions_are_marked_at_the_interpolation_width_and_at_the_peak_of_the_bound():
-    _, (ax,) = figures.panels(1)
+    _, (ax,) = output.panels(1)
     rows = several()
-    plots.against(rows, ax)
-    plots.mark_transitions(rows, ax)
+    curves.against(rows, ax)
+    curves.mark_transitions(rows, ax)
     marks = [line for line in ax.get_lines() if line.get_label() == "_mark"]
     marks = {(line.get_marker(), round(float(line.get_xdata()[0]), 6)) for line in marks}
-    crossings = {plots.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
+    crossings = {curves.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
     low, high = ax.get_xlim()
     assert marks == {("|", round(at, 6)) for at in crossings if low <= at <= high} | {("^", 32.0)}
 
 
 def test_the_caption_says_what_is_shown_and_what_is_missing():
-    complete = figures.caption(several(), "smoke")
+    complete = output.caption(several(), "smoke")
     for words in ("smoke", "digits", "raw", "schedule full", "cross entropy", "seeds 0, 1, 2", "256 test points"):
         assert words in complete
     assert "n = 1 to 3" in complete
     assert "missing" not in complete and "diverged" not in complete
     gaps = [Cell(width=128, depth=4), Cell(width=128, depth=4, seed=1), Cell(width=64, depth=2, seed=1)]
-    partial = figures.caption(several(missing=gaps), "smoke")
+    partial = output.caption(several(missing=gaps), "smoke")
     assert "unfinished: 3 of 15 trainings are missing" in partial
     assert "128" in partial and "L=4" in partial and "L=2" not in partial
-    others = figures.caption(several(missing=[Cell(width=16, depth=2, init="ntk")]), "smoke")
+    others = output.caption(several(missing=[Cell(width=16, depth=2, init="ntk")]), "smoke")
     assert "no row yet at m=16 (NTK L=2)" in others  # He has rows there
     rates = [a_row(1.0, width=16), a_row(1.0, width=16, lr=0.5)]
     gaps = [Cell(width=16, depth=6, lr=0.5), Cell(width=32, depth=6, lr=0.5)]
-    mixed = figures.caption(a_frame(*rates, missing=gaps), "smoke")
+    mixed = output.caption(a_frame(*rates, missing=gaps), "smoke")
     assert "no row yet at fcn, rate 0.5 (m=16 in part, m=32)" in mixed
-    diverged = figures.caption(
+    diverged = output.caption(
         a_frame(a_row(1.0, width=16), a_row(None, width=16, seed=1, status="diverged")), "smoke"
     )
     assert "1 trainings failed or diverged and are not drawn" in diverged
-    assert figures.caption(None, "smoke") == "a drawing, no data"
+    assert output.caption(None, "smoke") == "a drawing, no data"
 
 
 def test_the_caption_of_a_further_measure_counts_its_own_points():
     rows = several()
     rows.attrs["points"] = [100]
-    assert "100 test points" in figures.caption(rows, "smoke") and "256" not in figures.caption(rows, "smoke")
+    assert "100 test points" in output.caption(rows, "smoke") and "256" not in output.caption(rows, "smoke")
 
 
 # ---------------------------------------------------------------------------------------------- files
 
 
 def draw(rows, name="N9"):
-    figure, (ax,) = figures.panels(1)
-    plots.against(rows, ax)
-    figures.save(figure, name, "smoke", rows)
+    figure, (ax,) = output.panels(1)
+    curves.against(rows, ax)
+    output.save(figure, name, "smoke", rows)
     return [figures_folder("smoke") / f"{name}.{ending}" for ending in ("png", "pdf", "csv")]
 
 
@@ -211,7 +213,7 @@ def test_a_figure_is_a_png_a_pdf_and_a_csv_of_what_is_drawn():
     assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.01
     assert pdf.read_bytes().startswith(b"%PDF-")
     table = pandas.read_csv(csv, comment="#")
-    expected = plots.summarise(several(), x="width", y="stability", by="depth")
+    expected = curves.summarise(several(), x="width", y="stability", by="depth")
     assert table[["mean", "low", "high", "n"]].to_numpy() == pytest.approx(
         expected[["mean", "low", "high", "n"]].to_numpy(float), rel=5e-6
     )  # six digits
@@ -270,7 +272,7 @@ def test_a_figures_folder_that_is_a_file_is_named(monkeypatch, tmp_path):
 
 def test_a_table_is_written_three_ways_with_six_digits():
     table = pandas.DataFrame({"init": ["he", "lecun"], "P": [1 / 3, 2e-7], "n": [3, 5]})
-    assert figures.save_table(table, "T", "smoke") is table
+    assert output.save_table(table, "T", "smoke") is table
     folder = figures_folder("smoke")
     assert (folder / "T.md").read_text().splitlines() == [
         "| init | P | n |",
@@ -283,9 +285,9 @@ def test_a_table_is_written_three_ways_with_six_digits():
 
 
 def test_the_drawing_of_the_network_needs_no_data():
-    figure, (ax,) = figures.panels(1, width=6)
-    plots.schematic(ax)
-    figures.save(figure, "N1", "smoke", None)
-    figures.save(figure, "N1", "smoke", None)
+    figure, (ax,) = output.panels(1, width=6)
+    curves.schematic(ax)
+    output.save(figure, "N1", "smoke", None)
+    output.save(figure, "N1", "smoke", None)
     assert {"$x$", "$f(x)$", "$W_1$", "$W_L$", "$m$"} <= {text.get_text() for text in ax.texts}
     assert matplotlib.image.imread(figures_folder("smoke") / "N1.png")[..., :3].std() > 0.01

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustkit.config import Cell, InputError
+from robustkit.cell import Cell, InputError
 from robustkit.profiles import (
     CONTROLS,
     FIGURES,

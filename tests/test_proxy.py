@@ -6,8 +6,9 @@ import numpy as np
 import pandas
 import pytest
 
-from robustkit import claims, comparisons, figures, proxy
-from robustkit.config import Cell
+from robustkit.cell import Cell
+from robustkit.ledger import proxy_schedule, verdicts
+from robustkit.plots import comparisons, output
 from robustkit.profiles import control_cells, grid, named_cells, profile_cells, twin, twin_cells
 from tests.test_claims import training
 
@@ -31,7 +32,7 @@ def rows(sd=0.03, seeds=3, depths=DEPTHS):
 
 
 def test_ratios_are_paired_by_seed_and_those_beyond_the_seeds_spread_are_marked():
-    table = proxy.pairs(rows())
+    table = proxy_schedule.pairs(rows())
     assert len(table) == len(DEPTHS) * len(WIDTHS) and set(table["n"]) == {3}
     for line in table.itertuples():
         # The mean of three differences of two logs, each with noise of 0.003: four standard errors.
@@ -44,24 +45,24 @@ def test_seeds_that_scatter_at_one_width_alone_do_not_hide_what_happens_at_the_o
     noisy = rows(depths=(6,))
     wild = np.exp([-2.0, 0.0, 2.0])
     scatter = [wild[seed] if width == 16 else 1.0 for width, seed in zip(noisy["width"], noisy["seed"], strict=True)]
-    table = proxy.pairs(noisy.assign(stability=noisy["stability"] * scatter)).set_index("width")
+    table = proxy_schedule.pairs(noisy.assign(stability=noisy["stability"] * scatter)).set_index("width")
     assert table["moved"].tolist() == [False, True, True, True] and table["spread"][16] > 1 > table["spread"][64]
 
 
 def test_one_schedule_alone_or_no_rows_give_no_pair():
     full = rows().query("lr == 0.001")
-    assert proxy.pairs(full).empty and proxy.moved(full) == {}
-    assert proxy.pairs(full.iloc[:0]).empty and proxy.pairs(pandas.DataFrame()).empty
+    assert proxy_schedule.pairs(full).empty and proxy_schedule.moved(full) == {}
+    assert proxy_schedule.pairs(full.iloc[:0]).empty and proxy_schedule.pairs(pandas.DataFrame()).empty
 
 
 def test_networks_that_differ_in_more_than_the_schedule_are_no_pair():
     both = rows()
-    assert proxy.pairs(both.assign(scaling=["unit" if lr == 0.01 else "raw" for lr in both["lr"]])).empty
+    assert proxy_schedule.pairs(both.assign(scaling=["unit" if lr == 0.01 else "raw" for lr in both["lr"]])).empty
 
 
 def test_a_reading_that_the_proxy_moves_is_shown_and_not_counted():
     def e09(found):
-        entry = claims.ledger(found, only=["E09"]).iloc[0]
+        entry = verdicts.ledger(found, only=["E09"]).iloc[0]
         return entry["readings"], entry["readings_notes"]
 
     readings, notes = e09(rows())
@@ -78,7 +79,7 @@ def test_the_trainings_that_check_the_proxy_are_no_reading_of_the_ledger():
         training(generator, 64, c.depth, 0, "he", 1.0) | f | {"key": c.key}
         for c, f in zip(checks, fields, strict=True)
     ]
-    one = claims.ledger(pandas.concat([rows(), pandas.DataFrame(lines)]), only=["E01"]).iloc[0]
+    one = verdicts.ledger(pandas.concat([rows(), pandas.DataFrame(lines)]), only=["E01"]).iloc[0]
     assert "unit" not in one["readings_detail"]
 
 
@@ -106,9 +107,9 @@ def test_the_picture_shows_each_pair_once_and_says_what_is_missing(tmp_path, mon
         for line in both.to_dict("records")
     ]  # fmt: skip
     both.attrs["missing"] = grid("N5b", "laptop", seeds=[0], widths=[16], depths=[2])
-    _, axes = figures.panels(3)
+    _, axes = output.panels(3)
     table = comparisons.proxy_ratios(both, axes)
     drawn = pandas.concat(t for ax in axes for t in getattr(ax, "robustkit_tables", ()))
     assert sorted(drawn["mean"]) == sorted(table["ratio"]) and len(table) == 20
-    twice = proxy.trained_twice(both, "laptop")
+    twice = proxy_schedule.trained_twice(both, "laptop")
     assert set(twice["width"]) == {16, 64, 256} and len(twice.attrs["missing"]) == 1  # 1024 is of the proxy alone

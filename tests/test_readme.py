@@ -3,21 +3,23 @@
 import re
 import shutil
 
-from robustkit import claims, profile_cells, report
-from robustkit.config import ROOT
+from robustkit import profile_cells
+from robustkit.cell import ROOT
+from robustkit.ledger import verdicts
 from robustkit.profiles import FIGURES, READINGS, control_cells, grid, reading_cells
+from robustkit.report import notebooks
 
 TEXT = (ROOT / "README.md").read_text()
 
 
 def test_its_verdicts_and_findings_are_the_committed_ones(tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
-    report.write_verdicts(tmp_path / "README.md", ROOT / "figures" / "shipped")
+    notebooks.write_verdicts(tmp_path / "README.md", ROOT / "figures" / "shipped")
     assert (tmp_path / "README.md").read_text() == TEXT
 
 
 def test_it_says_how_many_claims_there_are():
-    assert f"holds {len(claims.CLAIMS)} statements" in TEXT
+    assert f"holds {len(verdicts.CLAIMS)} statements" in TEXT
 
 
 def test_its_counts_of_trainings_are_those_of_the_grids():

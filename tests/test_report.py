@@ -7,9 +7,10 @@ import nbformat
 import numpy
 import pytest
 
-from robustkit import report, store
-from robustkit.config import Cell, InputError
-from robustkit.measures import MEASURES
+from robustkit.cell import Cell, InputError
+from robustkit.report import notebooks as report
+from robustkit.sweep import store
+from robustkit.training.measures import MEASURES
 
 SOURCE = """# ---
 # jupyter:

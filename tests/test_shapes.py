@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustkit.config import Cell
+from robustkit.cell import Cell
 from robustkit.networks import ResNet, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")

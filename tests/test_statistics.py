@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustkit import statistics
-from robustkit.config import InputError
+from robustkit.cell import InputError
+from robustkit.ledger import statistics
 
 WIDTHS = [2.0**k for k in range(4, 11)]
 

@@ -9,14 +9,14 @@ import numpy
 import pytest
 import torch
 
-from robustkit import store, sweep, workers
-from robustkit.config import Cell, InputError
-from robustkit.measures import MEASURES
+from robustkit.cell import Cell, InputError
 from robustkit.profiles import profile_cells
+from robustkit.sweep import store, train_missing, workers
+from robustkit.training.measures import MEASURES
 
 # Children of a server that has torch in memory already: a process each, without its seconds of start.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep", "sklearn.datasets", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 
 def cell(width=4, seed=0, **fields):
@@ -39,7 +39,7 @@ def expected(tmp_path_factory):
     with pytest.MonkeyPatch.context() as here:
         here.setenv("ROBUSTKIT_RESULTS", str(tmp_path_factory.mktemp("expected")))
         here.setattr(store, "SHIPPED", tmp_path_factory.mktemp("none") / "shipped.jsonl")
-        sweep.run(CELLS, device="cpu")
+        train_missing.run(CELLS, device="cpu")
         return saved()
 
 
@@ -68,7 +68,7 @@ def fail_at(monkeypatch, chosen, error):
 
 def test_rows_come_in_the_order_of_the_cells_whatever_the_order_of_training(expected):
     order = [CELLS[3], CELLS[0], CELLS[2], CELLS[1]]
-    rows = sweep.run(order, device="cpu")
+    rows = train_missing.run(order, device="cpu")
     assert list(rows["key"]) == [cell.key for cell in order]
     assert list(rows["width"]) == [8, 4, 8, 4]
     assert (rows["status"] == "ok").all()
@@ -77,10 +77,10 @@ def test_rows_come_in_the_order_of_the_cells_whatever_the_order_of_training(expe
 
 
 def test_a_second_run_trains_nothing_and_leaves_the_file_as_it_is(monkeypatch):
-    first = sweep.run(CELLS[:2], device="cpu")
+    first = train_missing.run(CELLS[:2], device="cpu")
     before = store.local_path().read_bytes()
     fail_at(monkeypatch, CELLS[0], AssertionError("it was trained again"))
-    second = sweep.run(CELLS[:2], device="cpu")
+    second = train_missing.run(CELLS[:2], device="cpu")
     assert store.local_path().read_bytes() == before
     assert second.equals(first)
 
@@ -88,7 +88,7 @@ def test_a_second_run_trains_nothing_and_leaves_the_file_as_it_is(monkeypatch):
 def test_two_workers_give_the_same_bits_as_one_in_another_order_too(monkeypatch, expected):
     # As workers=2 does, but from a server that has torch in memory.
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: CONTEXT)
-    rows = sweep.run(CELLS[::-1], device="cpu", workers=2)
+    rows = train_missing.run(CELLS[::-1], device="cpu", workers=2)
     assert list(rows["key"]) == [cell.key for cell in CELLS[::-1]]
     assert saved() == expected
 
@@ -96,7 +96,7 @@ def test_two_workers_give_the_same_bits_as_one_in_another_order_too(monkeypatch,
 def test_any_executor_will_do_and_is_left_open(expected):
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(2) as pool:
-        rows = sweep.run(CELLS, device="cpu", workers=2, executor=pool)
+        rows = train_missing.run(CELLS, device="cpu", workers=2, executor=pool)
         assert pool.submit(abs, -1).result() == 1
     assert list(rows["key"]) == [cell.key for cell in CELLS]
     assert saved() == expected
@@ -107,7 +107,7 @@ def test_shipped_rows_are_not_trained_again(no_training):
     row = {"key": CELLS[0].key, "status": "ok", "cell": dataclasses.asdict(CELLS[0]), "reason": None}
     row |= {"measures": dict.fromkeys(MEASURES) | {"stability": 0.5}, "engine": {}, "versions": {}, "seconds": 1.0}
     store.append(row, store.SHIPPED)
-    assert list(sweep.run(CELLS[:1])["stability"]) == [0.5]
+    assert list(train_missing.run(CELLS[:1])["stability"]) == [0.5]
     assert not store.local_path().exists()
 
 
@@ -118,11 +118,11 @@ def test_shipped_rows_are_not_trained_again(no_training):
 def test_a_cell_that_raises_is_reported_the_others_finish_and_it_is_tried_again(monkeypatch, expected, workers):
     with monkeypatch.context() as broken, ThreadPoolExecutor(workers) as pool:
         fail_at(broken, CELLS[2], RuntimeError("no luck today"))
-        rows = sweep.run(CELLS, device="cpu", workers=workers, executor=pool if workers > 1 else None)
+        rows = train_missing.run(CELLS, device="cpu", workers=workers, executor=pool if workers > 1 else None)
     assert list(rows["status"]) == ["ok", "ok", "failed", "ok"]
     assert "RuntimeError" in rows["reason"][2] and "no luck today" in rows["reason"][2]
     assert numpy.isnan(rows["stability"][2])
-    rows = sweep.run(CELLS, device="cpu")
+    rows = train_missing.run(CELLS, device="cpu")
     assert list(rows["status"]) == ["ok"] * 4
     with pytest.raises(AssertionError):
         saved()  # the failed row stays in the file, and is never read again
@@ -131,7 +131,7 @@ def test_a_cell_that_raises_is_reported_the_others_finish_and_it_is_tried_again(
 
 def test_a_diverged_cell_is_kept_without_a_number_and_not_tried_again(monkeypatch):
     wild = cell(16, depth=4, lr=1e6)
-    rows = sweep.run([wild, CELLS[0]], device="cpu")
+    rows = train_missing.run([wild, CELLS[0]], device="cpu")
     assert list(rows["status"]) == ["diverged", "ok"]
     assert "loss is" in rows["reason"][0]
     assert numpy.isnan(rows["stability"][0]) and numpy.isnan(rows["train_loss"][0])
@@ -139,7 +139,7 @@ def test_a_diverged_cell_is_kept_without_a_number_and_not_tried_again(monkeypatc
     for line in content.splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in the file"))
     fail_at(monkeypatch, wild, AssertionError("it was trained again"))
-    sweep.run([wild, CELLS[0]], device="cpu")
+    train_missing.run([wild, CELLS[0]], device="cpu")
     assert store.local_path().read_text() == content
 
 
@@ -161,7 +161,7 @@ def test_a_diverged_cell_is_kept_without_a_number_and_not_tried_again(monkeypatc
 )
 def test_bad_input_is_refused_before_any_training(no_training, cells, options, words):
     with pytest.raises(InputError, match=words):
-        sweep.run(cells, **options)
+        train_missing.run(cells, **options)
     assert not store.local_path().exists()
 
 
@@ -176,7 +176,7 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_any_training(
     else:
         (folder / "rows.jsonl").mkdir(parents=True)
     with pytest.raises(InputError, match="cannot be written") as caught:
-        sweep.run(CELLS, device="cpu")
+        train_missing.run(CELLS, device="cpu")
     assert str(folder) in str(caught.value)
 
 
@@ -184,17 +184,17 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_any_training(
 
 
 def test_without_time_nothing_is_saved_and_the_next_run_goes_on(expected):
-    rows = sweep.run(CELLS, device="cpu", minutes=1e-9)
+    rows = train_missing.run(CELLS, device="cpu", minutes=1e-9)
     assert len(rows) == 0
     assert rows.attrs["missing"] == CELLS
     assert saved() == {}
-    assert len(sweep.run(CELLS, device="cpu", minutes=60)) == 4
+    assert len(train_missing.run(CELLS, device="cpu", minutes=60)) == 4
     assert saved() == expected
 
 
 def test_a_training_that_does_not_fit_the_minutes_is_dropped_as_a_whole():
     long = cell(64, epochs=3000)
-    rows = sweep.run([long, CELLS[0]], device="cpu", minutes=1 / 60)
+    rows = train_missing.run([long, CELLS[0]], device="cpu", minutes=1 / 60)
     assert long in rows.attrs["missing"]
     assert set(saved()) <= {CELLS[0].key}
 
@@ -203,10 +203,10 @@ def test_an_interrupt_keeps_what_is_finished(monkeypatch, expected):
     with monkeypatch.context() as interrupted:
         fail_at(interrupted, CELLS[2], KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            sweep.run(CELLS, device="cpu")
+            train_missing.run(CELLS, device="cpu")
     before = store.local_path().read_bytes()
     assert saved() == {cell.key: expected[cell.key] for cell in CELLS[:2]}
-    sweep.run(CELLS, device="cpu")
+    train_missing.run(CELLS, device="cpu")
     assert store.local_path().read_bytes().startswith(before)
     assert saved() == expected
 
@@ -215,8 +215,8 @@ def test_an_interrupt_keeps_what_is_finished(monkeypatch, expected):
 
 
 def test_a_frame_has_the_public_columns_and_lists_what_is_missing():
-    sweep.run(CELLS[1:3], device="cpu")
-    rows = sweep.frame(CELLS)
+    train_missing.run(CELLS[1:3], device="cpu")
+    rows = train_missing.frame(CELLS)
     assert list(rows["key"]) == [cell.key for cell in CELLS[1:3]]
     assert rows.attrs["missing"] == [CELLS[0], CELLS[3]]
     public = "stability stability_sem stability_init stability_train lipschitz_mean lipschitz_max train_loss"
@@ -231,28 +231,28 @@ def test_a_frame_has_the_public_columns_and_lists_what_is_missing():
 
 
 def test_no_rows_are_a_frame_too():
-    rows = sweep.frame(CELLS)
+    rows = train_missing.frame(CELLS)
     assert len(rows) == 0 and "stability" in rows.columns
     assert rows.attrs["missing"] == CELLS
-    assert list(sweep.load().columns) == list(rows.columns)
+    assert list(train_missing.load().columns) == list(rows.columns)
 
 
 def test_collect_trains_a_profile_and_load_returns_all_there_is():
     choices = {"widths": [4], "seeds": [0, 1], "depths": [2], "epochs": 1, "points": 16}
-    rows = sweep.collect("all", "smoke", device="cpu", **choices)
+    rows = train_missing.collect("all", "smoke", device="cpu", **choices)
     assert list(rows["key"]) == [made.key for made in profile_cells("smoke", **choices)]
     before = store.local_path().read_bytes()
-    lazy = sweep.collect("N2", "smoke", device="cpu", **choices)
+    lazy = train_missing.collect("N2", "smoke", device="cpu", **choices)
     assert list(lazy["init"]) == ["he", "he"]
     assert store.local_path().read_bytes() == before
-    assert sorted(sweep.load()["key"]) == sorted(rows["key"])
+    assert sorted(train_missing.load()["key"]) == sorted(rows["key"])
 
 
 def test_the_shipped_profile_reads_shipped_rows_alone_and_trains_nothing(no_training):
-    rows = sweep.collect("N2", "shipped", widths=[16, 32], seeds=[0])
+    rows = train_missing.collect("N2", "shipped", widths=[16, 32], seeds=[0])
     assert len(rows) == 0
     assert [(c.width, c.dataset) for c in rows.attrs["missing"]] == [(16, "mnist"), (32, "mnist")]
 
 
 def test_the_cpu_has_one_name():
-    assert sweep.pick_device("cpu") == sweep.pick_device("cpu:0") == "cpu"
+    assert train_missing.pick_device("cpu") == train_missing.pick_device("cpu:0") == "cpu"

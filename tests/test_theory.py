@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate
 
 from robustkit import theory
-from robustkit.config import InputError
+from robustkit.cell import InputError
 from robustkit.initialization import layer_stds
 
 SCHEMES = [

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustkit import training
-from robustkit.config import Cell
+from robustkit.cell import Cell
 from robustkit.data import load_dataset, stream_generator
 from robustkit.networks import ResNet, build
-from robustkit.training import CropFlip, Loop, layer_movement, lazy_ratio, loss_function, targets, train
+from robustkit.training import loop as training
+from robustkit.training.loop import CropFlip, Loop, layer_movement, lazy_ratio, loss_function, targets, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 

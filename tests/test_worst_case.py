@@ -7,7 +7,8 @@ import pandas
 import pytest
 from scipy import stats
 
-from robustkit import attacks, worst_case
+from robustkit import attacks
+from robustkit.ledger import worst_case
 
 COLUMNS = [
     attacks.column(a, norm, r) for a in attacks.ATTACKS for norm, radii in attacks.RADII.items() for r in radii

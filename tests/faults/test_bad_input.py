@@ -11,10 +11,12 @@ import pandas
 import pytest
 
 import robustkit as rk
-from robustkit import profiles, report, store
+from robustkit import profiles
 from robustkit.__main__ import main
-from robustkit.config import Cell, InputError
-from robustkit.ensemble import Ensemble
+from robustkit.cell import Cell, InputError
+from robustkit.report import notebooks
+from robustkit.sweep import store
+from robustkit.training.ensemble import Ensemble
 
 SMALL = {"width": 16, "depth": 2}
 NAN, INF = math.nan, math.inf
@@ -28,7 +30,7 @@ def nothing_is_written_or_trained(own_folders, monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(Ensemble, "train", refuse)
     monkeypatch.setattr(store, "append", refuse)
-    monkeypatch.setattr(report, "_execute", refuse)
+    monkeypatch.setattr(notebooks, "_execute", refuse)
     yield
     signal.signal(signal.SIGTERM, handler)  # the command takes it over
     assert list(own_folders.iterdir()) == []
@@ -121,7 +123,7 @@ def test_an_unknown_choice_is_refused_with_the_nearest_spelling(field, value, ne
 
 
 @pytest.mark.guard(
-    20, "robustkit/config.py", 'check_choice("a field of Cell", name, cls.__dataclass_fields__)', "continue"
+    20, "robustkit/cell.py", 'check_choice("a field of Cell", name, cls.__dataclass_fields__)', "continue"
 )
 @pytest.mark.parametrize(
     ("wrong", "right"), [("widht", "width"), ("batchsize", "batch_size"), ("learning_rate", None), ("lrs", "lr")]
@@ -133,7 +135,7 @@ def test_a_misspelt_field_is_refused_with_the_nearest_spelling(wrong, right):
         assert f"did you mean {right!r}?" in str(refused.value)
 
 
-@pytest.mark.guard(20, "robustkit/config.py", "if self.batch_size > self.train_points:", "if False:")
+@pytest.mark.guard(20, "robustkit/cell.py", "if self.batch_size > self.train_points:", "if False:")
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -214,8 +216,10 @@ def test_an_unknown_profile_is_refused_with_the_nearest_spelling(figure):
         rk.collect(figure, "smok")
 
 
-@pytest.mark.guard(20, "robustkit/sweep.py", "if len({cell.key for cell in cells}) != len(cells):", "if False:")
-@pytest.mark.guard(20, "robustkit/sweep.py", "if not cells:", "if False:")
+@pytest.mark.guard(
+    20, "robustkit/sweep/train_missing.py", "if len({cell.key for cell in cells}) != len(cells):", "if False:"
+)
+@pytest.mark.guard(20, "robustkit/sweep/train_missing.py", "if not cells:", "if False:")
 @pytest.mark.parametrize(
     ("cells", "options", "said"),
     [
@@ -332,7 +336,7 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.guard(20, "robustkit/report.py", 'check_choice("the notebook parameter", name, names)', "pass")
+@pytest.mark.guard(20, "robustkit/report/notebooks.py", 'check_choice("the notebook parameter", name, names)', "pass")
 @pytest.mark.parametrize(("given", "words"), PARAMETERS)
 @pytest.mark.parametrize("check", [[], ["--check"]], ids=["run", "check"])
 def test_a_bad_notebook_parameter_is_refused_before_any_notebook_starts(capsys, given, words, check):

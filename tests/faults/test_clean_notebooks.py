@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from test_notebooks import problems  # noqa: E402
 
-from robustkit import report  # noqa: E402
+from robustkit.report import notebooks as report  # noqa: E402
 
 output = nbformat.v4.new_output
 PLANTED = {
@@ -85,7 +85,7 @@ for cell in cells:
 """
 
 
-@pytest.mark.guard(23, "robustkit/figures.py", '"pdf": {"CreationDate": None}', '"pdf": {}')
+@pytest.mark.guard(23, "robustkit/plots/output.py", '"pdf": {"CreationDate": None}', '"pdf": {}')
 def test_running_a_notebook_again_draws_the_same_figures_to_the_byte(tmp_path):
     """From the committed rows, into two empty folders, by processes that start apart and hash differently."""
     command = [sys.executable, "-c", RUN_ALL, str(report.notebooks(["01"])[0])]

@@ -11,8 +11,10 @@ import pandas
 import pytest
 
 import robustkit
-from robustkit import figures, report, store
-from robustkit.config import results_folder
+from robustkit.cell import results_folder
+from robustkit.plots import output
+from robustkit.report import notebooks
+from robustkit.sweep import store
 
 PAGE = 4096
 
@@ -79,21 +81,21 @@ def save_row(text, _):
 
 
 def save_figure(text, _):
-    figure, (ax,) = figures.panels(1)
+    figure, (ax,) = output.panels(1)
     ax.set_title(text[:10])
     ax.robustkit_tables = [pandas.DataFrame({"quantity": [text]})]
-    figures.save(figure, "N9", "smoke", None)
+    output.save(figure, "N9", "smoke", None)
 
 
 def save_table(text, _):
-    figures.save_table(pandas.DataFrame({"name": [text]}), "T", "smoke")
+    output.save_table(pandas.DataFrame({"name": [text]}), "T", "smoke")
 
 
 def save_notebook(_, folder):
     source = folder / "07_short.py"
     if not source.exists():
         source.symlink_to(source_of(folder))
-    report.build_notebook(source, source.with_suffix(".ipynb"))
+    notebooks.build_notebook(source, source.with_suffix(".ipynb"))
 
 
 def source_of(folder):
@@ -108,9 +110,9 @@ def contents(folder):
 RAISED = 'raise OSError(error.errno, f"the file could not be written ({error.strerror})", str(path)) from error'
 
 
-@pytest.mark.guard(9, "robustkit/store.py", "os.truncate(path, end)", "pass")
-@pytest.mark.guard(9, "robustkit/store.py", "Path(part).unlink(missing_ok=True)", "pass")
-@pytest.mark.guard(9, "robustkit/store.py", RAISED, "raise")
+@pytest.mark.guard(9, "robustkit/sweep/store.py", "os.truncate(path, end)", "pass")
+@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/sweep/store.py", RAISED, "raise")
 @pytest.mark.parametrize(
     ("save", "ending"),
     [(save_row, ".jsonl"), (save_figure, ".png"), (save_table, ".md"), (save_notebook, ".ipynb")],
@@ -130,7 +132,7 @@ def test_a_full_disk_is_said_with_the_path_and_what_was_there_is_kept(small_disk
     assert contents(folder).keys() == before.keys() and contents(folder) != before
 
 
-@pytest.mark.guard(9, "robustkit/store.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
 def test_a_full_disk_keeps_the_csv_that_is_there(small_disk):
     folder, full = small_disk
     path = folder / "a table.csv"
@@ -148,22 +150,22 @@ print("new" * 10_000)
 """
 
 
-@pytest.mark.guard(9, "robustkit/store.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
 def test_a_full_disk_keeps_the_executed_copy_of_a_notebook(small_disk, tmp_path, monkeypatch):
     _, full = small_disk
     (tmp_path / "07_short.py").write_text(SOURCE)
-    report.build_notebook(tmp_path / "07_short.py", tmp_path / "07_short.ipynb")
-    monkeypatch.setattr(report, "NOTEBOOKS", tmp_path)
+    notebooks.build_notebook(tmp_path / "07_short.py", tmp_path / "07_short.ipynb")
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
     copy = results_folder() / "notebooks" / "smoke" / "07_short.ipynb"
     store.write_atomically(copy, "old")
     with full():
-        (said,) = report.execute("smoke", workers=1)
+        (said,) = notebooks.execute("smoke", workers=1)
     assert str(copy) in said
     assert contents(results_folder()) == {copy: b"old"}
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-@pytest.mark.guard(9, "robustkit/store.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
 def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, monkeypatch, step):
     path = tmp_path / "folder" / "rows.jsonl"
     store.write_atomically(path, "old")
@@ -206,14 +208,16 @@ def read_only(tmp_path, unmounting):
     return folder
 
 
-@pytest.mark.guard(10, "robustkit/sweep.py", "    _check_writable()\n", "\n")
+@pytest.mark.guard(10, "robustkit/sweep/train_missing.py", "    _check_writable()\n", "\n")
 def test_a_read_only_results_folder_is_refused_before_any_training(read_only):
     ended = command(*ONE_TRAINING, ROBUSTKIT_RESULTS=read_only)
     assert ended.returncode == 2, ended.stderr
     assert ended.stdout == "" and f"results folder {read_only} cannot be written" in ended.stderr
 
 
-@pytest.mark.guard(10, "robustkit/store.py", 'results_folder() / "rows.jsonl"', 'Path(ascii(results_folder())) / "x"')
+@pytest.mark.guard(
+    10, "robustkit/sweep/store.py", 'results_folder() / "rows.jsonl"', 'Path(ascii(results_folder())) / "x"'
+)
 def test_folders_with_spaces_and_letters_of_other_languages_work(tmp_path):
     results = tmp_path / "mein größter Ordner" / "результаты d'été 图"
     ended = command(*ONE_TRAINING, ROBUSTKIT_RESULTS=results)

@@ -9,17 +9,18 @@ import matplotlib.pyplot as plt
 import numpy
 import pytest
 
-from robustkit import cost, figures, plots, sweep, workers
-from robustkit.config import Cell
-from robustkit.measures import measure_group, one_thread
+from robustkit.cell import Cell
+from robustkit.plots import curves, output
+from robustkit.sweep import cost, train_missing, workers
+from robustkit.training.measures import measure_group, one_thread
 
 CELLS = [Cell(width=width, depth=2, seed=seed, epochs=1, points=16) for width in (4, 8, 16) for seed in range(3)]
 
 
 @pytest.mark.guard(
-    6, "robustkit/workers.py", "    except Exception as error:\n", "    except ZeroDivisionError as error:\n"
+    6, "robustkit/sweep/workers.py", "    except Exception as error:\n", "    except ZeroDivisionError as error:\n"
 )
-@pytest.mark.guard(6, "robustkit/store.py", 'kept["status"] == "failed" and row["status"] != "failed"', "False")
+@pytest.mark.guard(6, "robustkit/sweep/store.py", 'kept["status"] == "failed" and row["status"] != "failed"', "False")
 def test_a_training_that_raises_has_failed_the_others_go_on_and_a_figure_shows_it_missing(monkeypatch):
     def measure_or_raise(cells, *others):
         if CELLS[4] in cells:
@@ -28,23 +29,23 @@ def test_a_training_that_raises_has_failed_the_others_go_on_and_a_figure_shows_i
 
     with monkeypatch.context() as broken:
         broken.setattr(workers, "measure_group", measure_or_raise)
-        rows = sweep.run(CELLS, device="cpu")
+        rows = train_missing.run(CELLS, device="cpu")
     assert [status == "failed" for status in rows["status"]] == [cell == CELLS[4] for cell in CELLS]
     assert rows["reason"][4] == "RuntimeError: no luck today" and numpy.isnan(rows["stability"][4])
     _, ax = plt.subplots()
-    plots.against(rows, ax)
+    curves.against(rows, ax)
     (seeds,) = [line.get_ydata() for line in ax.get_lines() if line.get_label() == "_seeds"]
     assert sorted(seeds[~numpy.isnan(seeds)]) == sorted(rows["stability"].drop(4)), "nothing stands in for it"
-    assert "1 trainings failed or diverged and are not drawn" in figures.caption(rows, "smoke")
+    assert "1 trainings failed or diverged and are not drawn" in output.caption(rows, "smoke")
     plt.close()
-    assert (sweep.run(CELLS, device="cpu")["status"] == "ok").all(), "it is tried again"
+    assert (train_missing.run(CELLS, device="cpu")["status"] == "ok").all(), "it is tried again"
 
 
 # Twelve networks and their start take about 210 MiB; with room for 170 they do not fit, and half of them do.
 TOGETHER = """
 import resource
-from robustkit.config import Cell
-from robustkit.workers import measure_safely
+from robustkit.cell import Cell
+from robustkit.sweep.workers import measure_safely
 cells = [Cell(width=512, depth=10, seed=seed, n_train=64, epochs=1, points=4) for seed in range(12)]
 measure_safely(cells[:1], "cpu", float("inf"))  # loads for good what any training needs
 with open("/proc/self/status") as file:
@@ -60,7 +61,7 @@ print([(row["status"], row["reason"], row["engine"]["group"], row["measures"]["s
     not Path("/proc/self/status").exists(), reason="the memory of a process is limited on Linux alone"
 )
 @pytest.mark.guard(
-    7, "robustkit/workers.py", "    if len(cells) == 1:\n        return", "    if True:\n        return"
+    7, "robustkit/sweep/workers.py", "    if len(cells) == 1:\n        return", "    if True:\n        return"
 )
 def test_a_group_that_lacks_memory_is_halved_until_it_fits_and_its_numbers_are_the_same():
     done = subprocess.run([sys.executable, "-c", TOGETHER], capture_output=True, text=True, check=True)
@@ -72,12 +73,14 @@ def test_a_group_that_lacks_memory_is_halved_until_it_fits_and_its_numbers_are_t
         assert measure_group([alone])[0]["measures"]["stability"] == rows[11][3]
 
 
-@pytest.mark.guard(7, "robustkit/sweep.py", "(needed := cost.memory_bytes(cell)) <= room", "(needed := 0) <= room")
+@pytest.mark.guard(
+    7, "robustkit/sweep/train_missing.py", "(needed := cost.memory_bytes(cell)) <= room", "(needed := 0) <= room"
+)
 def test_a_training_too_large_for_memory_is_refused_at_once_with_the_bytes_it_needs(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text(f"{32 << 20}\n")  # what a container of 32 MiB says
     monkeypatch.setattr(cost, "CONTROL_GROUP", tmp_path)
     large = Cell(width=2048, depth=3, epochs=1, points=16)
-    rows = sweep.run([CELLS[0], large], device="cpu")
+    rows = train_missing.run([CELLS[0], large], device="cpu")
     assert list(rows["status"]) == ["ok", "failed"]
     needed = cost.memory_bytes(large)
     assert needed > 4 * large.parameters > 4 * 2048**2

@@ -16,8 +16,8 @@ import torchvision
 from sklearn.datasets import load_digits
 
 from robustkit import cifar, data
+from robustkit.cell import DATASETS, InputError
 from robustkit.cifar import read_cifar
-from robustkit.config import DATASETS, InputError
 from robustkit.data import load_dataset
 
 HTML = b"<!DOCTYPE html><html><body>Not found</body></html>"
@@ -226,7 +226,7 @@ class Marker:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.guard(22, "robustkit/catalogue.py", "allow_pickle=False", "allow_pickle=True")
+@pytest.mark.guard(22, "robustkit/datasets.py", "allow_pickle=False", "allow_pickle=True")
 @pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
 def test_an_object_array_is_never_unpickled(write_npz, tmp_path, name):
     marker = tmp_path / "was unpickled"
@@ -236,7 +236,7 @@ def test_an_object_array_is_never_unpickled(write_npz, tmp_path, name):
     assert not marker.exists()
 
 
-@pytest.mark.guard(22, "robustkit/catalogue.py", "allow_pickle=False", "allow_pickle=True")
+@pytest.mark.guard(22, "robustkit/datasets.py", "allow_pickle=False", "allow_pickle=True")
 def test_a_file_that_is_not_an_npz_is_refused_and_never_unpickled(tmp_path):
     marker, path = tmp_path / "was unpickled", tmp_path / "points.npz"
     np.save(tmp_path / "one.npy", np.ones(3))

@@ -9,16 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from robustkit import checkpoint, measures, store, sweep
-from robustkit.checkpoint import Saved
-from robustkit.config import Cell, results_folder
-from robustkit.measures import measure_group
+from robustkit.cell import Cell, results_folder
+from robustkit.sweep import store, train_missing
+from robustkit.training import checkpoint, measures
+from robustkit.training.checkpoint import Saved
+from robustkit.training.measures import measure_group
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Children of a server that has torch in memory already: a process each, without its seconds of start.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep", "sklearn.datasets", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 COMMON = {"n_train": 300, "batch_size": 64, "points": 16}  # five steps an epoch
 RESNET = {"model": "resnet", "width": 4, "depth": 8, "augment": "crop_flip", "scaling": "standard", "epochs": 3}
@@ -56,13 +57,13 @@ def run_slowly(folder, cells, step, here):
             time.sleep(60)
 
     checkpoint.save, checkpoint.SECONDS, checkpoint.LONGEST = slowly, 0, 0
-    sweep.run(cells, device="cpu")
+    train_missing.run(cells, device="cpu")
 
 
-@pytest.mark.guard(8, "robustkit/training.py", "start = resume.step\n", "start = 0\n")
-@pytest.mark.guard(8, "robustkit/training.py", '| {"generator.order": epoch}', "")
-@pytest.mark.guard(8, "robustkit/ensemble.py", "weight.copy_(saved.tensors", "(saved.tensors")
-@pytest.mark.guard(8, "robustkit/ensemble.py", 'order.set_state(saved.tensors["generator.order"])', "pass")
+@pytest.mark.guard(8, "robustkit/training/loop.py", "start = resume.step\n", "start = 0\n")
+@pytest.mark.guard(8, "robustkit/training/loop.py", '| {"generator.order": epoch}', "")
+@pytest.mark.guard(8, "robustkit/training/ensemble.py", "weight.copy_(saved.tensors", "(saved.tensors")
+@pytest.mark.guard(8, "robustkit/training/ensemble.py", 'order.set_state(saved.tensors["generator.order"])', "pass")
 def test_a_killed_training_ends_with_the_row_of_one_that_was_not(group, expected):
     folder = checkpoint.paths(group[0].key, "cpu")[0].parent
     for last in (4, 5, 11):  # in the middle of an epoch, between two, and again in the middle
@@ -73,12 +74,14 @@ def test_a_killed_training_ends_with_the_row_of_one_that_was_not(group, expected
         process.kill()  # of a group, its first checkpoint alone has been written
         process.join()
         assert store.load_rows() == [] and checkpoint.load(group[0].key, "cpu").step == last
-    sweep.run(group, device="cpu")
+    train_missing.run(group, device="cpu")
     assert [row["measures"] for row in store.load_rows()] == expected
     assert list(folder.iterdir()) == []  # nothing is left once the rows are saved
 
 
-@pytest.mark.guard(8, "robustkit/measures.py", "        if began > deadline:\n            raise OutOfTimeError\n", "")
+@pytest.mark.guard(
+    8, "robustkit/training/measures.py", "        if began > deadline:\n            raise OutOfTimeError\n", ""
+)
 def test_a_training_that_runs_out_of_time_goes_on_from_where_it_was(group, expected, monkeypatch):
     ticks, lives = itertools.count(), 0
     monkeypatch.setattr(measures, "time", SimpleNamespace(time=lambda: next(ticks)))  # a second a look
@@ -107,7 +110,7 @@ def saved():
 
 @pytest.mark.guard(
     8,
-    "robustkit/checkpoint.py",
+    "robustkit/training/checkpoint.py",
     "return body if first == FIRST_LINE + hashlib.sha256(body)",
     "return body if 1 or (body)",
 )

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from robustkit import config, store
-from robustkit.catalogue import DATASETS
+from robustkit import cell as config
+from robustkit.cell import INITS_OF, NUMERICS, Cell
 from robustkit.checks import InputError
-from robustkit.config import INITS_OF, NUMERICS, Cell
-from robustkit.measures import measure
+from robustkit.datasets import DATASETS
+from robustkit.sweep import store
+from robustkit.training.measures import measure
 
 FIELDS = {field.name: field for field in dataclasses.fields(Cell)}
 ONLY_ONE_VALUE = {"bias"}  # declared early, for keys; True is refused
@@ -86,7 +87,7 @@ def test_every_field_has_other_values_here():
     assert set(FIELDS) == set(VALUES) | ONLY_ONE_VALUE
 
 
-@pytest.mark.guard(15, "robustkit/config.py", "self.as_dict() | {", "self.as_dict() | {'points': 1} | {")
+@pytest.mark.guard(15, "robustkit/cell.py", "self.as_dict() | {", "self.as_dict() | {'points': 1} | {")
 @pytest.mark.parametrize("field", VALUES)
 @thorough
 @given(data=st.data())
@@ -183,7 +184,7 @@ def test_a_cell_stays_as_it_is():
     assert copy.deepcopy([made])[0] is made  # a frame holds the cells it misses, and is copied often
 
 
-@pytest.mark.guard(15, "robustkit/config.py", '"numerics": NUMERICS[self.model],', '"numerics": 1,')
+@pytest.mark.guard(15, "robustkit/cell.py", '"numerics": NUMERICS[self.model],', '"numerics": 1,')
 @settings(thorough, max_examples=15)
 @given(st.lists(cells(), min_size=3, max_size=9), st.sampled_from(sorted(NUMERICS)))
 def test_a_higher_numerics_of_a_family_is_other_keys_for_that_family_and_no_other(found, family):
@@ -195,7 +196,7 @@ def test_a_higher_numerics_of_a_family_is_other_keys_for_that_family_and_no_othe
         assert (new != old) == (cell.model == family)
 
 
-@pytest.mark.guard(15, "robustkit/config.py", '"dataset": dataset_info(self.dataset).sha256,', "")
+@pytest.mark.guard(15, "robustkit/cell.py", '"dataset": dataset_info(self.dataset).sha256,', "")
 def test_a_files_key_is_its_content_not_its_path(write_npz, tmp_path):
     path = write_npz()
     elsewhere = tmp_path / "elsewhere, übung"

@@ -8,9 +8,11 @@ import pandas
 import pytest
 import scipy.stats
 
-from robustkit import figures, plots, profiles, store, sweep
+from robustkit import profiles
 from robustkit.__main__ import main
-from robustkit.config import Cell, figures_folder
+from robustkit.cell import Cell, figures_folder
+from robustkit.plots import curves, output
+from robustkit.sweep import store, train_missing
 
 # Three seeds at each of three widths: at 4 one failed or diverged, at 8 one is missing, at 16 all are.
 CELLS = {
@@ -26,7 +28,7 @@ def trained(tmp_path_factory):
     """Every row there could be."""
     with pytest.MonkeyPatch.context() as here:
         here.setenv("ROBUSTKIT_RESULTS", str(tmp_path_factory.mktemp("trained")))
-        sweep.run(list(CELLS.values()), device="cpu")
+        train_missing.run(list(CELLS.values()), device="cpu")
         return {row["key"]: row for row in store.load_rows()}
 
 
@@ -39,7 +41,7 @@ def rows(request, trained):
             row = row | {"status": request.param, "reason": "no luck", "measures": dict.fromkeys(row["measures"])}
         if place not in MISSING:
             store.append(row, store.local_path())
-    return sweep.frame(list(CELLS.values()))
+    return train_missing.frame(list(CELLS.values()))
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +57,13 @@ def measured(trained, name, width, *seeds):
 
 
 @pytest.mark.guard(
-    18, "robustkit/plots.py", "good = curve[np.isfinite(curve[y].astype(float))]", "good = curve.fillna({y: 1.0})"
+    18,
+    "robustkit/plots/curves.py",
+    "good = curve[np.isfinite(curve[y].astype(float))]",
+    "good = curve.fillna({y: 1.0})",
 )
 def test_the_mean_at_a_point_is_of_the_sound_seeds_and_their_number_stands_beside_it(rows, trained):
-    table = plots.summarise(rows, x="width", y="stability", by="depth").set_index("width")
+    table = curves.summarise(rows, x="width", y="stability", by="depth").set_index("width")
     for width, seeds, bad in ((4, (0, 2), 1), (8, (0, 1), 0)):
         values = measured(trained, "stability", width, *seeds)
         assert table.loc[width, "mean"] == pytest.approx(scipy.stats.gmean(values), rel=1e-12)
@@ -66,18 +71,20 @@ def test_the_mean_at_a_point_is_of_the_sound_seeds_and_their_number_stands_besid
     assert 16 not in table.index
 
 
-@pytest.mark.guard(18, "robustkit/figures.py", 'text += f"; {bad} trainings failed', 'text += f"" and f"{bad}')
+@pytest.mark.guard(18, "robustkit/plots/output.py", 'text += f"; {bad} trainings failed', 'text += f"" and f"{bad}')
 @pytest.mark.guard(
     18,
-    "robustkit/figures.py",
+    "robustkit/plots/output.py",
     'counts = (rows["status"] == "ok").groupby(cells).sum()',
     'counts = rows["status"].groupby(cells).count()',
 )
-@pytest.mark.guard(18, "robustkit/figures.py", "{len(gaps)} of {len(rows) + len(gaps)} trainings are missing", "")
+@pytest.mark.guard(
+    18, "robustkit/plots/output.py", "{len(gaps)} of {len(rows) + len(gaps)} trainings are missing", ""
+)
 def test_a_figure_and_its_numbers_say_what_is_missing_and_how_many_seeds_each_point_has(rows, trained):
-    figure, (ax,) = figures.panels(1)
-    plots.against(rows, ax)
-    figures.save(figure, "N9", "smoke", rows)
+    figure, (ax,) = output.panels(1)
+    curves.against(rows, ax)
+    output.save(figure, "N9", "smoke", rows)
     said = " ".join(figure.get_supxlabel().split())
     assert "(n = 2 a point)" in said
     assert "1 trainings failed or diverged and are not drawn" in said
@@ -96,17 +103,17 @@ def test_a_point_whose_every_seed_is_bad_is_named_and_has_no_mean(trained):
         row = trained[cell.key]
         bad = {"status": "diverged", "reason": "no luck", "measures": dict.fromkeys(row["measures"])}
         store.append(row | (bad if width == 8 else {}), store.local_path())
-    rows = sweep.frame(list(CELLS.values()))
-    table = plots.summarise(rows, x="width", y="stability", by="depth").set_index("width")
+    rows = train_missing.frame(list(CELLS.values()))
+    table = curves.summarise(rows, x="width", y="stability", by="depth").set_index("width")
     assert (table.loc[8, "n"], table.loc[8, "bad"]) == (0, 3) and numpy.isnan(table.loc[8, "mean"])
-    said = figures.caption(rows, "smoke")
+    said = output.caption(rows, "smoke")
     assert "(n = 0 to 3 a point)" in said and "3 trainings failed or diverged and are not drawn" in said
 
 
-@pytest.mark.guard(18, "robustkit/plots.py", 'good = rows[rows["status"] == "ok"]', "good = rows")
+@pytest.mark.guard(18, "robustkit/plots/curves.py", 'good = rows[rows["status"] == "ok"]', "good = rows")
 def test_a_curve_over_time_is_of_the_sound_seeds_alone(rows, trained):
-    _, (ax,) = figures.panels(1)
-    plots.over_time(rows, ax)
+    _, (ax,) = output.panels(1)
+    curves.over_time(rows, ax)
     (table,) = ax.robustkit_tables
     for width, seeds in ((4, (0, 2)), (8, (0, 1))):
         expected = numpy.mean(measured(trained, "kappa_over_time", width, *seeds), axis=0)
@@ -114,22 +121,22 @@ def test_a_curve_over_time_is_of_the_sound_seeds_alone(rows, trained):
         assert curve["mean"].to_numpy() == pytest.approx(expected, rel=1e-12) and set(curve["n"]) == {2}
 
 
-@pytest.mark.guard(18, "robustkit/figures.py", "{len(gaps)} trainings missing ({command})", "")
+@pytest.mark.guard(18, "robustkit/plots/output.py", "{len(gaps)} trainings missing ({command})", "")
 def test_an_empty_store_is_said_in_every_figure_with_the_command_that_fills_it():
-    rows = sweep.frame(list(CELLS.values()))
+    rows = train_missing.frame(list(CELLS.values()))
     assert rows.attrs["missing"] == list(CELLS.values())
-    figure, axes = figures.panels(3)
-    plots.against(rows, axes[0])
-    plots.over_time(rows, axes[1])
-    plots.bounds(rows, axes[2], init="he", depth=2)
-    plots.bounds_in_depth(rows, axes[2], init="he")
-    plots.mark_transitions(rows, axes[0])
-    plots.one_legend(figure, axes)
-    assert len(plots.slopes(rows, {"end": 6})) == 0
+    figure, axes = output.panels(3)
+    curves.against(rows, axes[0])
+    curves.over_time(rows, axes[1])
+    curves.bounds(rows, axes[2], init="he", depth=2)
+    curves.bounds_in_depth(rows, axes[2], init="he")
+    curves.mark_transitions(rows, axes[0])
+    curves.one_legend(figure, axes)
+    assert len(curves.slopes(rows, {"end": 6})) == 0
     for ax in axes[:2]:
         assert "no rows yet" in [text.get_text() for text in ax.texts]
     for profile, trains in (("shipped", "laptop"), ("smoke", "smoke")):
-        figures.save(figure, "empty", profile, rows)
+        output.save(figure, "empty", profile, rows)
         assert f"no rows yet, 9 trainings missing (python -m robustkit run {trains})" in " ".join(
             figure.get_supxlabel().split()
         )
@@ -141,11 +148,11 @@ def test_the_command_that_the_caption_names_leaves_nothing_missing(monkeypatch, 
     monkeypatch.setitem(profiles.SETTINGS, "smoke", {"dataset": "digits", "epochs": 1, "points": 16})
     few = {"widths": [16], "seeds": [0], "depths": [2]}
     cells = profiles.grid("N2", "smoke", **few)
-    said = figures.caption(sweep.frame(cells), "smoke")
+    said = output.caption(train_missing.frame(cells), "smoke")
     command = said.partition("(python -m robustkit ")[2].rstrip(")").split()
     monkeypatch.setattr(profiles, "CONTROLS", {})
     options = [word for name, values in few.items() for word in (f"--{name}", *map(str, values))]
     assert main([*command, *options, "--device", "cpu", "--workers", "1"]) == 0
-    rows = sweep.frame(cells)
+    rows = train_missing.frame(cells)
     assert rows.attrs["missing"] == [] and (rows["status"] == "ok").all()
-    assert "missing" not in figures.caption(rows, "smoke")
+    assert "missing" not in output.caption(rows, "smoke")

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustkit import store, sweep
-from robustkit.config import Cell, InputError
+from robustkit.cell import Cell, InputError
+from robustkit.sweep import store, train_missing
 
 
 def a_row(name="a", stability=0.1, **changes):
@@ -69,7 +69,7 @@ package, path, what, stage, number = json.loads(sys.argv[1])
 sys.modules["robustkit"] = types.ModuleType("robustkit")
 sys.modules["robustkit"].__path__ = [package]
 from pathlib import Path
-from robustkit import store
+from robustkit.sweep import store
 
 def stop():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -122,7 +122,7 @@ LENGTH = len(store.encode(a_row("new"))) + 1
 BYTES = [("bytes", number) for number in (0, 1, 30, LENGTH // 2, LENGTH - 2, LENGTH - 1, LENGTH)]
 
 
-@pytest.mark.guard(2, "robustkit/store.py", "os.fsync(file.fileno())\n        except", "pass\n        except")
+@pytest.mark.guard(2, "robustkit/sweep/store.py", "os.fsync(file.fileno())\n        except", "pass\n        except")
 @pytest.mark.parametrize(("stage", "number"), [*BYTES, ("before fsync", None), ("after fsync", None)])
 def test_a_process_killed_while_it_saves_a_row_leaves_the_row_or_none(path, stage, number):
     old, new = [a_row("a"), a_row("b")], a_row("new")
@@ -136,10 +136,10 @@ def test_a_process_killed_while_it_saves_a_row_leaves_the_row_or_none(path, stag
     assert read_quietly(path)[0] == [*old, *[new] * whole, a_row("c")]
 
 
-@pytest.mark.guard(2, "robustkit/store.py", "file.flush()\n            os.fsync(file.fileno())", "pass")
+@pytest.mark.guard(2, "robustkit/sweep/store.py", "file.flush()\n            os.fsync(file.fileno())", "pass")
 @pytest.mark.guard(
     2,
-    "robustkit/store.py",
+    "robustkit/sweep/store.py",
     'tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")',
     "os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), path",
 )
@@ -174,8 +174,8 @@ def test_what_a_killed_process_left_is_removed_after_a_day_and_not_before(path):
 # ------------------------------------------------------------------------------------------------ two processes
 
 
-@pytest.mark.guard(12, "robustkit/store.py", '_lock(file, "LOCK_SH")', "pass")
-@pytest.mark.guard(12, "robustkit/store.py", '_lock(file, "LOCK_EX")', "pass")
+@pytest.mark.guard(12, "robustkit/sweep/store.py", '_lock(file, "LOCK_SH")', "pass")
+@pytest.mark.guard(12, "robustkit/sweep/store.py", '_lock(file, "LOCK_EX")', "pass")
 @pytest.mark.parametrize("then", ["read", "append"])
 def test_a_row_that_another_process_is_half_way_through_is_waited_for(path, then):
     save(path, [a_row("a")])
@@ -194,7 +194,7 @@ def test_a_row_that_another_process_is_half_way_through_is_waited_for(path, then
 # ------------------------------------------------------------------------------------------------ torn and flipped
 
 
-@pytest.mark.guard(3, "robustkit/store.py", 'line = b"\\n" + line', "pass")
+@pytest.mark.guard(3, "robustkit/sweep/store.py", 'line = b"\\n" + line', "pass")
 def test_a_row_torn_at_any_byte_is_named_and_the_next_row_is_whole(path):
     save(path, [a_row("a"), a_row("b")])
     start = path.stat().st_size
@@ -211,7 +211,7 @@ def test_a_row_torn_at_any_byte_is_named_and_the_next_row_is_whole(path):
         assert "line 3" in said, end
 
 
-@pytest.mark.guard(3, "robustkit/store.py", 'line = b"\\n" + line', "pass")
+@pytest.mark.guard(3, "robustkit/sweep/store.py", 'line = b"\\n" + line', "pass")
 def test_a_last_row_that_lacks_only_its_line_break_is_sound(path):
     save(path, [a_row("a"), a_row("b")])
     path.write_bytes(path.read_bytes()[:-1])
@@ -221,7 +221,7 @@ def test_a_last_row_that_lacks_only_its_line_break_is_sound(path):
 
 
 @pytest.mark.guard(
-    11, "robustkit/store.py", 'raise ValueError("the row is torn or altered: its CRC does not match")', "pass"
+    11, "robustkit/sweep/store.py", 'raise ValueError("the row is torn or altered: its CRC does not match")', "pass"
 )
 def test_a_flipped_bit_costs_its_row_and_never_changes_another(path):
     rows = [a_row(name, 0.1 * (1 + i)) for i, name in enumerate("abcde")]
@@ -255,7 +255,7 @@ def test_a_file_that_holds_no_rows_at_all_is_named(path):
 # ------------------------------------------------------------------------------------------------ schemas, conflicts
 
 
-@pytest.mark.guard(13, "robustkit/store.py", "if schema != SCHEMA:", "if False:")
+@pytest.mark.guard(13, "robustkit/sweep/store.py", "if schema != SCHEMA:", "if False:")
 @pytest.mark.parametrize("theirs", [0, 2, None])
 def test_another_schema_is_refused_with_both_versions_named(path, monkeypatch, theirs):
     store.append(a_row("a"), path)
@@ -271,7 +271,7 @@ def test_another_schema_is_refused_with_both_versions_named(path, monkeypatch, t
 CONFLICT = 'raise ConflictError(f"two rows of one cell, from one engine and versions, differ: {names}")'
 
 
-@pytest.mark.guard(13, "robustkit/store.py", CONFLICT, "pass")
+@pytest.mark.guard(13, "robustkit/sweep/store.py", CONFLICT, "pass")
 @pytest.mark.parametrize("change", [{"stability": 0.2}, {"status": "diverged"}])
 def test_other_numbers_from_the_same_engine_and_versions_are_an_error_naming_the_cell(change):
     with pytest.raises(store.ConflictError) as caught:
@@ -280,7 +280,7 @@ def test_other_numbers_from_the_same_engine_and_versions_are_an_error_naming_the
     assert str(change.popitem()[1]) in str(caught.value)
 
 
-@pytest.mark.guard(13, "robustkit/store.py", "repeats and (kept", "repeats or (kept")
+@pytest.mark.guard(13, "robustkit/sweep/store.py", "repeats and (kept", "repeats or (kept")
 @pytest.mark.parametrize("change", [{"engine": {"name": "loop", "device": "gpu"}}, {"versions": {"torch": "2.14.0"}}])
 def test_other_numbers_from_another_engine_or_version_are_noted_and_the_first_kept(change):
     first, second = a_row("a", 0.1), a_row("a", 0.25, **change)
@@ -300,7 +300,7 @@ def test_two_runs_of_a_loop_on_a_gpu_may_differ_and_the_first_is_kept():
         store.merge([first], [second])
 
 
-@pytest.mark.guard(13, "robustkit/store.py", "differ |= kept[1] != crc", "pass")
+@pytest.mark.guard(13, "robustkit/sweep/store.py", "differ |= kept[1] != crc", "pass")
 @pytest.mark.parametrize("load", [store.load_rows, store.load_statuses])
 def test_a_conflict_between_shipped_and_local_rows_is_said_on_loading(load):
     store.append(a_row("a", 0.1), store.SHIPPED)
@@ -340,7 +340,7 @@ def found_and_said(load):
     return None, {str(warning.message) for warning in caught}
 
 
-@pytest.mark.guard(14, "robustkit/store.py", ' or kept[0] == "failed" != status', "")
+@pytest.mark.guard(14, "robustkit/sweep/store.py", ' or kept[0] == "failed" != status', "")
 @settings(max_examples=300, deadline=None, database=None, derandomize=True)
 @given(shipped=ROWS, local=ROWS, torn=st.integers(0, 40))
 def test_statuses_are_those_of_the_rows_that_are_loaded(shipped, local, torn):
@@ -399,7 +399,7 @@ def takes_less_than(seconds, load, count):
 
 @pytest.mark.guard(
     14,
-    "robustkit/store.py",
+    "robustkit/sweep/store.py",
     "in read_rows(path, _decode_head):",
     'in ((row["key"], row["status"], row["crc"]) for row in read_rows(path)):',
 )
@@ -412,10 +412,10 @@ def test_keys_and_statuses_of_100_000_rows_take_less_than_2_seconds():
 
 @pytest.mark.guard(
     14,
-    "robustkit/store.py",
+    "robustkit/sweep/store.py",
     'merged.get(row["key"])',
     'next((other for other in merged.values() if other["key"] == row["key"]), None)',
 )
 def test_the_frame_of_10_000_rows_takes_less_than_2_seconds():
     write_many(store.SHIPPED, 10_000)
-    assert takes_less_than(2, sweep.load, 10_000)
+    assert takes_less_than(2, train_missing.load, 10_000)

@@ -8,13 +8,13 @@ import random
 import pytest
 import torch
 
-from robustkit import store, sweep
-from robustkit.config import INITS, INSTANTS, Cell
+from robustkit.cell import INITS, INSTANTS, Cell
 from robustkit.data import load_dataset, stream_generator
-from robustkit.ensemble import Ensemble
-from robustkit.measures import MEASURES, measure, measure_group
 from robustkit.networks import build
-from robustkit.training import train
+from robustkit.sweep import store, train_missing
+from robustkit.training.ensemble import Ensemble
+from robustkit.training.loop import train
+from robustkit.training.measures import MEASURES, measure, measure_group
 
 # On one thread alone do bits not depend on the machine's cores.
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,7 +82,7 @@ def test_one_worker_or_two_and_any_order_write_the_same_rows(monkeypatch, tmp_pa
     found = []
     for name, order, workers in (("one", cells, 1), ("two", cells[::-1], 2)):
         monkeypatch.setenv("ROBUSTKIT_RESULTS", str(tmp_path / name))
-        sweep.run(order, device="cpu", workers=workers)
+        train_missing.run(order, device="cpu", workers=workers)
         rows = store.read_rows(store.local_path())
         assert len(rows) == 4
         found.append({row["key"]: (row["status"], row["measures"]) for row in rows})
@@ -111,7 +111,7 @@ WILD = [cell(seed=seed, lr=1e6) for seed in (0, 1, 2)]
 LATER = [cell(64, 6, seed=seed, lr=30) for seed in (0, 1, 2)]
 
 
-@pytest.mark.guard(17, "robustkit/measures.py", "if going[s] and not math.isfinite(losses[s]):", "if False:")
+@pytest.mark.guard(17, "robustkit/training/measures.py", "if going[s] and not math.isfinite(losses[s]):", "if False:")
 def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
     assert len({round(f * WILD[0].steps) for f in INSTANTS}) == WILD[0].steps + 1  # no step is unobserved
     steps = []
@@ -128,7 +128,7 @@ def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
 
 @pytest.mark.guard(
     17,
-    "robustkit/measures.py",
+    "robustkit/training/measures.py",
     "def _finite(value) -> bool:\n    return ",
     "def _finite(value) -> bool:\n    return True or ",
 )
@@ -144,7 +144,7 @@ def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
 def test_no_nan_and_no_measurement_of_a_diverged_training_reaches_the_file(fields):
     """Some overflow; in others one step kills every unit, and zero would pass for perfect robustness."""
     made = cell(**fields)
-    rows = sweep.run([made], device="cpu")
+    rows = train_missing.run([made], device="cpu")
     assert list(rows["status"]) == ["diverged"] and rows["reason"][0]
     assert rows[["stability", "train_loss", "kappa"]].isna().all(axis=None)
     (line,) = store.local_path().read_text().splitlines()
@@ -154,7 +154,7 @@ def test_no_nan_and_no_measurement_of_a_diverged_training_reaches_the_file(field
 
 @pytest.mark.guard(
     17,
-    "robustkit/measures.py",
+    "robustkit/training/measures.py",
     "if going[s] and not math.isfinite(losses[s]):",
     "if going[s] and not all(map(math.isfinite, losses)):",
 )
@@ -237,11 +237,11 @@ LOSSES = [{"loss": "cross_entropy"}, {"loss": "squared"}, {"loss": "squared", "t
 
 @pytest.mark.guard(
     19,
-    "robustkit/ensemble.py",
+    "robustkit/training/ensemble.py",
     "torch.ops.aten.threshold_backward.grad_input(below, hidden[layer], 0, grad_input=below)",
     "pass",
 )
-@pytest.mark.guard(19, "robustkit/ensemble.py", "self.rate / (self.alpha * size)", "self.rate / size")
+@pytest.mark.guard(19, "robustkit/training/ensemble.py", "self.rate / (self.alpha * size)", "self.rate / size")
 @pytest.mark.parametrize("fields", LOSSES, ids=lambda fields: fields.get("target", fields["loss"]))
 @pytest.mark.parametrize("depth", range(2, 11))
 def test_the_batched_backward_pass_is_that_of_float64_autograd(depth, fields):

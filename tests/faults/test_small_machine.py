@@ -7,21 +7,21 @@ import sys
 
 import pytest
 
-from robustkit import store
-from robustkit.cost import memory_bytes
 from robustkit.profiles import profile_cells
+from robustkit.sweep import store
+from robustkit.sweep.cost import memory_bytes
 
 # One core, no GPU, and 4 GiB that the process can ask for at all.
 RUN = """
 import json, os, resource, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-from robustkit import sweep
+from robustkit.sweep import train_missing
 from robustkit.__main__ import _workers
-from robustkit.config import Cell
+from robustkit.cell import Cell
 from types import SimpleNamespace
 workers = _workers(SimpleNamespace(workers=None))
-rows = sweep.run([Cell(**fields) for fields in json.loads(sys.argv[1])], workers=workers)
+rows = train_missing.run([Cell(**fields) for fields in json.loads(sys.argv[1])], workers=workers)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"workers": workers, "statuses": list(rows["status"]), "peak": peak}))
 """
@@ -34,7 +34,9 @@ def largest(model):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on one core")
-@pytest.mark.guard(24, "robustkit/sweep.py", 'return "cuda" if torch.cuda.is_available() else "cpu"', 'return "cuda"')
+@pytest.mark.guard(
+    24, "robustkit/sweep/train_missing.py", 'return "cuda" if torch.cuda.is_available() else "cpu"', 'return "cuda"'
+)
 def test_the_largest_trainings_of_smoke_run_on_one_core_without_a_gpu_in_4_gib():
     cells = [cell for model in ("fcn", "cnn", "resnet") for cell in largest(model)]
     fields = json.dumps([{name: getattr(cell, name) for name in cell.__dataclass_fields__} for cell in cells])

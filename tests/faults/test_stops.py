@@ -16,14 +16,14 @@ import numpy
 import psutil
 import pytest
 
-from robustkit import sharing, store, sweep
-from robustkit.config import Cell
-from robustkit.measures import measure_group
+from robustkit.cell import Cell
 from robustkit.profiles import profile_cells
+from robustkit.sweep import locks, store, train_missing
+from robustkit.training.measures import measure_group
 
 # Children of a server that has torch in memory already: a process each, without its seconds of start.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep", "sklearn.datasets", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 GRID = [
     Cell(width=width, depth=depth, seed=seed, epochs=4, points=16)
@@ -36,7 +36,7 @@ GRID = [
 def run_grid(folder):
     os.environ["ROBUSTKIT_RESULTS"] = str(folder)
     store.SHIPPED = folder / "none.jsonl"
-    sweep.run(GRID, device="cpu")
+    train_missing.run(GRID, device="cpu")
 
 
 def started(folder):
@@ -85,7 +85,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.guard(
     1,
-    "robustkit/ensemble.py",
+    "robustkit/training/ensemble.py",
     'orders = [stream_generator(cell.seed, "order") for cell in cells]',
     "orders = [torch.default_generator for cell in cells]",
 )
@@ -119,7 +119,10 @@ def still_alive(processes):
 
 
 @pytest.mark.guard(
-    4, "robustkit/sweep.py", "left = len(missing(todo, store.load_statuses(), key_of))", "left = len(todo)"
+    4,
+    "robustkit/sweep/train_missing.py",
+    "left = len(missing(todo, store.load_statuses(), key_of))",
+    "left = len(todo)",
 )
 @pytest.mark.parametrize(("sent", "code", "workers"), [("SIGTERM", 143, 2), ("SIGINT", 130, 1)])
 def test_a_signal_stops_the_command_at_once_and_leaves_no_process(sent, code, workers):
@@ -147,7 +150,9 @@ def test_a_signal_stops_the_command_at_once_and_leaves_no_process(sent, code, wo
     assert still_alive(family) == []
 
 
-@pytest.mark.guard(4, "robustkit/sweep.py", "except (KeyboardInterrupt, SystemExit):", "except ZeroDivisionError:")
+@pytest.mark.guard(
+    4, "robustkit/sweep/train_missing.py", "except (KeyboardInterrupt, SystemExit):", "except ZeroDivisionError:"
+)
 def test_an_interrupted_notebook_cell_stops_and_the_next_run_goes_on():
     from jupyter_client import KernelManager
 
@@ -220,12 +225,12 @@ def quick_workers(monkeypatch):
 
 @pytest.mark.guard(
     5,
-    "robustkit/workers.py",
+    "robustkit/sweep/workers.py",
     "        except BrokenExecutor:\n            print(",
     "        except ZeroDivisionError:\n            print(",
 )
 def test_when_a_worker_is_killed_its_trainings_are_done_all_the_same(whole, quick_workers, tmp_path, capfd):
-    sweep.train_and_save(GRID, "cpu", 2, how=functools.partial(dies_once, mark=str(tmp_path / "died")))
+    train_missing.train_and_save(GRID, "cpu", 2, how=functools.partial(dies_once, mark=str(tmp_path / "died")))
     assert (tmp_path / "died").exists()
     rows = store.read_rows(store.local_path())
     assert len(rows) == len(GRID)
@@ -235,12 +240,12 @@ def test_when_a_worker_is_killed_its_trainings_are_done_all_the_same(whole, quic
 
 @pytest.mark.guard(
     5,
-    "robustkit/workers.py",
+    "robustkit/sweep/workers.py",
     'found = [failed_row(group[0], device, started, "its process died twice (killed, or out of memory)")]',
     "found = []",
 )
 def test_a_training_that_kills_its_worker_each_time_is_reported_and_the_others_finish(whole, quick_workers):
-    sweep.train_and_save(GRID[:-2], "cpu", 2, how=dies_at_width_8_and_depth_3)
+    train_missing.train_and_save(GRID[:-2], "cpu", 2, how=dies_at_width_8_and_depth_3)
     rows = store.read_rows(store.local_path())
     bad = [cell.key for cell in GRID if (cell.width, cell.depth) == (8, 3)]
     assert {row["key"] for row in rows if row["status"] == "failed"} == set(bad)
@@ -249,19 +254,19 @@ def test_a_training_that_kills_its_worker_each_time_is_reported_and_the_others_f
     assert good == {cell.key: whole[cell.key] for cell in GRID[:-2] if cell.key not in bad}
 
 
-@pytest.mark.guard(7, "robustkit/workers.py", "if len(group) > 1:", "if len(group) > 99:")
+@pytest.mark.guard(7, "robustkit/sweep/workers.py", "if len(group) > 1:", "if len(group) > 99:")
 def test_a_group_for_which_its_process_is_killed_is_halved_until_it_fits(quick_workers, tmp_path, monkeypatch):
     several = [Cell(width=4, depth=2, seed=seed, epochs=1, points=16) for seed in range(8)]
-    sweep.train_and_save(several, "cpu", 2, how=dies_with_several)
+    train_missing.train_and_save(several, "cpu", 2, how=dies_with_several)
     rows = store.read_rows(store.local_path())
     assert sorted(row["key"] for row in rows) == sorted(cell.key for cell in several)
     assert {row["status"] for row in rows} == {"ok"} and {row["engine"]["group"] for row in rows} == {1}
 
 
-@pytest.mark.guard(5, "robustkit/workers.py", "if deaths == DEATHS:", "if deaths > 99:")
+@pytest.mark.guard(5, "robustkit/sweep/workers.py", "if deaths == DEATHS:", "if deaths > 99:")
 def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_workers):
     with pytest.raises(BrokenExecutor):
-        sweep.train_and_save(GRID, "cpu", 2, how=always_dies)
+        train_missing.train_and_save(GRID, "cpu", 2, how=always_dies)
     assert len(store.read_rows(store.local_path())) < 3
 
 
@@ -269,7 +274,7 @@ def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_worke
 
 
 @pytest.mark.guard(
-    12, "robustkit/sharing.py", "(mine if _lock_byte(self.file, self.key_of(cell)) else self.held)", "mine"
+    12, "robustkit/sweep/locks.py", "(mine if _lock_byte(self.file, self.key_of(cell)) else self.held)", "mine"
 )
 def test_two_processes_share_one_grid_and_repeat_nothing(whole, tmp_path):
     both = [started(tmp_path), started(tmp_path)]
@@ -281,7 +286,7 @@ def test_two_processes_share_one_grid_and_repeat_nothing(whole, tmp_path):
     assert dict(rows) == whole
 
 
-@pytest.mark.guard(12, "robustkit/sharing.py", "return self._unfinished(held)", "return []")
+@pytest.mark.guard(12, "robustkit/sweep/locks.py", "return self._unfinished(held)", "return []")
 def test_what_a_dead_process_had_begun_is_done_by_the_one_that_waits_for_it(whole, tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTKIT_RESULTS", str(tmp_path))
     first = started(tmp_path)
@@ -293,11 +298,11 @@ def test_what_a_dead_process_had_begun_is_done_by_the_one_that_waits_for_it(whol
     second = started(tmp_path)
     wait_for(lambda: not second.is_alive() or len(saved(tmp_path)) >= len(whole) - 8)
     assert second.is_alive(), "it did not wait for what the first has begun"
-    assert sharing.running(list(whole)), "what status calls running"
+    assert locks.running(list(whole)), "what status calls running"
     first.kill()
     second.join(timeout=60)
     first.join()
     assert second.exitcode == 0
     rows = saved(tmp_path)
     assert len(rows) == len(whole) and dict(rows) == whole
-    assert sharing.running(list(whole)) == set()
+    assert locks.running(list(whole)) == set()

@@ -1,0 +1,274 @@
+"""The paper's lemmas checked by numbers: all but the fourth need no training.
+
+Each check draws from fixed seeds or computes exactly, so an answer never changes. Remarks on [W] concern the appendix
+of the workshop version; the supplement of [N] was not at hand and may differ.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pandas
+from scipy import special
+
+from .. import theory
+from ..cell import dataset_info
+from ..initialization import layer_stds
+from .criteria import Part, usable, values_by
+
+SEEDS, DRAWS, NETS_DRAWN = 20, 500_000, 20_000
+WIDTHS, DEPTHS = tuple(2**k for k in range(4, 15)), (2, 4, 6, 8, 10)
+MNIST = {"d_in": 784, "d_out": 10}
+LIMIT = 4.0  # standard errors
+RARE = 0.01  # a count less likely than this is not chance
+
+
+def _answer(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _normal_tail(z: float) -> float:
+    return 2 * float(special.ndtr(-abs(z)))
+
+
+def _same_law(first: np.ndarray, second: np.ndarray) -> float:
+    """p of the two-sample Kolmogorov-Smirnov test, asymptotic, for samples without ties."""
+    order = np.argsort(np.concatenate([first, second]))
+    steps = np.where(order < len(first), 1 / len(first), -1 / len(second))
+    effective = len(first) * len(second) / (len(first) + len(second))
+    return float(special.kolmogorov(math.sqrt(effective) * np.abs(np.cumsum(steps)).max()))
+
+
+def _rejections(name: str, p_values) -> Part:
+    """yes unless so many rejections at 5 % are improbable at 1 % under the claim."""
+    count, tests = sum(p < 0.05 for p in p_values), len(p_values)
+    chance = 1.0 if count == 0 else float(special.bdtrc(count - 1, tests, 0.05))
+    text = f"{name}: {count} of {tests} tests reject at 5 % (as many or more by chance: {chance:.2g})"
+    return Part(_answer(chance >= RARE), text)
+
+
+# ---------------------------------------------------------------------------------------------- Lemmas 1 and 2
+
+
+def _compare_laws(first, second) -> list[Part]:
+    """Samplers generator -> draws >= 0 compared at 0 and above it apart: KS is conservative at an atom."""
+    above, at_zero = [], []
+    for seed in range(SEEDS):
+        generator = np.random.default_rng(seed)
+        x, y = first(generator), second(generator)
+        above.append(_same_law(x[x > 0], y[y > 0]))
+        share = (np.mean(x == 0) + np.mean(y == 0)) / 2
+        error = math.sqrt(share * (1 - share) * (1 / len(x) + 1 / len(y)))
+        at_zero.append(_normal_tail((np.mean(x == 0) - np.mean(y == 0)) / error))
+    draws = f"{len(x)} draws of each a seed"
+    return [
+        _rejections(f"law above 0, two-sample KS, {draws}", above),
+        _rejections(f"mass at 0, two proportions, {draws}", at_zero),
+    ]
+
+
+def _rectified_square(generator) -> np.ndarray:
+    return np.maximum(generator.standard_normal(DRAWS), 0) ** 2
+
+
+def _halved_square(generator, keep=0.5, scale=1.0) -> np.ndarray:
+    return (generator.random(DRAWS) < keep) * (scale * generator.standard_normal(DRAWS)) ** 2
+
+
+@functools.cache
+def lemma1() -> list[Part]:
+    """(w 1{w >= 0})^2 and s w^2 have the same law, w normal and s Bernoulli(1/2). Source: [W Lemma 1]."""
+    return _compare_laws(_rectified_square, _halved_square)
+
+
+def _stretches(q: int, same: bool, seed: int) -> np.ndarray:
+    """q ||D W t||^2 / (2 ||t||^2), W_ij ~ N(0, 2/q), the signs D taken from t itself or from another vector."""
+    moved, signing = np.array([1.0, -2, 0.5]), np.array([0.3, -1, 2])
+    weights = math.sqrt(2 / q) * np.random.default_rng([seed, q, 1 + same]).standard_normal((20_000, q, 3))
+    sent = weights @ moved
+    on = sent >= 0 if same else weights @ signing >= 0
+    return q * np.sum((on * sent) ** 2, axis=1) / (2 * moved @ moved)
+
+
+def _chi_square_parts(name: str, same: bool, keep=0.5) -> list[Part]:
+    """Moments, mass at 0 and law of the stretches against chi-square of Binomial(q, keep) degrees of freedom."""
+    z, p_values, sizes = [], [], (2, 6, 16)
+    for q in sizes:
+        samples = [_stretches(q, same, seed) for seed in range(SEEDS)]
+        for seed, sample in enumerate(samples):
+            generator = np.random.default_rng([seed, q, 3])
+            degrees = generator.binomial(q, keep, len(sample))
+            drawn = 2 * generator.standard_gamma(degrees[degrees > 0] / 2)
+            p_values.append(_same_law(sample[sample > 0], drawn))
+        every = np.concatenate(samples)
+        mean, variance, empty = q * keep, q * keep * (3 - keep), (1 - keep) ** q
+        for values, expected in ((every, mean), ((every - mean) ** 2, variance), (every == 0, empty)):
+            if len(every) * expected > 100:  # enough zeros for a normal count
+                z.append((values.mean() - expected) / (values.std() / math.sqrt(len(every))))
+    worst, listed = max(map(abs, z)), f"q = {', '.join(map(str, sizes))}"
+    text = f"{name}: mean q/2, variance 5q/4 and mass 2^-q at 0 are off by at most {worst:.2g} standard errors; "
+    law = _rejections(f"{name}: law above 0, two-sample KS, {listed}, {len(samples[0])} draws each", p_values)
+    return [Part(_answer(worst < LIMIT), text + f"{listed}, n = {len(every)} each"), law]
+
+
+@functools.cache
+def lemma2() -> list[Part]:
+    """q ||phi(W h)||^2 / (2 ||h||^2) is chi-square of Binomial(q, 1/2) degrees, and so for signs of another vector.
+
+    Source: [W Lemma 2]. Its Lemma 5 uses the second form, which it does not state; it holds, since
+    (a, b) -> (-a, -b) keeps the law of two jointly normal numbers, so that 1{a >= 0} tells nothing of b^2.
+    """
+    other = _chi_square_parts("signs D of another vector (used by Lemma 5, not stated)", same=False)
+    return _chi_square_parts("as stated", same=True) + other
+
+
+# ---------------------------------------------------------------------------------------------- Lemmas 3 and 5
+
+
+def _second_moment(init, *, width, depth, d_in, d_out, gain=None, draws=NETS_DRAWN) -> tuple[float, float]:
+    """Mean and standard error of ||W_L D ... D W_1 u||^2 over nets and u uniform in the unit ball."""
+    generator = np.random.default_rng([width, depth, d_in, d_out])
+    betas = layer_stds(init, width=width, depth=depth, d_in=d_in, d_out=d_out, gain=gain)
+    moved = generator.standard_normal((draws, d_in))
+    moved *= generator.random((draws, 1)) ** (1 / d_in) / np.linalg.norm(moved, axis=1, keepdims=True)
+    hidden = np.ones_like(moved)
+    for beta in betas[:-1]:
+        weights = beta * generator.standard_normal((draws, width, hidden.shape[1]))
+        before, sent = ((weights @ v[..., None])[..., 0] for v in (hidden, moved))
+        hidden, moved = np.maximum(before, 0), (before >= 0) * sent
+    last = betas[-1] * generator.standard_normal((draws, d_out, width))
+    squares = np.sum((last @ moved[..., None]) ** 2, axis=(1, 2))
+    return squares.mean(), squares.std() / math.sqrt(draws)
+
+
+_NETS = (
+    ("he", {"width": 8, "depth": 2, "d_in": 3, "d_out": 2}),
+    ("lecun", {"width": 16, "depth": 3, "d_in": 2, "d_out": 10}),
+    ("ntk", {"width": 12, "depth": 4, "d_in": 16, "d_out": 4}),
+    ("gain", {"width": 8, "depth": 5, "d_in": 1, "d_out": 1, "gain": 1.2}),
+)
+
+
+@functools.cache
+def _lemma5_moments() -> tuple:
+    """(d, Monte Carlo mean, its error, printed bound) for each net, eps = 1."""
+    printed = [theory.theorem1_terms(init, **net, version="proof")[1] ** 2 for init, net in _NETS]
+    return tuple(
+        (net["d_in"], *_second_moment(init, **net), p) for (init, net), p in zip(_NETS, printed, strict=True)
+    )
+
+
+def _lemma5_equality(factor) -> Part:
+    worst = max(abs(mean - factor(d) * printed) / error for d, mean, error, printed in _lemma5_moments())
+    text = f"equality with eps^2 d/(d+2) in place of eps^2: {len(_NETS)} nets (L = 2 to 5), {NETS_DRAWN} draws "
+    text += f"of weights and perturbation each, at most {worst:.2g} standard errors off"
+    return Part(_answer(worst < LIMIT), text)
+
+
+@functools.cache
+def lemma5() -> list[Part]:
+    """E ||W_L D ... D W_1 delta||^2 = m o beta_1^2 beta_L^2 gamma^(2(L-2)) / 2 * eps^2 d/(d+2).
+
+    delta is uniform in the ball of radius eps. Source: [W Lemma 5], which prints <= with eps^2; E ||delta||^2 =
+    eps^2 d/(d+2) makes it an equality.
+    """
+    ratios = [f"{printed / mean:.3g} (d = {d})" for d, mean, _, printed in _lemma5_moments()]
+    holds = all(mean - LIMIT * error < printed for _, mean, error, printed in _lemma5_moments())
+    text = f"the printed bound holds; printed over measured: {', '.join(ratios)}; exactly (d+2)/d, "
+    text += f"so {1 + 2 / MNIST['d_in']:.4f} at d = {MNIST['d_in']}"
+    return [Part(_answer(holds), text), _lemma5_equality(lambda d: d / (d + 2))]
+
+
+def _descend(weights, x, y, *, rate, factor, steps) -> np.ndarray:
+    """Outputs along gradient descent on 1/(2n) sum ||f - y||^2, f = factor W_L phi(... W_1 x): (steps + 1, n, o)."""
+    weights, outputs = [w.copy() for w in weights], []
+    for _ in range(steps + 1):
+        hidden = [x]
+        for w in weights[:-1]:
+            hidden.append(np.maximum(hidden[-1] @ w.T, 0))
+        outputs.append(factor * hidden[-1] @ weights[-1].T)
+        back = factor * (outputs[-1] - y) / len(x)
+        for w, h in zip(reversed(weights), reversed(hidden), strict=True):
+            gradient, back = back.T @ h, (back @ w) * (h > 0)
+            w -= rate * gradient
+    return np.array(outputs)
+
+
+def _rescaled(gamma: float, rate_power: float = 2.0) -> Part:
+    depth, width, n, steps, rate = 4, 16, 8, 60, 0.1
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((n, 5)), generator.standard_normal((n, 3))
+    betas = layer_stds("he", width=width, depth=depth, d_in=5, d_out=3)
+    sizes = itertools.pairwise([5, *[width] * (depth - 1), 3])
+    weights = [b * generator.standard_normal((out, inn)) for b, (inn, out) in zip(betas, sizes, strict=True)]
+    plain = _descend(weights, x, y, rate=rate, factor=1.0, steps=steps)
+    scaled = [w / gamma for w in weights]
+    other = _descend(scaled, x, y, rate=rate / gamma**rate_power, factor=gamma**depth, steps=steps)
+    # A weight known to a relative 1e-7 gives outputs known to `spread`. Each step rounds a weight through sums of at
+    # most `width` or n terms, forwards and backwards through every layer, by 2^-53 each.
+    moved = [w * (1 + 1e-7 * generator.choice([-1, 1], w.shape)) for w in weights]
+    spread = np.abs(_descend(moved, x, y, rate=rate, factor=1.0, steps=steps) - plain).max()
+    tolerance = spread / 1e-7 * steps * (2 * depth * width + n) * 2**-53
+    off = np.abs(other - plain).max()
+    fall = np.sum((plain[-1] - y) ** 2) / np.sum((plain[0] - y) ** 2)
+    text = f"gamma = {gamma:.3g}: outputs differ by at most {off:.2g} in {steps} steps (rounding allows "
+    text += f"{tolerance:.2g}), while the loss falls to {fall:.2g} of its start; L = {depth}, m = {width}, n = {n}"
+    return Part(_answer(off < tolerance), text)
+
+
+@functools.cache
+def lemma3() -> list[Part]:
+    """f~ = gamma^L W~_L phi(... W~_1 x), W~ = W/gamma, trained at rate eta/gamma^2, has the outputs of f throughout.
+
+    Source: [W Lemma 3] and its proof. At gamma = 2 every scaling is exact in binary: the difference must be 0.
+    """
+    return [_rescaled(gamma) for gamma in (math.sqrt(0.5), 1.5, 2.0)]
+
+
+def _least_squares(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Slope of a line through the points, its standard error from the residuals, and their sum of squares."""
+    centred = x - x.mean()
+    slope = float(centred @ y / (centred @ centred))
+    rest = float(np.sum((y - y.mean() - slope * centred) ** 2))
+    return slope, math.sqrt(rest / (len(x) - 2) / (centred @ centred)), rest
+
+
+def lemma4(rows: pandas.DataFrame) -> list[Part]:
+    """[W Lemma 4] on measured E_x ||J_T - J_0||_2: the rate of its fall in m/L^3, against the printed 1.
+
+    sqrt(m) exp(-rate m/L^3), the printed form with its m beta_1 beta_L of order sqrt(m), is fitted to log y by least
+    squares; the 95 % t interval of the rate is from the residuals. "no": its upper end is below 1. "yes": its lower
+    end is above 0, its upper end at least 1, and AIC prefers this law by more than 2 to a power of m, which has as
+    many parameters. The proof's own range is m of order d_out L^3 or more, its d read as in Allen-Zhu et al., whose
+    d is the output size (in the paper's notation it would be the input size, a range further out): only where it
+    holds no three widths are narrower ones fitted, and the answer is "outside".
+    """
+    parts = []
+    for depth, curve in rows[usable(rows, "jacobian_change")].groupby("depth"):
+        d_out = 1 if curve["target"].iloc[0] == "parity" else dataset_info(curve["dataset"].iloc[0]).classes
+        cells = {m: np.log(v) for m, v in values_by(curve, "jacobian_change").items() if v}
+        inside = [m for m in cells if m >= d_out * depth**3]
+        name = f"L={depth}, {len(inside)} of widths {min(cells):g} to {max(cells):g} at m >= d_out L^3 = "
+        name += f"{d_out * depth**3}, fitted from "
+        cells = {m: cells[m] for m in inside} if len(inside) >= 3 else cells
+        width = np.repeat(list(cells), [len(v) for v in cells.values()])
+        logs = np.concatenate(list(cells.values()))
+        if len(cells) < 3 or len(logs) <= len(cells):
+            parts.append(Part("inconclusive", f"{name}three widths: two seeds are needed"))
+            continue
+        slope, error, misfit = _least_squares(width / depth**3, logs - np.log(width) / 2)
+        exponent, _, rival = _least_squares(np.log(width), logs)
+        evidence = len(logs) * math.log(rival / misfit)  # difference of AIC
+        half = float(special.stdtrit(len(logs) - 2, 0.975)) * error
+        rate, low, high = -slope, -slope - half, -slope + half
+        answer = "no" if high < 1 else "yes" if low > 0 and evidence > 2 else "inconclusive"
+        answer = "outside" if len(inside) < 3 else answer
+        text = f"{name}{min(cells):g} on: E||J_T - J_0||_2 from {math.exp(cells[min(cells)].mean()):.3g} to "
+        text += f"{math.exp(cells[max(cells)].mean()):.3g}, sqrt(m) exp(-rate m/L^3) with rate "
+        text += f"{rate:.3g} [{low:.3g}, {high:.3g}] (the lemma prints 1) or m^{exponent:.3g}; AIC prefers the "
+        text += f"{'exponential' if evidence > 0 else 'power law'} by {abs(evidence):.3g}; "
+        parts.append(Part(answer, text + f"||J_0||_2 {curve['jacobian_init'].mean():.3g}; n = {len(logs)}"))
+    return parts or [Part("missing", "E||J_T - J_0||: no sound rows")]

@@ -1,0 +1,175 @@
+"""What was found: one sentence a headline claim, its numbers from the rows, its verdict from the ledger."""
+
+from __future__ import annotations
+
+import math
+
+import pandas
+
+from ..cell import FRACTIONS, INSTANTS, figures_folder
+from ..plots import comparisons
+from ..sweep.store import write_atomically
+from . import statistics, theorems2_3
+from .claims import MAIN, SCALAR
+from .criteria import NAMES, curve_of, reading_of, usable, values_by
+from .theorem1 import at_instant
+
+UNKNOWN = "not known yet"
+
+
+def found(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
+    """A Markdown list over the ten headline claims: what the main reading's rows say, then verdict and readings.
+
+    rows: every row, as from robustkit.load(). ledger: as from claims.ledger, the headline claims first. Numbers in
+    square brackets are 95 % intervals over seeds, unless the sentence says what they are.
+    """
+    of = [reading_of(row) for row in rows.to_dict("records")]
+    main = rows[[reading == MAIN for reading in of]]
+    scalar = rows[[reading[: len(SCALAR)] == SCALAR for reading in of]]
+    lines = []
+    for line in ledger.head(len(SENTENCES)).itertuples():
+        own = {"T12": scalar, "E15": rows}.get(line.id, main)
+        text = SENTENCES[line.id](own) if len(own) else ""
+        readings = f"; readings {line.readings}" if line.readings else ""
+        lines.append(f"- **{line.id}** {text or 'No rows on MNIST yet.'} *{line.verdict.capitalize()}*{readings}.")
+    return "\n".join(lines) + "\n"
+
+
+def save(text: str, profile: str) -> str:
+    """Write the list as figures/<profile>/found.md, and return it."""
+    write_atomically(figures_folder(profile) / "found.md", text)
+    return text
+
+
+def _ends(found: dict) -> str:
+    """The first and the last cell of {width: finding or interval}."""
+    if not found:
+        return UNKNOWN
+    first, last = min(found), max(found)
+    return f"{_interval(found[first])} at $m = {first:g}$ and {_interval(found[last])} at $m = {last:g}$"
+
+
+def _interval(cell) -> str:
+    value = cell.mean if isinstance(cell, statistics.Interval) else cell.estimate
+    limits = f" [{cell.low:.3g}, {cell.high:.3g}]" if math.isfinite(cell.low) else " (no spread yet)"
+    return f"{value:.3g}{limits}" if math.isfinite(value) else UNKNOWN
+
+
+def _growth_of_kappa(rows: pandas.DataFrame) -> str:
+    lazy, tenth = curve_of(rows, "he", depth=2), INSTANTS.index(0.1)
+    lazy = lazy[usable(lazy, "kappa")]
+    lazy = lazy.assign(growth=[kappa[-1] / kappa[tenth] for kappa in lazy["kappa_over_time"]])
+    ends, growth = (statistics.intervals(values_by(lazy, y)) for y in ("kappa", "growth"))
+    below = sum(cell.high < 1 for cell in ends.values())
+    return (
+        f"The lazy ratio of two-layer He networks ends at {_ends(ends)}, below 1 at {below} of {len(ends)} widths; "
+        f"since the first tenth of training it has grown by a factor of {_ends(growth)}."
+    )
+
+
+def _law_of_kappa(rows: pandas.DataFrame) -> str:
+    curve, half = curve_of(rows, "power", 2, 2), INSTANTS.index(0.5)
+    if curve.empty:
+        return ""
+    words = []
+    for width in (curve["width"].min(), curve["width"].max()):
+        cell = curve[(curve["width"] == width) & usable(curve, "kappa")]
+        fits = [statistics.growth(INSTANTS[1 : half + 1], k[1 : half + 1]) for k in cell["kappa_over_time"]]
+        laws = [[fit[law][1] for fit in fits if fit] for law in ("linear", "exponential then linear")]
+        line, start = (f"{min(v):.3f} to {max(v):.3f}" if v else UNKNOWN for v in laws)
+        words.append(f"{line} at $m = {width}$ (an exponential start: {start})")
+    return (
+        "Over the epochs of constant rate, a straight line explains a part $R^2$ of a non-lazy $\\kappa(t)$, least "
+        f"and most over seeds, of {' and '.join(words)}."
+    )
+
+
+def _lazy_and_not(rows: pandas.DataFrame) -> str:
+    kappas = [values_by(curve_of(rows, *curve), "kappa") for curve in (("power", 2, 2), ("he", None, 2))]
+    _, cells = statistics.compare(*kappas)
+    return f"Non-lazy $\\kappa$ over lazy $\\kappa$ is {_ends(cells)}."
+
+
+def _peaks(rows: pandas.DataFrame) -> str:
+    curves = curve_of(rows, "he")
+    peaks = {depth: statistics.peak(values_by(curve, "stability")) for depth, curve in curves.groupby("depth")}
+    words = ", ".join(f"{_interval(peak)} ($L = {depth}$)" for depth, peak in peaks.items())
+    return words and (
+        f"On widths {curves['width'].min()} to {curves['width'].max()}, the highest $P$ inside the grid over the "
+        f"higher of its ends is {words}; a peak asks for 1.05 at least, and the paper's grid goes on to 16384."
+    )
+
+
+def _more_robust(rows: pandas.DataFrame) -> str:
+    lazy, other = curve_of(rows, "he", depth=2), curve_of(rows, "power", 2, 2)
+    _, cells = statistics.compare(values_by(lazy, "stability"), values_by(other, "stability"))
+    both = comparisons.matched(pandas.concat([lazy, other])).assign(status="ok")
+    _, matched = statistics.compare(*(values_by(both[both["init"] == i], "stability") for i in ("he", "power")))
+    return (
+        f"Lazy $P$ over non-lazy $P$ is {_ends(cells)}; where both have come to the same training loss it is "
+        f"{_ends(matched)}."
+    )
+
+
+def _falls_with_width(rows: pandas.DataFrame) -> str:
+    curve = curve_of(rows, "power", 2, 2)
+    trend = statistics.trend(values_by(curve, "stability"))
+    losses = statistics.intervals(values_by(curve, "train_loss"))
+    return len(curve) and (
+        f"From $m = {curve['width'].min()}$ to {curve['width'].max()} non-lazy $P$ changes by a factor of "
+        f"{_interval(trend)}; its training loss is {_ends(losses)}."
+    )
+
+
+def _over_depth(rows: pandas.DataFrame, init: str) -> str:
+    rows, depths = curve_of(rows, init), rows[rows["init"] == init]["depth"]
+    whole = {m: curve for m, curve in rows.groupby("width") if curve["depth"].nunique() == depths.nunique() > 2}
+    if not whole:
+        return ""
+    before, after = (
+        {m: statistics.trend(values_by(curve, y, "depth")) for m, curve in whole.items()}
+        for y in ("stability_init", "stability")
+    )
+    ways = [cell.outcome for cell in after.values()]
+    return (
+        f"From $L = {depths.min()}$ to {depths.max()}, $P$ changes by a factor of {_ends(before)} before training, "
+        f"and of {_ends(after)} after it: up at {ways.count('up')} of {len(ways)} widths, "
+        f"down at {ways.count('down')}."
+    )
+
+
+def _rates(rows: pandas.DataFrame) -> str:
+    n, words = int(rows["n_train"].iloc[0]), []
+    rows = at_instant(rows[rows["width"] >= theorems2_3.ROOM * n**2], FRACTIONS.index(0.1))
+    for power, curve in curve_of(rows, "power").groupby("power"):
+        rate = statistics.rate(values_by(curve, "stability"))
+        words.append(f"{_interval(rate)} for $c = {power:g}$ (at most {theorems2_3.orders(power)['Theorem 3']:g})")
+    return words and (
+        f"After a tenth of training on $n = {n}$ points, at widths from $10 n^2$ on, $P$ goes with the power of $m$ "
+        f"{', '.join(words)}; in round brackets what the theorem allows."
+    )
+
+
+def _resnets(rows: pandas.DataFrame) -> str:
+    rows = rows[(rows["model"] == "resnet") & (rows["depth"] == 110) & (rows["status"] == "ok")]
+    words = [
+        f"{100 * cell['test_accuracy'].mean():.2f} % ({NAMES[init]}, {dataset}, n = {len(cell)})"
+        for (dataset, init), cell in rows.groupby(["dataset", "init"])
+    ]
+    if not words:
+        return "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does it on a GPU."
+    return f"After the last epoch, mean test accuracies of ResNet-110 are {', '.join(words)}."
+
+
+SENTENCES = {
+    "E01": _growth_of_kappa,
+    "E03": _law_of_kappa,
+    "E05": _lazy_and_not,
+    "E06": _peaks,
+    "E07": _more_robust,
+    "E08": _falls_with_width,
+    "E09": lambda rows: f"He. {_over_depth(rows, 'he')}",
+    "E10": lambda rows: f"LeCun. {_over_depth(rows, 'lecun')}",
+    "E15": _resnets,
+    "T12": _rates,
+}

@@ -1,0 +1,276 @@
+"""How control rows are held against Theorems 2 and 3, and the remaining empirical claims."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas
+from scipy import special
+
+from .. import theory
+from ..cell import FRACTIONS, INSTANTS
+from ..initialization import layer_stds
+from . import criteria, statistics
+from .criteria import Part, curve_name, curve_of, shown, trend, usable, values_by
+from .theorem1 import against, at_instant, curves, needs, scheme, sizes, span
+
+EARLY = tuple(FRACTIONS.index(f) for f in (0.0, 0.05, 0.1, 0.2))
+ROOM = 10  # m >> n^2 is read as m >= 10 n^2
+
+
+def _full(lists: pandas.Series, instants: tuple | None = None) -> pandas.Series:
+    """Which rows have the list, of every instant where these are given."""
+    found = [isinstance(v, (list, tuple)) and (instants is None or len(v) == len(instants)) for v in lists]
+    return pandas.Series(found, index=lists.index, dtype=bool)
+
+
+# ---------------------------------------------------------------------------------------------- Theorem 2
+
+
+@needs("c = 2, two layers, one output, squared loss, three widths, two seeds a cell")
+def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
+    """[T11] Every layer's relative movement grows with m and exceeds the theorem's bound; layers move in balance."""
+    rows = rows[_full(rows["movement_over_time"], FRACTIONS) & _full(rows["loss_over_time"], INSTANTS)]
+    parts = []
+    for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
+        name, args = curve_name("power", power), [scheme(row) for row in curve.itertuples()]
+        both = [theory.theorem2(width=a["width"], depth=2, betas=layer_stds(**a)) for a in args]
+        bounds = dict(zip(curve["width"], both, strict=True))
+        told = {float(m): [bound] * 2 for m, (_, bound) in bounds.items() if bound > 0}
+        condition = max(value for value, _ in both)
+        for layer in (1, 2):
+            moved = curve.assign(moved=[max(at[layer - 1] for at in v) for v in curve["movement_over_time"]])
+            grown, values = trend(moved, "moved", "up", name=f"{name}, W_{layer} moves"), values_by(moved, "moved")
+            text = f"{grown.text}; exponent in m {shown(statistics.rate(values))}"
+            parts.append(Part(grown.answer, text, grown.mde))
+            found, cells = statistics.compare({m: v for m, v in values.items() if m in told}, told)
+            text = f"{name}, W_{layer}: movement over the bound of Theorem 2 {shown(found)} at {len(cells)} widths "
+            text += f"where it is above 0, of {len(values)}; condition at most {condition:.3g}, to be << 1"
+            parts.append(Part(found.outcome, text, found.mde))
+        parts.append(_balance(curve, name))
+    return parts
+
+
+def _balance(rows: pandas.DataFrame, name: str) -> Part:
+    """||W_1(t)||^2 - ||W_1(0)||^2 = ||W_2(t)||^2 - ||W_2(0)||^2 under gradient flow, from movements D_l alone.
+
+    Initial norms are taken at their expected beta_l sqrt(fan-in fan-out). Three things may then part D_1^2 and D_2^2:
+    W_l(0) is not orthogonal to the movement (at most 2 D_l ||W_l(0)|| each); initial norms scatter (three standard
+    errors, sqrt(2/k) of a squared norm of k weights); and the constant rate eta is finite: a step adds
+    eta^2 ||g_l||^2 to ||W_l||^2. For ||x|| <= 1 these add up to at most eta (loss(0) - loss(t)) for the full gradient
+    and, in expectation, eta/batch int 2 loss max(D_1^2, D_2^2) dt for the noise of the batches.
+    """
+    seen = []
+    for m, cell in rows[usable(rows, "stability")].groupby("width"):
+        row = next(cell.itertuples())
+        shape, points = scheme(row), sizes(row)[2]
+        weights = np.array([m * shape["d_in"], m * shape["d_out"]], dtype=float)
+        norms = np.square(layer_stds(**shape)) * weights
+        moved = np.array(cell["movement_over_time"].tolist())  # seed, instant, layer: relative to the initial norms
+        squares, loss = np.mean(moved**2, axis=0) * norms, np.mean(cell["loss_over_time"].tolist(), axis=0)
+        cross = 2 * np.mean(moved, axis=0) @ norms
+        flow = row.lr * row.epochs * math.ceil(points / row.batch_size)
+        noise = 2 * loss * np.interp(INSTANTS, FRACTIONS, squares.max(axis=1)) * flow / row.batch_size
+        noise = np.append(0, np.cumsum((noise[1:] + noise[:-1]) / 2 * np.diff(INSTANTS)))
+        drift = row.lr * (loss[0] - loss + noise * (row.batch_size < points))
+        slack = cross + np.interp(FRACTIONS, INSTANTS, drift)
+        slack += 3 * math.sqrt(np.sum(2 / weights) / len(cell)) * squares.max(axis=1)
+        away, low = np.abs(squares[:, 0] - squares[:, 1]), squares.min(axis=1)
+        seen += [(slack[k] / low[k], away[k] / low[k], m, f) for k, f in enumerate(FRACTIONS) if low[k] > 0]
+    if not seen:
+        return Part("missing", f"{name}, balance of norms: no rows that ended well")
+    words = [
+        f"{away:.2g} against {slack:.2g} at width {m}, {f:g} of training"
+        for slack, away, m, f in (max(seen, key=lambda s: s[1] / s[0]), min(seen))
+    ]
+    text = f"{name}, balance of norms: D_1^2 and D_2^2 differ by {words[0]} (worst of {len(seen)}), {words[1]} "
+    text += "(tightest); allowed for: initial norms, movement along W(0), finite rate"
+    answer = "yes" if all(away <= slack for slack, away, *_ in seen) else "no"
+    return Part(answer if answer == "no" or min(seen)[0] < 1 else "inconclusive", text)
+
+
+# ---------------------------------------------------------------------------------------------- rates
+
+
+def orders(c: float) -> dict[str, float]:
+    """Exponents of m for beta = m^-c: the theorem's for m >> n^2, the Remark's (its smaller term), and ours."""
+    return {"Theorem 3": 0.5 - c, "its Remark": 1.5 - 2 * c, "ours": 1 - 2 * c}
+
+
+@needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds a cell")
+def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
+    """[T12, E20] RATE: slope of log P in log m early in training, against the order of [N Eq. 4]; one Holm family."""
+    found, names, covered = {}, {}, {}
+    for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
+        first = curve.iloc[0]
+        n, all_widths = sizes(first)[2], sorted(set(curve["width"]))
+        inside = [m for m in all_widths if m >= ROOM * n**2]
+        covered[power] = power >= 1.5 and len(inside) > 1
+        widths = inside if len(inside) > 1 else all_widths
+        where = f"{curve_name('power', power)}, n = {n}, widths {widths[0]} to {widths[-1]}"
+        where += "" if widths == inside else f" (outside m >> n^2 = {n**2}: no two widths from {ROOM} n^2 on)"
+        for k in EARLY:
+            points = values_by(at_instant(curve[curve["width"].isin(widths)], k), "stability")
+            found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"]), points
+            fitted = curve[curve["width"].isin(widths) & _full(curve["loss_at_stability"], FRACTIONS)]
+            left = max((v[k] / v[0] for v in fitted["loss_at_stability"]), default=math.nan)
+            names[power, k] = f"{where}, {_time(first, k)} (loss at most {left:.4g} of its start, n = {len(fitted)})"
+    answers, parts = against({key: f for key, (f, _) in found.items()}), []
+    for (power, k), (f, points) in found.items():
+        tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in orders(power).items())
+        text = f"{names[power, k]}: exponent of P in m {shown(f)} against {tight}; {f.note}"
+        parts.append(Part(answers[power, k] if covered[power] else "outside", text, span(points, f.mde)))
+    return parts
+
+
+def _side(found: statistics.Finding, bound: float) -> str:
+    if math.isnan(found.low):
+        return "not measured"
+    return "respected, not tight" if found.high < bound else "exceeded" if found.low > bound else "tight"
+
+
+def _time(row, k: int) -> str:
+    """The instant in words: flow time on the mean loss, where the rate is constant and known."""
+    if FRACTIONS[k] == 0:
+        return "at initialisation"
+    if len(row.milestones) or row.lr_rule != "fixed":
+        return f"at {FRACTIONS[k]:g} of training"
+    steps = row.epochs * math.ceil(sizes(row)[2] / row.batch_size)
+    return f"flow time {row.lr * steps * FRACTIONS[k]:.3g} of the mean loss (1/n of that for the sum)"
+
+
+@needs("gain above 1 at three depths of one width, two seeds a cell")
+def explosion_trained(rows: pandas.DataFrame) -> list[Part]:
+    """[T16, after training] RATE: slope of log P per layer, against 0; exp(L) in place of x makes it per layer."""
+    found, starts, reach = {}, {}, {}
+    for name, curve in curves(rows[(rows["init"] == "gain") & (rows["gain"].astype(float) > 1)], "depth"):
+        points = values_by(curve, "stability", "depth")
+        found[name] = statistics.rate({math.exp(depth): values for depth, values in points.items()}, bound=0.0)
+        ends = [next(curve[curve["depth"] == depth].itertuples()) for depth in (min(points), max(points))]
+        first, last = (math.log(theory.stability_at_init(**scheme(row))) for row in ends)
+        reach[name] = max(points) - min(points)
+        starts[name] = f"{(last - first) / reach[name]:.3g} (exact), log gain {math.log(ends[0].gain):.3g}"
+    turned, parts = {"yes": "no", "no": "yes"}, []  # growth lies above 0, not below
+    for name, answer in against(found).items():
+        f = found[name]
+        text = f"{name}: log P per layer after training {shown(f)} ({f.note}), at initialisation {starts[name]}"
+        parts.append(Part(turned.get(answer, answer), text, math.exp(f.mde * reach[name])))
+    return parts
+
+
+@needs("c = 1.5 and c = 2, two layers, two shared widths, two seeds a cell")
+def powers_differ(rows: pandas.DataFrame) -> list[Part]:
+    """[E14] Slope of log P in log m at c = 1.5 less that at c = 2, against what the theory expects of it.
+
+    The order m^(1/2-c) of Theorem 3 for m >> n^2 gives 0.5; its Remark's m^(3/2-2c) and our m^(1-2c) give 1. "yes":
+    the 95 % interval (Welch) lies below 0.5; "partly": below 1; "no": above 0.5, and not below 1.
+    """
+    pair = [curve_of(rows, "power", power, 2) for power in (1.5, 2.0)]
+    shared = sorted(set(pair[0]["width"]) & set(pair[1]["width"]))
+    if len(shared) < 2:
+        return []
+    points = [values_by(curve[curve["width"].isin(shared)], "stability") for curve in pair]
+    slopes, dofs = [statistics.rate(p) for p in points], [statistics.pooled_sd(p)[1] for p in points]
+    if any(math.isnan(f.estimate) for f in slopes):
+        return [Part("inconclusive", "c = 1.5 against c = 2: " + "; ".join(f.note for f in slopes if f.note))]
+    errors = np.array([f.high - f.low for f in slopes]) / 2 / special.stdtrit(dofs, 0.975)
+    dof = np.sum(errors**2) ** 2 / max(np.sum(errors**4 / np.array(dofs)), 1e-300)
+    difference, half = slopes[0].estimate - slopes[1].estimate, special.stdtrit(dof, 0.975) * math.hypot(*errors)
+    low, high = difference - half, difference + half
+    n, told = sizes(next(pair[0].itertuples()))[2], []
+    for power in (1.5, 2.0):
+        order = [math.log(theory.theorem3(n=n, width=m, power=power)) for m in shared]
+        told.append(np.polyfit(np.log(shared), order, 1)[0])
+    answer = "yes" if high < 0.5 else "partly" if high < 1 else "no" if low > 0.5 else "inconclusive"
+    text = f"widths {shared[0]} to {shared[-1]}: slope {shown(slopes[0])} at c = 1.5, {shown(slopes[1])} at c = 2; "
+    text += f"difference {difference:.3g} [{low:.3g}, {high:.3g}] against 0.5 (Theorem 3, m >> n^2), 1 (its Remark; "
+    text += f"ours) and {told[0] - told[1]:.3g} (the right-hand side at n = {n} and these widths)"
+    return [Part(answer, text)]
+
+
+# ---------------------------------------------------------------------------------------------- kappa
+
+
+def _tail(kappa) -> str:
+    """How kappa goes on over the second half of training: "does not rise", the law that fits it best, R^2 of log t.
+
+    Laws without a limit: those of statistics.growth, and log(1 + u/s), u the time since half; with one: exp(-u/s).
+    s is searched for from 0.02 to 0.5 of training; AIC chooses.
+    """
+    t, v = np.array(INSTANTS[1 : len(kappa)]), np.array(kappa[1:], dtype=float)
+    if len(t) < 12:
+        return "does not rise in so short a time"
+    t, v = t[len(t) // 2 :], v[len(v) // 2 :]
+    fits = statistics.growth(t, v)
+    if not fits or v[-1] <= v[: len(v) // 2].mean():
+        return "does not rise"
+    aic = {law: value for law, (value, _) in fits.items()}
+    u, total = (t - t[0]) / (t[-1] * np.geomspace(0.02, 0.5, 60)[:, None]), float(np.sum((v - v.mean()) ** 2))
+    for law, shapes in (("saturates", np.exp(-u)), ("shifted log", np.log1p(u))):
+        rest = min(float(np.sum((np.polyval(np.polyfit(s, v, 1), s) - v) ** 2)) for s in shapes)
+        aic[law] = len(t) * math.log(max(rest, 1e-12 * total) / len(t)) + 8  # 1e-12: below this is rounding
+    return f"{min(aic, key=aic.get)} (R^2 of log {fits['log'][1]:.4f})"
+
+
+@needs("constant rate (no milestones), kappa over time")
+def unbounded_kappa(rows: pandas.DataFrame) -> list[Part]:
+    """[E16] Does kappa still rise at the end, by a law without a limit?
+
+    partly: every seed does; no: none rises; inconclusive: a law with a limit fits better, or seeds disagree. A finite
+    time shows neither a limit nor its absence.
+    """
+    parts = []
+    rows = rows[usable(rows, "kappa") & (rows["milestones"].map(len) == 0) & _full(rows["kappa_over_time"])]
+    for (init, power, depth, width), cell in rows.groupby(["init", "power", "depth", "width"], dropna=False):
+        laws = [_tail(kappa) for kappa in cell["kappa_over_time"]]
+        kinds = {{"does": "no", "saturates": "inconclusive"}.get(law.split()[0], "partly") for law in laws}
+        answer = kinds.pop() if len(kinds) == 1 and len(laws) > 1 else "inconclusive"
+        name = curve_name(init, None if pandas.isna(power) else power, depth)
+        text = f"{name}, width {width}: second half of training: {'; '.join(laws)}; final kappa "
+        parts.append(Part(answer, text + f"{cell['kappa'].mean():.3g}; finite time shows no more"))
+    return parts
+
+
+@needs("He, LeCun or NTK at three widths, two seeds a cell")
+def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
+    """[E17] kappa of He, LeCun and NTK: TREND down in width, and below 1 at the widest."""
+    parts = []
+    for init in ("he", "lecun", "ntk"):
+        of_init = curve_of(rows, init)
+        for name, curve in curves(of_init, "width"):
+            parts.append(trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
+            parts += criteria._below(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
+        if of_init.empty:
+            parts.append(Part("missing", f"{criteria.NAMES[init]}: no rows"))
+    return parts
+
+
+@needs("three depths at one width, two seeds a cell")
+def depth_peak(rows: pandas.DataFrame) -> list[Part]:
+    """[E18] PEAK of P over depth at each width: first worse, then better. That there is none takes five depths."""
+    parts = []
+    several = list(curves(rows, "depth"))
+    for name, curve in several:
+        found = statistics.peak(values_by(curve, "stability", "depth"), family=len(several))
+        answer = {"peak": "yes", "none": "no" if curve["depth"].nunique() > 4 else ""}.get(found.outcome)
+        text = f"{name}: PEAK over depth {found.outcome}, inside over the higher end {shown(found)} ({found.note})"
+        parts.append(Part(answer or "inconclusive", text, found.mde))
+    return parts
+
+
+def _rises(rows: pandas.DataFrame, init: str, y: str) -> list[Part]:
+    several = list(curves(curve_of(rows, init), "depth"))
+    return [trend(c, y, "up", name=f"{name}, {y}", by="depth", family=len(several)) for name, c in several]
+
+
+@needs("NTK, three depths at one width, two seeds a cell")
+def ntk_depth(rows: pandas.DataFrame) -> list[Part]:
+    """[E21] TREND up of P over depth at each width under NTK."""
+    return _rises(rows, "ntk", "stability")
+
+
+@needs("LeCun, three depths at one width, two seeds a cell")
+def lecun_loss(rows: pandas.DataFrame) -> list[Part]:
+    """[T17] TREND up of the training loss over depth at each width under LeCun, at one schedule."""
+    return _rises(rows, "lecun", "train_loss")

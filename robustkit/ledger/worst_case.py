@@ -1,0 +1,163 @@
+"""Average against worst case: does P rank networks as local Lipschitz constants and attacks do? No verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas
+from scipy import special, stats
+
+from .. import attacks
+from .criteria import Part, reading_of, reading_rank, usable
+from .theorem1 import needs
+
+BY = ["init", "power", "gain", "depth", "width"]  # a cell of one reading
+PAIRS = {"the largest": "lipschitz_max", "the mean": "lipschitz_mean", "P at training points": "stability_train"}
+# An attack does not care about the scale of the logits, and P grows with it: so P is set against their size, too.
+SCALES = {"P": None, "P over the mean margin": "margin", "P over the norm of the logits": "logit_norm"}
+INTERVALS = (
+    "intervals: Fisher's z with standard error sqrt(1.06/(K-3)) over K cell means, as if the cells were drawn at "
+    "random, which those of a grid are not; within cells: mean of each cell's own rank correlation over its seeds, "
+    "with a t interval over cells; over a few seeds a rank correlation comes out smaller than it is"
+)
+
+
+class Ranks(NamedTuple):
+    """Spearman's r over cell means with its interval (NaN if constant), and the mean r within cells +- half."""
+
+    r: float
+    low: float
+    high: float
+    cells: int
+    n: int
+    within: float
+    half: float
+    several: int  # cells with three seeds or more that differ
+
+
+def ranks(cells: pandas.DataFrame, x: pandas.Series, y: pandas.Series) -> Ranks | None:
+    """Rank correlation of x and y, rows with the fields of a cell; None under four cells.
+
+    Over K cell means: Spearman's r, Fisher's z with standard error sqrt(1.06/(K-3)), as if the cells were drawn at
+    random. Within: the mean over cells with three seeds or more of the cell's own r, with a t interval over cells.
+    """
+    table = cells[BY].assign(x=x.astype(float), y=y.astype(float)).round({"x": 12, "y": 12})
+    table = table[np.isfinite(table[["x", "y"]]).all(axis=1)]
+    groups = [cell.to_numpy() for _, cell in table.groupby(BY, dropna=False)[["x", "y"]]]
+    if len(groups) < 4:
+        return None
+    means = np.array([cell.mean(axis=0) for cell in groups]).round(12)  # accuracies tie: rounding must not rank them
+    r = low = high = within = half = math.nan
+    if (np.ptp(means, axis=0) > 0).all():
+        r = float(stats.spearmanr(*means.T).statistic)
+        z, error = math.atanh(max(-1 + 1e-12, min(r, 1 - 1e-12))), 1.96 * math.sqrt(1.06 / (len(means) - 3))
+        low, high = math.tanh(z - error), math.tanh(z + error)
+    own = [stats.spearmanr(*c.T).statistic for c in groups if len(c) > 2 and (np.ptp(c, axis=0) > 0).all()]
+    if len(own) > 2:
+        within = float(np.mean(own))
+        half = special.stdtrit(len(own) - 1, 0.975) * np.std(own, ddof=1) / math.sqrt(len(own))
+    return Ranks(r, low, high, len(means), len(table), within, float(half), len(own))
+
+
+def in_words(found: Ranks) -> str:
+    over, own = f"over {found.cells} cell means", f"within cells {found.within:.3g} +- {found.half:.2g}"
+    text = f"rank correlation {_number(found, '.3g')} {over}" if not math.isnan(found.r) else f"constant {over}"
+    return text if math.isnan(found.within) else f"{text}; {own} (mean over {found.several} cells)"
+
+
+def _number(found: Ranks, form: str = ".2f") -> str:
+    return "constant" if math.isnan(found.r) else f"{found.r:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def _log(rows: pandas.DataFrame, *names: str) -> pandas.Series:
+    """Sum of the logs of the first column and minus those of the others; NaN where one is not above 0."""
+    logs = [np.log(rows[name].astype(float).where(usable(rows, name))) for name in names]
+    return logs[0] - sum(logs[1:])
+
+
+@needs("P and local Lipschitz constants of four cells")
+def average_and_worst(rows: pandas.DataFrame) -> list[Part]:
+    """[E22] Rank correlation of P with local Lipschitz constants and with P at training points; see `ranks`."""
+    parts = []
+    for name, y in PAIRS.items():
+        if found := ranks(rows, _log(rows, "stability"), _log(rows, y)):
+            what = name if y == "stability_train" else f"{name} local Lipschitz constant"
+            parts.append(Part("none", f"P and {what}: {in_words(found)}"))
+    return parts
+
+
+def under_attack(rows: pandas.DataFrame) -> list[Part]:
+    """[E22] Rank correlation of P on logits with the accuracy lost to attacks, and with other measures; see `ranks`.
+
+    The accuracy lost is set against P, P over the mean margin and P over the norm of the centred logits; P against
+    local Lipschitz constants, the product of spectral norms, P of softmax and P at training points. Each reading is
+    judged alone.
+    """
+    rows = rows[usable(rows, "logit_stability")]
+    rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
+    readings = sorted(rows.groupby("reading", sort=False), key=reading_rank)
+    texts = []
+    for reading, same in readings:
+        found = [*_lost(same), *_others(same)]
+        heading = [f"under {', '.join(reading)}, {len(same)} trainings:"] if found and len(readings) > 1 else []
+        texts += heading + found
+    if not texts:
+        return [Part("missing", "attacks on four cells are needed")]
+    return [Part("none", text) for text in [*texts, INTERVALS]]
+
+
+def _lost(rows: pandas.DataFrame) -> list[str]:
+    """What is said of the accuracy lost: a line for each norm and scale under PGD, and one for all of FGSM."""
+    scaled = {name: _log(rows, *filter(None, ("logit_stability", column))) for name, column in SCALES.items()}
+    texts, weaker = [], {name: [] for name in scaled}
+    for norm, radii in attacks.RADII.items():
+        left = {attack: [rows[attacks.column(attack, norm, r)] for r in radii] for attack in attacks.ATTACKS}
+        lines = []
+        for name, x in scaled.items():
+            found, fgsm = ([ranks(rows, x, rows["accuracy"] - y) for y in left[attack]] for attack in ("pgd", "fgsm"))
+            weaker[name] += [seen.r for seen in fgsm if seen and not math.isnan(seen.r)]
+            if all(found):
+                lines.append(f"{name} and the accuracy lost to PGD in {norm}: {_several(found)}")
+        if lines:
+            texts += [_left(rows, norm, left["pgd"]), *lines]
+    words = "; ".join(f"{name} {min(rs):.2f} to {max(rs):.2f}" for name, rs in weaker.items() if rs)
+    summary = f"accuracy lost to FGSM, rank correlations at these norms and radii: {words}"
+    return [*texts, summary] if words else texts
+
+
+def _left(rows: pandas.DataFrame, norm: str, left: list[pandas.Series]) -> str:
+    """What PGD leaves, over cell means: where that is nothing, the accuracy lost is that which was there."""
+    cells = [rows[name] for name in BY]
+    means = [y.groupby(cells, dropna=False).mean() for y in (rows["accuracy"], *left)]
+    before, *after = (f"{mean.min():.2f} to {mean.max():.2f}" for mean in means)
+    at = ", ".join(f"{radius:g}" for radius in attacks.RADII[norm])
+    gone = "; where next to nothing is left, the accuracy lost is that before" if means[-1].max() < 0.05 else ""
+    return f"PGD in {norm} at radius {at} leaves an accuracy of {', '.join(after)}, from {before}{gone}"
+
+
+def _several(found: list[Ranks]) -> str:
+    """The correlations at several radii, in one line."""
+    text = f"rank correlation {', '.join(map(_number, found))} over {_span(seen.cells for seen in found)} cell means"
+    own = ["too few" if math.isnan(seen.within) else f"{seen.within:.2f} +- {seen.half:.2f}" for seen in found]
+    if set(own) == {"too few"}:
+        return text
+    return f"{text}; within cells {', '.join(own)} (mean over {_span(seen.several for seen in found)} cells)"
+
+
+def _span(counts) -> str:
+    values = sorted({*counts})
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _others(rows: pandas.DataFrame) -> list[str]:
+    names = {
+        "the mean local Lipschitz constant": "lipschitz_mean",
+        "the largest local Lipschitz constant": "lipschitz_max",
+        "the product of spectral norms": "spectral_product",
+        "P of softmax outputs": "softmax_stability",
+        "P at training points": "logit_stability_train",
+    }
+    found = {n: ranks(rows, _log(rows, "logit_stability"), _log(rows, y)) for n, y in names.items()}
+    return [f"P of logits and {name}: {in_words(seen)}; n = {seen.n}" for name, seen in found.items() if seen]

@@ -1,0 +1,181 @@
+"""The ledger as pictures: what holds, and in which reading."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+
+import pandas
+import seaborn
+from matplotlib.lines import Line2D
+from matplotlib.path import Path
+
+from ..checks import InputError, check_choice
+from .curves import _record
+
+# Verdict -> colour of its square, symbol, and colour of the symbol. The symbols tell the verdicts apart in grey too.
+HUES = seaborn.color_palette("colorblind")
+TICK = Path([(-0.6, 0.0), (-0.2, -0.5), (0.6, 0.6)])
+HALF = Path([(-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5)], closed=True)
+STYLE = {
+    "reproduced": (HUES[0], TICK, "white"),
+    "partly": (HUES[9], HALF, "black"),
+    "not reproduced": (HUES[3], "x", "white"),
+    "inconclusive": (HUES[8], "$?$", "black"),
+    "outside hypotheses": ("0.85", "o", "black"),
+    "measured": (HUES[4], "d", "black"),
+    "missing": ("white", "_", "0.4"),
+}
+WORDS = {"cross_entropy": "cross-entropy", "milestones=()": "constant rate", "target=parity": "one output"}
+WORDS |= {"n_train=": "n = ", "batch_size=": "batch ", "stop_loss=": "to loss "}
+HEADLINES = 10
+
+
+def ledger_picture(table: pandas.DataFrame, ax):
+    """The ledger at a glance: a row a claim, its main verdict, then a small square for each other reading.
+
+    "Holds in k of n" counts the readings with a verdict of reproduced among those that are decided; the others
+    are open. A reading with a
+    note in readings_notes (curves missing, networks at their start) is drawn small and not counted.
+    table: as from claims.ledger, the ten headline claims first. The height of the figure sets the size of the rows.
+    Raises InputError on an unknown verdict or readings_detail that is not the JSON of an object.
+    """
+    lines = table.to_dict("records")
+    found = [_readings(line) for line in lines]
+    most = max([1, *(len(verdicts) for verdicts in found)])
+    places, side, squares = *_rows(ax, lines, found, HEADLINES, 64, most + 1), []
+    for y, line, verdicts in zip(places, lines, found, strict=True):
+        squares.append((0, y, side, line["verdict"], line["id"], next(iter(verdicts), ""), True))
+        for i, (name, other) in enumerate(list(verdicts.items())[1:]):
+            size = (0.45 if name in _notes(line) else 0.8) * side
+            squares.append((1.2 + i, y, size, other, line["id"], name, False))
+    _squares(ax, squares)
+    for x, word, side_of in ((0.4, "main", "right"), (0.9, "other readings", "left"))[: min(most, 2)]:
+        ax.text(x, -0.8, word, ha=side_of, va="center", fontsize=6, color="0.4")
+    ax.set(xlim=(-0.7, max(most, 4) + 0.2), xticks=[])
+    return ax
+
+
+def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None = None):
+    """Claims against readings: the verdict that each reading of the paper's choices gives, blank where not tried.
+
+    The first column is the main reading; another is named by what it does otherwise. In each row, the reading that
+    gives the claim its verdict has a black frame.
+    ids: the claims to show, in this order (InputError on an unknown one); None for all that have readings.
+    """
+    known = {line["id"]: line for line in table.to_dict("records")}
+    for name in () if ids is None else ids:
+        check_choice("ids", name, known)
+    lines = [known[name] for name in ids] if ids is not None else [v for v in known.values() if _readings(v)]
+    heads = 0 if ids is not None else sum(line["id"] in list(known)[:HEADLINES] for line in lines)
+    found = [_readings(line) for line in lines]
+    mains = [next(iter(verdicts)) for verdicts in found if verdicts]
+    tried = [name for verdicts in found for name in verdicts]
+    columns = sorted(dict.fromkeys(tried), key=lambda r: (r != max(mains, key=mains.count), -tried.count(r)))
+    places, side, squares = *_rows(ax, lines, found, heads, 44, len(columns) + 1), []
+    for y, line, verdicts in zip(places, lines, found, strict=True):
+        ax.axhline(y, color="0.93", linewidth=0.6, zorder=0)
+        for i, (name, verdict) in enumerate(verdicts.items()):
+            size = (0.55 if name in _notes(line) else 1) * side
+            squares.append((columns.index(name), y, size, verdict, line["id"], name, i == 0))
+    _squares(ax, squares)
+    ax.set(xlim=(-0.7, len(columns) + 0.3), xticks=range(len(columns)))
+    ax.figure.draw_without_rendering()  # how many lines of a label fit side by side is known when the layout is
+    names, pitch = _short_names(columns), 72 * ax.bbox.width / ax.figure.dpi / (len(columns) + 1)
+    wide = max(24, max(map(len, names), default=0) // max(1, int(pitch / 7.5)) + 8)
+    names = [textwrap.fill(name, wide, break_on_hyphens=False) for name in names]
+    ax.set_xticklabels(names, rotation=90, fontsize=6, linespacing=0.95)
+    return ax
+
+
+def _readings(line: dict) -> dict[str, str]:
+    """{reading: verdict} of one claim, the main one first; never a verdict where the data are digits."""
+    text = line.get("readings_detail")
+    try:
+        verdicts = dict(json.loads(text)) if isinstance(text, str) and text.strip() else {}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"readings_detail is {text!r}, but must be JSON, {{reading: verdict}}") from error
+    if "digits" in line["verdict"]:
+        return dict.fromkeys(verdicts, line["verdict"])
+    for verdict in (line["verdict"], *verdicts.values()):
+        check_choice(f"the verdict of {line['id']}", verdict, STYLE)
+    return verdicts
+
+
+def _short_names(columns: Sequence[str]) -> list[str]:
+    """The first reading by what is not common to all, the others by what differs from the first."""
+    words = [re.split(r", (?![^(]*\))", column) for column in columns]  # not at the commas of milestones=(0.5, 0.7)
+    # A full batch of n points and how many test points it is measured on go without saying.
+    implied = [("batch_size=", "points=") if "n_train=" in column else () for column in columns]
+    words = [[w for w in reading if not w.startswith(ends)] for reading, ends in zip(words, implied, strict=True)]
+    own = [[word for word in reading if not all(word in other for other in words)] for reading in words]
+    short = own[:1] + [[word for word in reading if word not in own[0]] for reading in own[1:]]
+    distinct = [names for names in (short, own) if all(names) and len({*map(tuple, names)}) == len(names)]
+    names = [", ".join(reading) for reading in (*distinct, words)[0]]
+    for word, plain in WORDS.items():
+        names = [name.replace(word, plain) for name in names]
+    return [name.replace(" ", "\xa0").replace(",\xa0", ", ") for name in names]  # lines end at commas alone
+
+
+def _rows(ax, lines: list[dict], found: list[dict], heads: int, cut: int, columns: int) -> tuple[list[float], float]:
+    """Label each row, count its readings at the right, rule off the headlines; heights of rows, side of a square."""
+    gap = 0.7 if 0 < heads < len(lines) else 0.0
+    places = [i + gap * (i >= heads) for i in range(len(lines))]
+    side = min(9.0, *(0.62 * 72 * ax.bbox.size / ax.figure.dpi / (columns + 10, len(lines) + 2)))
+    font = {"fontsize": max(4.5, min(7, side))}
+    labels = [f"{textwrap.shorten(line['claim'], cut, placeholder=' …')}   {line['id']}" for line in lines]
+    labels = [label.replace(", …", " …").replace("$", r"\$") for label in labels]
+    ax.set_yticks(places, labels, **font)
+    ax.set_ylim(len(lines) + gap - 0.4, -1.2)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    font |= {"transform": ax.get_yaxis_transform(), "va": "center_baseline", "color": "0.3"}
+    for y, line, verdicts in zip(places, lines, found, strict=True):
+        counted = [verdict for name, verdict in verdicts.items() if name not in _notes(line)]
+        ax.text(1.01, y, _count(counted), **font)  # outside the axes, where the layout makes room for it
+    if gap:
+        ax.axhline(heads - 0.5 + gap / 2, color="0.4", linewidth=0.8, zorder=0)
+    return places, side
+
+
+def _count(verdicts: list[str]) -> str:
+    """In how many of the readings that decide anything a claim holds, and how many leave it open."""
+    decided = [v for v in verdicts if v in ("reproduced", "partly", "not reproduced")]
+    words = [f"holds in {decided.count('reproduced')} of {len(decided)}"] if decided else []
+    words += [f"partly in {decided.count('partly')}"] if "partly" in decided else []
+    words += [f"{verdicts.count('inconclusive')} open"] if "inconclusive" in verdicts else []
+    return ", ".join(words)
+
+
+def _notes(line: dict) -> dict[str, str]:
+    """{reading: why it is not counted}."""
+    text = line.get("readings_notes")
+    return json.loads(text) if isinstance(text, str) and text.strip() else {}
+
+
+def _squares(ax, squares: list[tuple]) -> None:
+    """Draw squares (x, y, side, verdict, id, reading, main) with their symbols, name them above, and record them."""
+    for x, y, side, verdict, _, _, main in squares:
+        for style in _marks(verdict, side, main):
+            ax.plot([x], [y], **style, label="_square", clip_on=False)
+    columns = ["x", "y", "side", "verdict", "id", "reading", "main"]
+    _record(ax, pandas.DataFrame(squares, columns=columns).assign(quantity="verdict")[["quantity", *columns[3:]]])
+    seen = {verdict for _, _, _, verdict, *_ in squares}
+    words = [word for word in STYLE if word in seen] + ["digits: no verdict"] * bool(seen - {*STYLE})
+    handles = [tuple(Line2D([], [], **style) for style in _marks(word, 7, False)) for word in words]
+    style = {"fontsize": 6.5, "handlelength": 1, "columnspacing": 1.2, "handletextpad": 0.4, "frameon": False}
+    ax.legend(
+        handles, words, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(words) or 1, borderaxespad=0.2, **style
+    )
+
+
+def _marks(verdict: str, side: float, main: bool) -> list[dict]:
+    """The square and, if there is a verdict, its symbol: keywords of a line with one point."""
+    colour, symbol, ink = STYLE.get(verdict, ("0.75", "", "none"))
+    edge = {"markeredgecolor": "black" if main else "0.5", "markeredgewidth": 1.0 if main else 0.5}
+    square = {"marker": "s", "markersize": side, "color": colour, "linestyle": "none"} | edge
+    edge = {"markeredgecolor": ink, "markeredgewidth": 0.5 if symbol in ("$?$", HALF) else 0.15 * side}
+    fill = "none" if symbol in ("o", TICK) else ink
+    return [square, {"marker": symbol, "markersize": 0.55 * side, "color": fill, "linestyle": "none"} | edge]

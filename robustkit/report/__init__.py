@@ -1,0 +1,1 @@
+"""Notebooks run, rows shipped, pages written."""

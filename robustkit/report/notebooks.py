@@ -1,0 +1,187 @@
+"""Run the notebooks with papermill, and ship: rows and notebook outputs that are committed."""
+
+from __future__ import annotations
+
+import ast
+import multiprocessing
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from ..cell import ROOT, figures_folder, results_folder
+from ..checks import InputError, check_choice
+from ..profiles import control_cells
+from ..sweep import store
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def notebooks(only=()) -> list[Path]:
+    """The notebooks in order, or those whose number is in `only`. Raises InputError on an unknown number."""
+    paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    numbers = [path.name[:2] for path in paths]
+    for number in only:
+        check_choice("--only", number, numbers)
+    return [path for path in paths if not only or path.name[:2] in only]
+
+
+def parameters_of(path: Path) -> dict:
+    """Names and defaults of a notebook's parameters: the assignments of literals in the cell tagged `parameters`."""
+    import nbformat
+
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            lines = ast.parse(cell.source).body
+            return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
+    return {}
+
+
+def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
+    """What each notebook is given of `given`. Raises InputError on a name that no notebook has, or a wrong type.
+
+    Papermill writes names into code as they are and only warns of unknown ones: hence this check before it sees them.
+    """
+    known = {path: parameters_of(path) for path in paths}
+    names = sorted({name for parameters in known.values() for name in parameters})
+    for name, value in given.items():
+        check_choice("the notebook parameter", name, names)
+        for default in (parameters[name] for parameters in known.values() if name in parameters):
+            if default is None and not (value is None or isinstance(value, list)):
+                raise InputError(f"the notebook parameter {name} is {value!r}, but must be a list such as [0, 1]")
+            if isinstance(value, list) and not (
+                value and all(type(n) is int for n in value) and len(set(value)) == len(value)
+            ):
+                wanted = "a non-empty list of whole numbers without duplicates"
+                raise InputError(f"the notebook parameter {name} is {value!r}, but must be {wanted}")
+            if default is not None and type(value) is not type(default):
+                wanted = type(default).__name__
+                raise InputError(f"the notebook parameter {name} is {value!r}, but must be of type {wanted}")
+    return {path: {n: v for n, v in given.items() if n in parameters} for path, parameters in known.items()}
+
+
+def execute(profile: str, *, only=(), parameters: dict | None = None, workers: int = 2) -> list[str]:
+    """Run the notebooks for a profile, two at a time; their copies lie in results/local/notebooks/<profile>/.
+
+    Returns a sentence for each notebook that failed; the others are finished all the same.
+    """
+    paths = notebooks(only)
+    given = check_parameters(paths, {"profile": profile} | (parameters or {}))
+    folder = results_folder() / "notebooks" / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    spawn, failed = multiprocessing.get_context("spawn"), []
+    with ProcessPoolExecutor(min(workers, len(paths)), mp_context=spawn) as pool:
+        # The last one, the ledger, takes longest: begun first, it does not run on alone.
+        jobs = {path: pool.submit(_execute, path, folder / path.name, given[path]) for path in reversed(paths)}
+        for path in paths:
+            problem = jobs[path].result()
+            print(f"{path.stem}: {'failed' if problem else 'done'}", flush=True)
+            if problem:
+                failed.append(f"{path.stem}: {problem}")
+    return failed
+
+
+def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
+    import papermill
+
+    os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
+    os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which a page could not move
+    how = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "extra_arguments": ["--log-level=50"]}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            part, problem = Path(folder) / copy.name, None
+            try:
+                papermill.execute_notebook(path, part, parameters, **how)
+            except papermill.PapermillExecutionError as error:
+                problem = f"{error.ename}: {error.evalue} (in {copy})"
+            store.write_atomically(copy, part.read_bytes())
+            return problem
+    except OSError as error:
+        return f"{error.strerror or error}: {error.filename or copy}"
+
+
+def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
+    """Merge local rows, or those of the files given, into results/shipped.jsonl, sorted.
+
+    Digits are not shipped, but for the runs of Theorem 2, which asks for m >> d.
+    Returns how many rows are new, and a sentence for each difference between engines (the first row is kept).
+    Raises ConflictError if two rows of one engine differ: nothing is written then.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"the file to ship is {str(path)!r}, but there is no such file")
+    shipped, notes = store.read_rows(store.SHIPPED), []
+    rows, small = shipped, {cell.key for cell in control_cells("theorem2", "laptop")}
+    for path in paths or [store.local_path()]:
+        finished = [r for r in store.read_rows(path) if r["status"] != "failed"]
+        finished = [r for r in finished if r["cell"]["dataset"] in SHIPPED_DATA or r["key"] in small]
+        rows, new = store.merge(rows, finished)
+        notes += new
+    order = ("model", "dataset", "scaling", "loss", "epochs", "init", "power", "gain", "depth", "width", "seed")
+    rows.sort(key=lambda row: ([str(row["cell"][n]).zfill(8) for n in order], row.get("measure", ""), row["key"]))
+    store.write_atomically(store.SHIPPED, "".join(store.encode(row) + "\n" for row in rows))
+    return len(rows) - len(shipped), notes
+
+
+SHIPPED_DATA = ("mnist", "cifar10", "cifar100")
+
+
+def ship_notebooks() -> list[str]:
+    """Run every notebook on the shipped rows and write the outputs into the committed .ipynb; returns what failed."""
+    build_notebooks()
+    for picture in figures_folder("shipped").glob("*.png"):
+        picture.unlink()  # drawn anew even where only the style changed
+    failed = execute("shipped")
+    if not failed:
+        for path in notebooks():
+            build_notebook(path.with_suffix(".py"), results_folder() / "notebooks" / "shipped" / path.name)
+        write_verdicts(ROOT / "README.md", figures_folder("shipped"))
+    return failed
+
+
+def write_verdicts(readme: Path, figures: Path) -> None:
+    """Put headline verdicts and findings between their marks in the README, so that it never says anything else."""
+    import pandas
+
+    rows = pandas.read_csv(figures / "claims.csv", keep_default_na=False).head(10).itertuples()
+    lines = [f"| {row.id} | {row.claim} | {row.verdict} | {row.readings} |" for row in rows]
+    table = "\n".join(["| | the claim | verdict, main reading | readings |", "|---|---|---|---|", *lines, ""])
+    text = readme.read_text()
+    for mark, content in (("ledger", table), ("found", (figures / "found.md").read_text())):
+        before, rest = text.split(f"<!-- {mark} -->\n")
+        text = f"{before}<!-- {mark} -->\n{content}<!-- /{mark} -->{rest.split(f'<!-- /{mark} -->')[1]}"
+    store.write_atomically(readme, text)
+
+
+def build_notebooks() -> None:
+    """Make each .ipynb from its .py, the source, keeping the outputs of cells that did not change."""
+    for source in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py")):
+        build_notebook(source, source.with_suffix(".ipynb"))
+
+
+def build_notebook(source: Path, outputs: Path) -> None:
+    """Write the .ipynb of one .py with the outputs that another notebook holds for the same cells."""
+    import jupytext
+    import nbformat
+    from jupytext.combine import combine_inputs_with_outputs
+
+    notebook = jupytext.read(source)
+    if outputs.exists():
+        executed = nbformat.read(outputs, as_version=4)
+        executed.cells = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        notebook = combine_inputs_with_outputs(notebook, executed)
+        sources = {cell.source for cell in executed.cells}
+        for cell in notebook.cells:
+            if cell.cell_type == "code" and cell.source not in sources:  # matched by position alone: stale
+                cell.outputs, cell.execution_count = [], None
+    notebook.metadata = {
+        "jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "kernelspec,-all"},
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    }
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        for output in cell.get("outputs", ()):
+            output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    store.write_atomically(source.with_suffix(".ipynb"), nbformat.writes(nbformat.from_dict(notebook)) + "\n")

@@ -1,0 +1,37 @@
+"""Train on a Dask cluster: its workers take one group of trainings at a time, and every row is written here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from ..checks import InputError
+from .train_missing import pick_device
+
+SECONDS = 30  # for the scheduler to answer
+
+
+@contextlib.contextmanager
+def dask(address: str, device: str = "auto") -> Iterator[dict]:
+    """What `sweep.run` needs for the cluster whose scheduler listens at `address`: executor, device and workers.
+
+    A worker that dies gives its group to another one. Raises InputError if dask is not installed, if no scheduler
+    answers or it has no worker, if a worker has more than one thread, or if the device is not there.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError("--dask needs the package distributed: pip install 'robustkit[dask]'") from error
+    try:
+        client = Client(address, timeout=SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--dask is {address!r}, but no Dask scheduler answers there ({error})") from error
+    with client:
+        threads = client.nthreads()
+        if not threads:
+            raise InputError(f"the Dask scheduler at {address} has no workers; start one with: dask worker {address}")
+        if set(threads.values()) != {1}:
+            raise InputError("each Dask worker must have one thread, of which it trains one group: --nthreads 1")
+        with client.get_executor(pure=False) as executor:
+            found = client.submit(pick_device, device, pure=False).result()
+            yield {"executor": executor, "device": found, "workers": len(threads)}

@@ -1,0 +1,1 @@
+"""Train one cell or many, and measure what comes out."""

@@ -1,0 +1,104 @@
+"""A long training on disk, so that a stop costs a minute: two generations, each closed by its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cell import results_folder
+from ..sweep.store import write_atomically
+
+SECONDS = 60.0  # between two checkpoints of one training, or 20 times what the last one took, if that is more
+LONGEST = 500.0  # and never more than this: a stop costs less than ten minutes
+FIRST_LINE = b"robustkit checkpoint 1, sha256 of what follows: "
+
+
+class Saved(NamedTuple):
+    """A training before its step `step`: every tensor it goes on from, and what was observed until then."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    notes: dict
+
+
+def paths(key: str, device: str) -> tuple[Path, Path]:
+    """The newest checkpoint of a training by this version of torch on this kind of device, and the one before.
+
+    A row has one engine: another version or device has checkpoints of its own, and leaves these alone.
+    """
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    name = re.sub("[^A-Za-z0-9.]+", "-", f"{key}-torch-{torch.__version__}-{kind}")
+    folder = results_folder() / "checkpoints"
+    return folder / f"{name}.checkpoint", folder / f"{name}.checkpoint-before"
+
+
+def save(key: str, saved: Saved, device: str) -> None:
+    """Write a checkpoint; the newest one until now, if it is sound, becomes the one before.
+
+    A disk that is full is a warning, and leaves what is there.
+    """
+    newest, before = paths(key, device)
+    facts = {"key": key, "step": saved.step, "notes": saved.notes}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in saved.tensors.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, facts=np.array(json.dumps(facts)))
+    body = buffer.getvalue()
+    try:
+        fresh = newest.with_name(f"{newest.name}-new")
+        write_atomically(fresh, FIRST_LINE + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        if _body(newest):
+            os.replace(newest, before)
+        os.replace(fresh, newest)
+    except OSError as error:
+        warnings.warn(f"{error}; the training goes on without this checkpoint", stacklevel=2)
+
+
+def load(key: str, device: str) -> Saved | None:
+    """The newest sound checkpoint of a training, None if there is none. A damaged one is named and left alone."""
+    return load_together([key], device)[0]
+
+
+def load_together(keys: Sequence[str], device: str) -> list[Saved | None]:
+    """Sound checkpoints of the latest step that all these trainings have; None for each if there is no such step."""
+    found = [[saved for path in paths(key, device) if (saved := _read(path))] for key in keys]
+    steps = set.intersection(*({saved.step for saved in generations} for generations in found))
+    together = max(steps, default=None)
+    return [next((saved for saved in generations if saved.step == together), None) for generations in found]
+
+
+def _read(path: Path) -> Saved | None:
+    if body := _body(path):
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive}
+        facts = json.loads(str(arrays.pop("facts")))
+        return Saved(facts["step"], {name: torch.from_numpy(a) for name, a in arrays.items()}, facts["notes"])
+    if path.exists():
+        warnings.warn(f"{path} is damaged and not used", stacklevel=2)
+    return None
+
+
+def remove(key: str) -> None:
+    """Delete the checkpoints of a training that has its row, whatever made them."""
+    for name in (f"{key}-*", f".{key}-*"):  # and what a killed process left half written
+        for path in (results_folder() / "checkpoints").glob(name):
+            path.unlink(missing_ok=True)
+
+
+def _body(path: Path) -> bytes | None:
+    """What a file holds below its first line, None if there is no file or its SHA-256 is another."""
+    try:
+        first, _, body = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    return body if first == FIRST_LINE + hashlib.sha256(body).hexdigest().encode() else None

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 import robustkit as rk
-from robustkit.cell import data_folder, figures_folder
 from robustkit.data import MNIST_FILES, stream_generator
+from robustkit.files import data_folder, figures_folder
 from robustkit.networks import build
 from robustkit.plots.output import panels, save_table
 from robustkit.sweep import store

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustkit import cifar, data, datasets
-from robustkit.cell import ROOT
+from robustkit import data, datasets
 from robustkit.checks import InputError
+from robustkit.files import ROOT
 from robustkit.sweep import store
 from robustkit.training import checkpoint
 
@@ -346,7 +346,7 @@ def cifar_archives(_: Path) -> Feed:
 
     def feed(draw):
         with refusal(InputError) as refused:
-            found = cifar._members(damaged(packed, draw) if draw.integers(2) else forged(draw), sizes)
+            found = data._members(damaged(packed, draw) if draw.integers(2) else forged(draw), sizes)
             assert found == contents, "other bytes"
         return "refused" if refused else "equal"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from robustkit.cell import ROOT
+from robustkit.files import ROOT
 from robustkit.sweep import store
 
 COMMAND = [sys.executable, "-m", "robustkit", "run", "smoke", "--device", "cpu", "--workers", "2", *sys.argv[2:]]

@@ -48,10 +48,10 @@ from IPython.display import Markdown
 
 import robustkit as rk
 from robustkit import plots
-from robustkit.ledger import words
+from robustkit.ledger import sentences
 from robustkit.plots import interactive
 from robustkit.profiles import control_cells
-from robustkit.training.remeasure import further
+from robustkit.sweep.train_missing import further
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
@@ -421,7 +421,7 @@ interactive.show_yours(yours, right, y="train_loss")
 # interval of a mean is no step.
 
 # %%
-Markdown(words.width_in_words(rows))
+Markdown(sentences.width_in_words(rows))
 
 # %% [markdown]
 # At two layers, $P/\epsilon$, loss and accuracy of lazy and non-lazy networks at each width:
@@ -440,7 +440,7 @@ found = plots.summarise(at_loss, x="width", y="stability", by="init").pivot(
 found.assign(**{"common loss": at_loss.groupby("width")["common loss"].first()}).round(4)
 
 # %%
-Markdown(words.lazy_in_words(two))
+Markdown(sentences.lazy_in_words(two))
 
 # %% [markdown]
 # And the power of $m$ in $P/\epsilon$ over all widths, in the paper's runs and in the two controls. One power

@@ -46,7 +46,7 @@ from IPython.display import Markdown
 
 import robustkit as rk
 from robustkit import plots
-from robustkit.ledger import words
+from robustkit.ledger import sentences
 from robustkit.plots import interactive
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
@@ -269,7 +269,7 @@ plots.summarise(lecun, x="depth", y="train_loss", by="width").pivot(
 # In words, from the same rows ("has learned": a training loss below half of $\log 10$ at the largest depth):
 
 # %%
-Markdown(words.depth_in_words(he, "He") + "\n\n" + words.depth_in_words(lecun, "LeCun"))
+Markdown(sentences.depth_in_words(he, "He") + "\n\n" + sentences.depth_in_words(lecun, "LeCun"))
 
 # %% [markdown]
 # He rises with depth, as the paper says. LeCun falls with depth at initialisation, and where it has learned it

@@ -51,7 +51,7 @@ from robustkit.data import stream_generator
 from robustkit.ledger import verdicts, worst_case
 from robustkit.plots import interactive
 from robustkit.profiles import grid
-from robustkit.training.remeasure import further
+from robustkit.sweep.train_missing import further
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 

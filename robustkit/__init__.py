@@ -6,6 +6,7 @@ from .cell import Cell as Cell
 from .checks import InputError as InputError
 from .data import load_dataset as load_dataset
 from .initialization import layer_stds as layer_stds
+from .movement import lazy_ratio as lazy_ratio
 from .networks import CNN as CNN
 from .networks import FCN as FCN
 from .networks import ResNet as ResNet
@@ -18,6 +19,5 @@ from .stability import perturbation_stability as perturbation_stability
 from .stability import sample_ball as sample_ball
 from .sweep.train_missing import collect as collect
 from .sweep.train_missing import load as load
+from .sweep.train_missing import load_further as load_further
 from .sweep.train_missing import run as run
-from .training.loop import lazy_ratio as lazy_ratio
-from .training.remeasure import load_further as load_further

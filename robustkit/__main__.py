@@ -16,6 +16,7 @@ from .checks import InputError, check_choice, check_number
 from .ledger import verdicts
 from .profiles import FIGURES, NOTEBOOKS, PROFILES, grid, named_cells, profile_cells
 from .report import notebooks as report
+from .report import ship as ship_module
 from .sweep import cost, locks, store, train_missing
 from .sweep import dask as cluster
 
@@ -208,11 +209,11 @@ def _literal(text: str):
 
 def ship(chosen) -> int:
     """Merge rows into results/shipped.jsonl, then write the committed notebook outputs."""
-    new, notes = report.ship_rows(chosen.files)
+    new, notes = ship_module.ship_rows(chosen.files)
     print(f"{new} new rows in {store.SHIPPED}")
     for note in notes:
         print(f"note: {note}")
-    failed = report.ship_notebooks()
+    failed = ship_module.ship_notebooks()
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
     return 1 if failed else 0

@@ -13,19 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .cell import ATTACKS, RADII
 from .checks import InputError, check_choice, check_number
 from .stability import gram_eigenvalues, jacobian
 
-RADII = {"l2": (0.5, 1.0, 2.0), "linf": (0.02, 0.05, 0.1)}  # in the scaling of the points themselves
-ATTACKS = ("fgsm", "pgd")
 STEPS = 20  # of PGD
 STRIDE = 2.5  # length of its steps together, in radii: it can cross the ball and walk along its edge
 CHUNK = 100  # points attacked at once, which bounds memory
-
-
-def column(attack: str, norm: str, radius: float) -> str:
-    """The name under which a further measure keeps an accuracy: accuracy_pgd_l2_0_5."""
-    return f"accuracy_{attack}_{norm}_{radius:g}".replace(".", "_")
 
 
 # ------------------------------------------------------------------------------------------------ Lipschitz constants

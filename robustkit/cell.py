@@ -8,15 +8,12 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from .checks import InputError, check_choice, check_number
 from .datasets import DATASETS, dataset_info
 from .datasets import DatasetInfo as DatasetInfo
 from .datasets import read_npz as read_npz
 from .shapes import Layer, layers_of
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Raise a family's number when an edit changes what its trainings measure: its old rows then stop matching.
 NUMERICS = {"fcn": 1, "cnn": 1, "resnet": 1}
@@ -27,21 +24,6 @@ INITS_OF = {"fcn": INITS, "cnn": ("he", "lecun", "power"), "resnet": ("he", "pow
 # When a training is looked at, as fractions of it: loss and kappa at 51 instants, stability and movement at seven.
 INSTANTS = tuple(k / 50 for k in range(51))
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-def data_folder() -> Path:
-    """Where datasets live: $ROBUSTKIT_DATA, or data/ beside the package."""
-    return Path(os.environ.get("ROBUSTKIT_DATA") or ROOT / "data").expanduser()
-
-
-def results_folder() -> Path:
-    """Where local rows go: $ROBUSTKIT_RESULTS, or results/local/ beside the package."""
-    return Path(os.environ.get("ROBUSTKIT_RESULTS") or ROOT / "results" / "local").expanduser()
-
-
-def figures_folder(profile: str) -> Path:
-    """Where a profile's figures go: $ROBUSTKIT_FIGURES, or figures/ beside the package, then the profile's name."""
-    return Path(os.environ.get("ROBUSTKIT_FIGURES") or ROOT / "figures").expanduser() / profile
 
 
 def schedule_name(epochs: float, lr: float) -> str:
@@ -248,3 +230,14 @@ class Cell:
             "numerics": NUMERICS[self.model],
         }
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+RADII = {"l2": (0.5, 1.0, 2.0), "linf": (0.02, 0.05, 0.1)}  # in the scaling of the points themselves
+
+
+ATTACKS = ("fgsm", "pgd")
+
+
+def column(attack: str, norm: str, radius: float) -> str:
+    """The name under which a further measure keeps an accuracy: accuracy_pgd_l2_0_5."""
+    return f"accuracy_{attack}_{norm}_{radius:g}".replace(".", "_")

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from robustkit import attacks
-from robustkit.attacks import RADII, attacked_accuracies, fgsm, lipschitz_constants, margins, pgd, spectral_product
-from robustkit.cell import Cell, InputError
+from robustkit import cell as cell_module
+from robustkit.attacks import attacked_accuracies, fgsm, lipschitz_constants, margins, pgd, spectral_product
+from robustkit.cell import RADII, Cell, InputError
 from robustkit.data import load_dataset, stream_generator
 from robustkit.networks import FCN, build
 from robustkit.training.loop import targets, train
@@ -356,6 +357,6 @@ def test_what_is_no_fully_connected_network_has_no_product():
 
 
 def test_accuracies_are_kept_under_names_that_say_attack_norm_and_radius():
-    names = [attacks.column(a, norm, r) for a in attacks.ATTACKS for norm in RADII for r in RADII[norm]]
+    names = [cell_module.column(a, norm, r) for a in cell_module.ATTACKS for norm in RADII for r in RADII[norm]]
     assert names[0] == "accuracy_fgsm_l2_0_5" and names[-1] == "accuracy_pgd_linf_0_1"
     assert len(set(names)) == 12

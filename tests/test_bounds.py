@@ -10,6 +10,7 @@ import scipy.optimize
 from test_plots import a_frame, a_row
 
 from robustkit import theory
+from robustkit.plots import depth as depth_module
 from robustkit.plots import output
 from robustkit.plots import width as bounds
 
@@ -153,7 +154,7 @@ def test_the_orders_of_table_2_pass_through_the_narrowest_network():
 def test_table_1_is_drawn_in_the_colour_of_its_width():
     _, (ax,) = output.panels(1)
     rows = grid(lambda m, L: 1.0, depths=(2, 4, 6))
-    bounds.table1_in_depth(rows, ax, init="he", widths=[16, 256])
+    depth_module.table1_in_depth(rows, ax, init="he", widths=[16, 256])
     dashed = [line for line in ax.get_lines() if line.get_label() == "_table1"]
     solid = [line for line in ax.get_lines() if line.get_label().startswith("$m$")]
     assert [line.get_color() for line in dashed] == [line.get_color() for line in solid]
@@ -162,7 +163,7 @@ def test_table_1_is_drawn_in_the_colour_of_its_width():
 
 
 def test_the_lecun_bound_rises_from_and_to_the_depths_said():
-    table = bounds.rise_in_depth(widths=(16, 64, 256), **MNIST)
+    table = depth_module.rise_in_depth(widths=(16, 64, 256), **MNIST)
     for row in table.to_dict("records"):
         values = {
             L: theory.table1("lecun", width=row["m"], depth=L, version=row["version"], **MNIST) for L in range(2, 41)
@@ -175,7 +176,7 @@ def test_the_lecun_bound_rises_from_and_to_the_depths_said():
 
 def test_the_factor_a_layer_of_an_exponential_is_its_base():
     rows = grid(lambda m, L: 1.25**L, depths=(2, 4, 6), init="gain", gain=1.25)
-    table = bounds.per_layer(rows)
+    table = depth_module.per_layer(rows)
     assert table["init"].tolist() == ["gain"] * 3
     assert [text.split()[0] for text in table["trained"]] == ["1.250"] * 3
     # Before training each layer multiplies by gain M_m sqrt(2/m) = gain (1 - 5/(8m) + ..): from below to the gain.
@@ -185,7 +186,7 @@ def test_the_factor_a_layer_of_an_exponential_is_its_base():
 
 def test_the_exact_value_is_a_line_a_width():
     _, (ax,) = output.panels(1)
-    bounds.exact_in_depth(grid(lambda m, L: 1.0, init="gain", gain=1.25), ax)
+    depth_module.exact_in_depth(grid(lambda m, L: 1.0, init="gain", gain=1.25), ax)
     values = [line.get_ydata()[-1] for line in ax.get_lines()]
     shape = {"depth": 4, "gain": 1.25, **DIGITS}
     assert values == pytest.approx([theory.stability_at_init("gain", width=m, **shape) for m in (16, 64, 256)])
@@ -196,9 +197,14 @@ def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     _, axes = output.panels(3)
     bounds.terms(rows, axes[0], depth=2)
     bounds.table2_shapes(rows, axes[1], depth=2)
-    bounds.table1_in_depth(rows, axes[2], init="he", widths=[])
+    depth_module.table1_in_depth(rows, axes[2], init="he", widths=[])
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 3
-    bounds.exact_in_depth(rows, axes[0])
-    tables = bounds.domination(rows), bounds.peak_places(rows), bounds.table2_slopes(rows), bounds.per_layer(rows)
+    depth_module.exact_in_depth(rows, axes[0])
+    tables = (
+        bounds.domination(rows),
+        bounds.peak_places(rows),
+        bounds.table2_slopes(rows),
+        depth_module.per_layer(rows),
+    )
     for number, table in enumerate(tables):
         assert output.save_table(table, f"T{number}", "smoke").empty and len(table.columns)

@@ -9,8 +9,8 @@ import pandas
 import pytest
 from matplotlib.colors import to_rgb
 
-from robustkit.cell import figures_folder
 from robustkit.checks import InputError
+from robustkit.files import figures_folder
 from robustkit.ledger import verdicts
 from robustkit.plots import ledger as cards
 from robustkit.plots import output

@@ -22,10 +22,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustkit import cifar
+from robustkit import data as data_module
 from robustkit.cell import DATASETS, InputError
-from robustkit.cifar import read_cifar
-from robustkit.data import load_dataset
+from robustkit.data import load_dataset, read_cifar
 from robustkit.profiles import grid
 from robustkit.training.measures import measure
 
@@ -100,8 +99,8 @@ def small(tmp_path, monkeypatch):
                 DATASETS[name], n_train=EACH * len(SPLITS[name]["train"]), n_test=EACH, sha256=digest
             )
             monkeypatch.setitem(DATASETS, name, info)
-            file, _, *rest = cifar.ARCHIVES[name]
-            monkeypatch.setitem(cifar.ARCHIVES, name, (file, len(content), *rest))
+            file, _, *rest = data_module.ARCHIVES[name]
+            monkeypatch.setitem(data_module.ARCHIVES, name, (file, len(content), *rest))
 
         def write(content):
             folder.mkdir(exist_ok=True)
@@ -212,8 +211,8 @@ def nothing_is_parsed(small, monkeypatch):
         raise AssertionError("an unchecked file was parsed")
 
     def forbid():
-        monkeypatch.setattr(cifar.gzip, "open", refuse)
-        monkeypatch.setattr(cifar.tarfile, "open", refuse)
+        monkeypatch.setattr(data_module.gzip, "open", refuse)
+        monkeypatch.setattr(data_module.tarfile, "open", refuse)
 
     return forbid
 
@@ -362,7 +361,7 @@ def test_what_is_no_archive_is_refused_in_a_sentence(small, tmp_path, content):
 
 @pytest.mark.parametrize("in_a_member", [True, False])
 def test_a_bomb_is_not_decompressed(small, monkeypatch, in_a_member):
-    monkeypatch.setattr(cifar, "OTHER_BYTES", 1 << 20)
+    monkeypatch.setattr(data_module, "OTHER_BYTES", 1 << 20)
     data, zeros = small("cifar10"), bytes(64 << 20)
     member = "cifar-10-batches-bin/data_batch_1.bin"
     content = pack(data.entries({member: zeros})) if in_a_member else gzip.compress(zeros, 1)
@@ -403,7 +402,7 @@ def test_running_out_of_memory_is_not_blamed_on_the_file(small, monkeypatch):
     def full(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(cifar.tarfile, "open", full)
+    monkeypatch.setattr(data_module.tarfile, "open", full)
     with pytest.raises(MemoryError):
         read_cifar("cifar10")
 
@@ -451,7 +450,7 @@ def server(monkeypatch):
         thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         state.url = f"http://127.0.0.1:{web.server_port}/kriz/"
-        monkeypatch.setattr(cifar, "URL", state.url)
+        monkeypatch.setattr(data_module, "URL", state.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         try:
             yield state
@@ -473,7 +472,7 @@ def test_a_download_is_checked_and_kept(small, server, name, capsys):
 
 
 def test_a_download_appears_under_its_name_only_whole_and_checked(small, server, monkeypatch):
-    data, moved, replace = small("cifar10"), [], cifar.os.replace
+    data, moved, replace = small("cifar10"), [], data_module.os.replace
 
     def watched(source, target):
         assert Path(source).read_bytes() == data.good and not data.path.exists()
@@ -481,7 +480,7 @@ def test_a_download_appears_under_its_name_only_whole_and_checked(small, server,
         moved.append(target)
 
     server.answer = Answer(data.good, released=lambda: moved.append(data.path.exists()))
-    monkeypatch.setattr(cifar.os, "replace", watched)
+    monkeypatch.setattr(data_module.os, "replace", watched)
     read_cifar("cifar10")
     assert moved == [False, data.path]
 
@@ -524,7 +523,7 @@ def test_a_download_without_end_is_cut_off(small, server):
 
 def test_a_server_that_falls_silent_is_left(small, server, monkeypatch):
     data, released = small("cifar10"), threading.Event()
-    monkeypatch.setattr(cifar, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(data_module, "TIMEOUT_SECONDS", 0.2)
     server.answer = Answer(data.good, released=lambda: released.wait(60))
     try:
         with pytest.raises(InputError, match="could not be downloaded from .*timed out"):
@@ -542,7 +541,7 @@ def test_an_interrupted_download_leaves_nothing_behind(small, server):
 
     server.answer = Answer(data.good)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cifar, "_checked", lambda *_: interrupt())
+        patch.setattr(data_module, "_checked", lambda *_: interrupt())
         read_cifar("cifar10")
     assert tree(data.folder) == {}
     assert_is(data, read_cifar("cifar10"))  # and the next one starts afresh
@@ -563,19 +562,19 @@ import hashlib, json, sys, types
 url, size, info, folder = json.loads(sys.argv[1])
 sys.modules["robustkit"] = types.ModuleType("robustkit")
 sys.modules["robustkit"].__path__ = [folder]
-from robustkit import cifar, datasets
+from robustkit import data, datasets
 
-file, _, *rest = cifar.ARCHIVES["cifar10"]
-cifar.ARCHIVES["cifar10"] = (file, size, *rest)
-cifar.URL = url
+file, _, *rest = data_module.ARCHIVES["cifar10"]
+data_module.ARCHIVES["cifar10"] = (file, size, *rest)
+data_module.URL = url
 datasets.DATASETS["cifar10"] = datasets.DatasetInfo(**info)
-print(hashlib.sha256(b"".join(array.tobytes() for array in cifar.read_cifar("cifar10"))).hexdigest())
+print(hashlib.sha256(b"".join(array.tobytes() for array in data_module.read_cifar("cifar10"))).hexdigest())
 """
 
 
 def racer(data, server):
     """Another process that reads CIFAR-10 in small from the server."""
-    package = str(Path(cifar.__file__).parent)
+    package = str(Path(data_module.__file__).parent)
     known = json.dumps([server.url, len(data.good), dataclasses.asdict(DATASETS["cifar10"]), package])
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-W", "error", "-c", RACER, known], **pipes)

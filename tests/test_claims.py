@@ -7,9 +7,11 @@ import numpy as np
 import pandas
 import pytest
 
-from robustkit.cell import FRACTIONS, INSTANTS, ROOT, Cell
+from robustkit.cell import FRACTIONS, INSTANTS, Cell
 from robustkit.checks import InputError
+from robustkit.files import ROOT
 from robustkit.ledger import criteria, statistics, verdicts
+from robustkit.ledger import rows as ledger_rows
 
 DEPTHS = (2, 4, 6, 8, 10)
 WIDTHS = tuple(2**k for k in range(4, 15))  # the paper's
@@ -466,10 +468,12 @@ def test_the_trainings_of_a_claim_are_those_it_judges(claim):
     assert len(cells) == len(set(cells)) > 0
     rows = pandas.DataFrame([vars(cell) | {"status": "ok", "schedule": cell.schedule} for cell in cells])
     rows = rows[entry.where(rows)]
-    wanted = [row for row in rows.to_dict("records") if criteria.reading_of(row)[: len(entry.wanted)] == entry.wanted]
+    wanted = [
+        row for row in rows.to_dict("records") if ledger_rows.reading_of(row)[: len(entry.wanted)] == entry.wanted
+    ]
     wanted = pandas.DataFrame(wanted)
     for init, power, depths in entry.curves:
-        assert set(criteria.curve_of(wanted, init, power)["depth"]) >= set(depths)
+        assert set(ledger_rows.curve_of(wanted, init, power)["depth"]) >= set(depths)
 
 
 def test_a_claim_that_is_not_there_is_refused_with_the_nearest_name():

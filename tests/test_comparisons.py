@@ -9,9 +9,11 @@ import pytest
 from test_plots import a_frame, a_row
 
 from robustkit.cell import Cell, InputError
-from robustkit.plots import comparisons, output
+from robustkit.ledger import rows as ledger_rows
+from robustkit.plots import cnn_and_resnet, curves, output
 from robustkit.sweep import train_missing
-from robustkit.training.remeasure import COLUMNS, load_further
+from robustkit.sweep.train_missing import load_further
+from robustkit.training.remeasure import COLUMNS
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def two_curves():
 
 
 def test_matched_networks_are_compared_where_the_less_trained_one_ends():
-    found = comparisons.matched(two_curves())
+    found = ledger_rows.matched(two_curves())
     assert set(found["width"]) == {16, 64}  # at 256 there is nothing to match
     assert found["common loss"].tolist() == pytest.approx([0.8] * len(found), rel=1e-12)
     # P is a power of the loss here, and reading off in the logarithms is then exact between instants as well.
@@ -54,7 +56,7 @@ def test_matched_networks_are_compared_where_the_less_trained_one_ends():
 def test_each_network_is_drawn_from_its_start_to_its_end_with_training_to_the_right():
     _, (ax,) = output.panels(1)
     rows = two_curves()
-    comparisons.along_training(rows[rows["init"] == "he"], ax)
+    curves.along_training(rows[rows["init"] == "he"], ax)
     lines = [line for line in ax.get_lines() if len(line.get_xdata()) == 7]
     assert len(lines) == 4
     assert list(lines[0].get_xdata()) == FAST and lines[0].get_ydata() == pytest.approx([1 / v for v in FAST])
@@ -66,7 +68,7 @@ def test_each_network_is_drawn_from_its_start_to_its_end_with_training_to_the_ri
 
 def test_a_run_that_stopped_early_is_drawn_as_far_as_it_went():
     _, (ax,) = output.panels(1)
-    comparisons.along_training(a_frame(trained(FAST[:3])), ax)
+    curves.along_training(a_frame(trained(FAST[:3])), ax)
     (table,) = ax.robustkit_tables
     assert table["fraction"].tolist() == [0.0, 0.02, 0.05] and table["x"].tolist() == FAST[:3]
 
@@ -74,7 +76,7 @@ def test_a_run_that_stopped_early_is_drawn_as_far_as_it_went():
 def test_a_scatter_shows_every_sound_network_and_the_diagonal():
     _, (ax,) = output.panels(1)
     rows = a_frame(trained(FAST), trained(SLOW, seed=1), a_row(None, width=16, seed=2, status="diverged"))
-    comparisons.scatter(rows, ax, x="stability_init")
+    curves.scatter(rows, ax, x="stability_init")
     (dots,) = [line for line in ax.get_lines() if line.get_label() == "$L$ = 2"]
     assert sorted(dots.get_ydata()) == pytest.approx(sorted([1 / FAST[-1], 1 / SLOW[-1]]), rel=1e-12)
     (diagonal,) = [line for line in ax.get_lines() if line.get_label() == "_diagonal"]
@@ -85,7 +87,7 @@ def test_a_scatter_shows_every_sound_network_and_the_diagonal():
 def test_growth_in_the_second_half_is_two_for_a_line_and_one_where_it_stopped():
     line, stopped = [k / 50 for k in range(51)], [min(k, 25) / 25 for k in range(51)]
     rows = a_frame(trained(FAST, kappa=line), trained(FAST, width=64, kappa=stopped))
-    table = comparisons.late_growth(rows).set_index("width")
+    table = curves.late_growth(rows).set_index("width")
     assert table["end over half"].to_dict() == pytest.approx({16: 2.0, 64: 1.0}, rel=1e-12)
     assert table.loc[16, "kappa at 1/10"] == pytest.approx(0.1) and table["n"].tolist() == [1, 1]
 
@@ -97,7 +99,7 @@ def test_the_power_of_a_power_law_is_its_exponent_for_each_scheme():
         for width in (16, 32, 64)
         for seed in (0, 1)
     ]
-    table = comparisons.powers(a_frame(*rows), "kappa")
+    table = curves.powers(a_frame(*rows), "kappa")
     assert table["init"].tolist() == ["He", "LeCun"]
     assert table["widths"].tolist() == ["16 to 64"] * 2
     assert [text.split()[0] for text in table["power of m"]] == ["-0.500", "-1.000"]
@@ -106,21 +108,21 @@ def test_the_power_of_a_power_law_is_its_exponent_for_each_scheme():
 def test_frames_put_together_keep_what_each_of_them_misses():
     gap = Cell(width=128, depth=2)
     both = a_frame(trained(FAST), missing=[gap]), a_frame(trained(FAST), trained(FAST, seed=1), missing=[gap])
-    found = comparisons.together(*both, a_frame())
+    found = ledger_rows.together(*both, a_frame())
     assert len(found) == 2 and found.attrs["missing"] == [gap]  # what both hold is there once
-    assert len(comparisons.together(a_frame(), a_frame())) == 0
+    assert len(ledger_rows.together(a_frame(), a_frame())) == 0
 
 
 def test_one_scheme_of_a_control_keeps_its_own_gaps():
     gaps = [Cell(width=128, depth=2), Cell(width=128, depth=2, init="lecun")]
-    found = comparisons.only(a_frame(trained(FAST), trained(SLOW, init="lecun"), missing=gaps), "lecun")
+    found = ledger_rows.only(a_frame(trained(FAST), trained(SLOW, init="lecun"), missing=gaps), "lecun")
     assert found["init"].tolist() == ["lecun"] and found.attrs["missing"] == gaps[1:]
 
 
 def test_schedules_are_never_pooled():
     slow = [a_row(float(m), width=m, seed=s) for m in (16, 32) for s in (0, 1)]
     rows = a_frame(*slow).assign(schedule="full"), a_frame(*slow).assign(schedule="flow10", stability=1.0)
-    table = comparisons.powers(pandas.concat(rows), "stability")
+    table = curves.powers(pandas.concat(rows), "stability")
     assert dict(zip(table["schedule"], table["power of m"].str.split().str[0], strict=True)) == {
         "flow10": "0.000",
         "full": "1.000",
@@ -129,7 +131,7 @@ def test_schedules_are_never_pooled():
 
 def test_curves_of_a_control_are_named_by_scheme_and_depth():
     rows = a_frame(a_row(1.0, width=16), a_row(1.0, width=16, init="power", power=2.0), a_row(1.0, width=16, depth=6))
-    assert comparisons.named(rows)["curve"].tolist() == ["He, $L$ = 2", "non-lazy, $L$ = 2", "He, $L$ = 6"]
+    assert ledger_rows.named(rows)["curve"].tolist() == ["He, $L$ = 2", "non-lazy, $L$ = 2", "He, $L$ = 6"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.9, 2.35), (0.3, 0.9), (0.05, 2.0), (1e-9, 1.0)])
@@ -137,7 +139,7 @@ def test_ticks_of_a_logarithmic_axis_are_several_and_far_enough_apart_to_read(lo
     figure, (ax,) = output.panels(1)
     ax.plot([low, high], [1, 2])
     ax.set_xscale("log")
-    comparisons.log_ticks(ax.xaxis)
+    curves.log_ticks(ax.xaxis)
     figure.canvas.draw()
     boxes = [
         t.get_window_extent() for t in ax.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= high
@@ -167,7 +169,7 @@ def drawn(ax, kind):
 def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_seeds():
     _, (ax,) = output.panels(1)
     rows = pandas.concat([attacked(), attacked(init="lecun")], ignore_index=True)
-    comparisons.average_against_worst(rows, ax)
+    cnn_and_resnet.average_against_worst(rows, ax)
     means, seeds = drawn(ax, "cell means"), drawn(ax, "seeds")
     assert len(means) == 4 and set(means["n"]) == {2} and len(seeds) == 8
     he = means[means["init"] == "he"].set_index("width")
@@ -180,7 +182,7 @@ def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_see
 
 def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_left():
     _, (ax,) = output.panels(1)
-    comparisons.average_against_worst(attacked(), ax, y="accuracy_pgd_l2_1")
+    cnn_and_resnet.average_against_worst(attacked(), ax, y="accuracy_pgd_l2_1")
     assert drawn(ax, "cell means")["mean"].tolist() == pytest.approx([0.1, 0.1])
     assert sorted(drawn(ax, "seeds")["mean"]) == [0.0, 0.0, 0.2, 0.2]
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
@@ -189,11 +191,11 @@ def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_lef
 
 def test_the_average_may_be_taken_over_the_size_of_the_logits():
     _, (ax,) = output.panels(1)
-    comparisons.average_against_worst(attacked(), ax, y="softmax_stability", over="margin")
+    cnn_and_resnet.average_against_worst(attacked(), ax, y="softmax_stability", over="margin")
     assert drawn(ax, "seeds")["x"].tolist() == [4.0] * 4
     assert "mean margin" in ax.get_xlabel()
     with pytest.raises(InputError, match="over is 'margins'.*did you mean 'margin'"):
-        comparisons.average_against_worst(attacked(), ax, over="margins")
+        cnn_and_resnet.average_against_worst(attacked(), ax, over="margins")
 
 
 def test_cells_of_two_readings_are_not_averaged():
@@ -201,19 +203,19 @@ def test_cells_of_two_readings_are_not_averaged():
     rows = pandas.concat(
         [attacked(), attacked(scaling="unit").assign(status="diverged"), attacked(scaling="standard")]
     )
-    comparisons.average_against_worst(rows, ax)
+    cnn_and_resnet.average_against_worst(rows, ax)
     assert set(drawn(ax, "cell means")["n"]) == {2} and len(drawn(ax, "cell means")) == 4
 
 
 def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     rows = a_frame()
     _, axes = output.panels(4)
-    comparisons.along_training(rows, axes[0])
-    comparisons.scatter(rows, axes[1], x="stability_init")
-    comparisons.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
-    comparisons.average_against_worst(attacked().assign(status="failed"), axes[3])
+    curves.along_training(rows, axes[0])
+    curves.scatter(rows, axes[1], x="stability_init")
+    cnn_and_resnet.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
+    cnn_and_resnet.average_against_worst(attacked().assign(status="failed"), axes[3])
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 4
-    tables = comparisons.matched(rows), comparisons.late_growth(rows), comparisons.powers(rows, "stability")
+    tables = ledger_rows.matched(rows), curves.late_growth(rows), curves.powers(rows, "stability")
     for number, table in enumerate(tables):
         assert isinstance(output.save_table(table, f"T{number}", "smoke"), pandas.DataFrame) and table.empty
-    assert comparisons.named(rows).empty
+    assert ledger_rows.named(rows).empty

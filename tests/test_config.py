@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from robustkit import cell as config
+from robustkit import files
 from robustkit.cell import Cell, InputError, check_number, dataset_info
 from robustkit.networks import FCN
 from robustkit.sweep import store
@@ -17,8 +17,8 @@ def cell(**fields):
 
 
 def test_tests_write_nowhere_near_the_users_results():
-    for path in (store.local_path(), store.SHIPPED, config.figures_folder("smoke")):
-        assert not path.is_relative_to(config.ROOT)
+    for path in (store.local_path(), store.SHIPPED, files.figures_folder("smoke")):
+        assert not path.is_relative_to(files.ROOT)
 
 
 def test_check_number_is_inclusive_at_low_and_high_and_exclusive_at_above():

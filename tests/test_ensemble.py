@@ -17,10 +17,11 @@ from torch.utils._pytree import tree_leaves
 from robustkit.cell import INITS, Cell
 from robustkit.data import load_dataset
 from robustkit.initialization import layer_stds
+from robustkit.movement import _moved
 from robustkit.stability import gram_eigenvalues, jacobian
 from robustkit.sweep import train_missing, workers
 from robustkit.training.ensemble import Ensemble, batchable, group_size, groups
-from robustkit.training.loop import Loop, _moved
+from robustkit.training.loop import Loop
 from robustkit.training.measures import measure_group
 
 # Small networks are faster on one thread, and on one thread alone do bits not depend on the machine's cores.

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from robustkit.ledger import statistics, theorem1
+from robustkit.ledger import criteria as criteria_module
+from robustkit.ledger import statistics
 
 LEDGERS = 2000
 LIMIT = 0.05 + 3 * math.sqrt(0.05 * 0.95 / LEDGERS)  # three standard errors of the simulation
@@ -152,7 +153,9 @@ def test_equal_curves_are_seldom_told_apart(claim):
 
 def test_an_exponent_at_its_bound_is_seldom_judged():
     def judge(curves):
-        return theorem1.against({i: statistics.rate(curve, bound=0) for i, curve in enumerate(curves)}).values()
+        return criteria_module.against(
+            {i: statistics.rate(curve, bound=0) for i, curve in enumerate(curves)}
+        ).values()
 
     def either(curves):
         return ["judged"] if set(judge(curves)) & {"yes", "no"} else []

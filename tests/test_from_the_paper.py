@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from robustkit.cell import ROOT
+from robustkit.files import ROOT
 from robustkit.sweep import store
 
 

@@ -13,22 +13,14 @@ from robustkit import attacks
 from robustkit.cell import FRACTIONS, Cell, InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
 from robustkit.networks import build
-from robustkit.report import notebooks
+from robustkit.report import ship
 from robustkit.stability import expected_norm, perturbation_stability
 from robustkit.sweep import store, train_missing, workers
+from robustkit.sweep.train_missing import further, load_further
 from robustkit.training import remeasure as module
 from robustkit.training.loop import targets, train
 from robustkit.training.measures import OutOfTimeError, measure
-from robustkit.training.remeasure import (
-    COLUMNS,
-    FURTHER,
-    POINTS,
-    further,
-    further_key,
-    load_further,
-    measure_further,
-    measure_further_group,
-)
+from robustkit.training.remeasure import COLUMNS, FURTHER, POINTS, further_key, measure_further, measure_further_group
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -365,11 +357,11 @@ def test_both_kinds_are_shipped_sorted_and_the_second_time_nothing_changes():
     rows = mnist_rows()
     for i in np.random.default_rng(0).permutation(len(rows)):
         store.append(rows[i])
-    assert notebooks.ship_rows([]) == (6, [])
+    assert ship.ship_rows([]) == (6, [])
     content = store.SHIPPED.read_bytes()
     kinds = [(row["cell"]["width"], row.get("measure")) for row in store.read_rows(store.SHIPPED)]
     assert kinds == [(width, name) for width in (16, 128) for name in (None, *NAMES)]
-    assert notebooks.ship_rows([]) == (0, []) and store.SHIPPED.read_bytes() == content
+    assert ship.ship_rows([]) == (0, []) and store.SHIPPED.read_bytes() == content
     assert [row["key"] for row in store.load_rows(local=False)] == [rows[0]["key"], rows[3]["key"]]
     assert list(load_further("attack", local=False)["accuracy"]) == [0.5, 0.5]
 

@@ -8,7 +8,7 @@ import pytest
 
 from robustkit import profiles
 from robustkit.__main__ import main
-from robustkit.cell import results_folder
+from robustkit.files import results_folder
 from robustkit.profiles import FIGURES
 from robustkit.sweep import store, workers
 

@@ -11,12 +11,13 @@ import torch
 from robustkit.cell import FRACTIONS, INSTANTS, Cell
 from robustkit.checks import InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
+from robustkit.movement import layer_movement, lazy_ratio
 from robustkit.networks import build
 from robustkit.stability import perturbation_stability
 from robustkit.sweep import store
 from robustkit.training import measures
 from robustkit.training.ensemble import Ensemble
-from robustkit.training.loop import layer_movement, lazy_ratio, targets, train
+from robustkit.training.loop import targets, train
 from robustkit.training.measures import MEASURES, OutOfTimeError, measure
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one

@@ -16,7 +16,7 @@ import nbformat
 import papermill
 import pytest
 
-from robustkit.cell import figures_folder, results_folder
+from robustkit.files import figures_folder, results_folder
 from robustkit.report import badges, pages
 from robustkit.report import notebooks as report
 from robustkit.report.notebooks import NOTEBOOKS

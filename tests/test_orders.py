@@ -11,21 +11,23 @@ from scipy import stats
 
 from robustkit import theory
 from robustkit.cell import FRACTIONS, INSTANTS, Cell
-from robustkit.ledger import statistics, theorems2_3, worst_case
+from robustkit.ledger import criteria, statistics, theorems2_3, width_and_depth, worst_case
+from robustkit.ledger import kappa as kappa_module
+from robustkit.ledger import rows as ledger_rows
 from robustkit.ledger import theorem1 as orders
 
 DEPTHS = (2, 4, 6, 8, 10)
 WIDTHS = tuple(2**k for k in range(4, 9))
 JUDGES = [
     *(orders.theorem1_bound, orders.bound_along_training, orders.peak_location, orders.constant_in_width),
-    *(orders.ntk_orders, theorems2_3.theorem2_non_lazy, theorems2_3.theorem3_rate, theorems2_3.explosion_trained),
+    *(orders.ntk_orders, theorems2_3.theorem2_non_lazy, theorems2_3.theorem3_rate, width_and_depth.explosion_trained),
     *(
         theorems2_3.powers_differ,
-        theorems2_3.unbounded_kappa,
-        theorems2_3.common_inits_are_lazy,
-        theorems2_3.depth_peak,
+        kappa_module.unbounded_kappa,
+        kappa_module.common_inits_are_lazy,
+        width_and_depth.depth_peak,
     ),
-    *(theorems2_3.ntk_depth, theorems2_3.lecun_loss, worst_case.average_and_worst),
+    *(width_and_depth.ntk_depth, width_and_depth.lecun_loss, worst_case.average_and_worst),
 ]
 
 
@@ -87,16 +89,16 @@ def early(exponent, **fields):
 
 
 def test_holm_against_the_textbook():
-    assert orders.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert orders.holm([0.6, 0.9]) == [1.0, 1.0]
-    assert orders.holm([]) == []
+    assert criteria.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert criteria.holm([0.6, 0.9]) == [1.0, 1.0]
+    assert criteria.holm([]) == []
 
 
 @pytest.mark.parametrize(("slope", "outcome"), [(-0.2, "dominated"), (0.0, "dominated"), (0.1, "rises")])
 def test_domination_of_a_power_law(slope, outcome):
     generator = np.random.default_rng(1)
     curve = {m: list(3 * m**slope * np.exp(0.01 * generator.standard_normal(3))) for m in WIDTHS}
-    found = orders.domination(curve)
+    found = criteria.domination(curve)
     assert found.outcome == outcome
     assert found.low < slope * math.log(2) < found.high
     top = max(math.exp(np.mean(np.log(values))) for values in curve.values())
@@ -110,14 +112,14 @@ def test_domination_does_not_trust_a_curve_that_turns_up_or_down_at_its_end():
         curve = {
             m: list(v * np.exp(0.01 * generator.standard_normal(3))) for m, v in zip(WIDTHS, values, strict=True)
         }
-        assert orders.domination(curve).outcome == "inconclusive"
+        assert criteria.domination(curve).outcome == "inconclusive"
 
 
 @pytest.mark.parametrize(
     "curve", [{}, {16: []}, {16: [1.0]}, {16: [1.0, 2.0], 32: [1.0]}, {m: [1.0] for m in WIDTHS}]
 )
 def test_domination_of_too_little_is_undecided(curve):
-    assert orders.domination(curve).outcome == "inconclusive"
+    assert criteria.domination(curve).outcome == "inconclusive"
 
 
 # ---------------------------------------------------------------------------------------------- Theorem 1
@@ -168,7 +170,7 @@ def test_along_training_the_largest_ratio_is_found_and_a_stopped_training_stays_
     assert f"largest at {0.1:g} of training" in parts[-1].text
 
     stopped = rows.assign(stability_over_time=[values[:3] for values in rows["stability_over_time"]])
-    late = orders.at_instant(stopped, len(FRACTIONS) - 1)
+    late = ledger_rows.at_instant(stopped, len(FRACTIONS) - 1)
     assert (late["stability"] == rows["stability"]).all()
     assert "largest at 0.1 of training" in orders.bound_along_training(stopped)[-1].text
 
@@ -298,7 +300,7 @@ def test_powers_differ(slope, answer):
 @pytest.mark.parametrize(("per_layer", "answer"), [(0.2, "yes"), (-0.2, "no")])
 def test_explosion_after_training(per_layer, answer):
     rows = frame(lambda cell: math.exp(per_layer * cell.depth), init="gain", gain=1.25, widths=(64,))
-    (part,) = theorems2_3.explosion_trained(rows)
+    (part,) = width_and_depth.explosion_trained(rows)
     assert part.answer == answer and f"log gain {math.log(1.25):.3g}" in part.text
 
 
@@ -316,12 +318,12 @@ LAWS = {
 def test_kappa_without_bound(law):
     growth, answer = LAWS[law]
     own = {"depths": (2,), "widths": (16, 64), "milestones": ()}
-    parts = theorems2_3.unbounded_kappa(frame(lambda cell: 1.0, measures=lambda cell: {"growth": growth}, **own))
+    parts = kappa_module.unbounded_kappa(frame(lambda cell: 1.0, measures=lambda cell: {"growth": growth}, **own))
     assert answers(parts) == [answer] * 2 and "finite time" in parts[0].text
 
 
 def test_unbounded_kappa_reads_constant_rates_only():
-    assert answers(theorems2_3.unbounded_kappa(frame(lambda cell: 1.0, depths=(2,)))) == ["missing"]
+    assert answers(kappa_module.unbounded_kappa(frame(lambda cell: 1.0, depths=(2,)))) == ["missing"]
 
 
 @pytest.mark.parametrize(("exponent", "expected"), [(-0.5, {"yes"}), (0.5, {"no"})])
@@ -330,8 +332,8 @@ def test_common_initialisations(exponent, expected):
         frame(lambda cell: 1.0, init=init, depths=(2,), measures=lambda cell: {"kappa": cell.width**exponent})
         for init in ("he", "lecun", "ntk")
     ]
-    assert set(answers(theorems2_3.common_inits_are_lazy(pandas.concat(rows)))) == expected
-    assert answers(theorems2_3.common_inits_are_lazy(pandas.concat(rows[:2]))).count("missing") == 1
+    assert set(answers(kappa_module.common_inits_are_lazy(pandas.concat(rows)))) == expected
+    assert answers(kappa_module.common_inits_are_lazy(pandas.concat(rows[:2]))).count("missing") == 1
 
 
 @pytest.mark.parametrize(
@@ -343,16 +345,16 @@ def test_common_initialisations(exponent, expected):
     ],
 )
 def test_a_peak_in_depth(truth, depths, answer):
-    assert set(answers(theorems2_3.depth_peak(frame(truth, depths=depths, widths=(16, 64))))) == {answer}
+    assert set(answers(width_and_depth.depth_peak(frame(truth, depths=depths, widths=(16, 64))))) == {answer}
 
 
 def test_trends_in_depth():
     rising = frame(lambda cell: cell.depth, init="ntk", widths=(16, 64))
-    assert answers(theorems2_3.ntk_depth(rising)) == ["yes"] * 2
+    assert answers(width_and_depth.ntk_depth(rising)) == ["yes"] * 2
     falling = frame(lambda cell: 1 / cell.depth, init="ntk", widths=(16, 64))
-    assert answers(theorems2_3.ntk_depth(falling)) == ["no"] * 2
+    assert answers(width_and_depth.ntk_depth(falling)) == ["no"] * 2
     harder = frame(lambda cell: 1.0, init="lecun", widths=(16,), measures=lambda cell: {"loss": cell.depth / 10})
-    assert answers(theorems2_3.lecun_loss(harder)) == ["yes"]
+    assert answers(width_and_depth.lecun_loss(harder)) == ["yes"]
 
 
 def test_average_and_worst_case_are_measured_without_a_verdict():
@@ -371,7 +373,7 @@ FEW = {
     "one width": lambda rows: rows[rows["width"] == rows["width"].min()],
     "two widths": lambda rows: rows[rows["width"] <= 32],
     "diverged": lambda rows: rows.assign(status="diverged"),
-    "few measures": lambda rows: rows[[name for name in rows if name not in orders.MEASURES]],
+    "few measures": lambda rows: rows[[name for name in rows if name not in criteria.MEASURES]],
     "nothing measured": lambda rows: rows.assign(stability=None, kappa=None, status="failed"),
 }
 
@@ -407,19 +409,19 @@ def noisy(generator, truth, grid, seeds=3, sd=0.05):
 
 
 def bounds_met(generator):
-    found = {(k, "depth"): orders.domination(noisy(generator, lambda x: 1.0, WIDTHS)) for k in range(10)}
+    found = {(k, "depth"): criteria.domination(noisy(generator, lambda x: 1.0, WIDTHS)) for k in range(10)}
     return orders._bound_answers(found)[0].values()
 
 
 def bound_outgrown(generator):
     """By 3 % a doubling, just more than what counts as flat."""
-    found = orders.domination(noisy(generator, lambda x: x ** math.log2(1.03), WIDTHS, sd=0.02))
+    found = criteria.domination(noisy(generator, lambda x: x ** math.log2(1.03), WIDTHS, sd=0.02))
     return orders._bound_answers({("one", "width"): found})[0].values()
 
 
 def rates_at_their_bound(generator):
     curves = [noisy(generator, lambda x: x**-1.5, (1024, 4096, 16384)) for _ in range(12)]
-    return orders.against({k: statistics.rate(curve, bound=-1.5) for k, curve in enumerate(curves)}).values()
+    return criteria.against({k: statistics.rate(curve, bound=-1.5) for k, curve in enumerate(curves)}).values()
 
 
 def judged(judge, truth, **choices):
@@ -439,8 +441,8 @@ FAMILIES = {
     "bounds exactly met": (bounds_met, {"no"}),
     "a bound outgrown": (bound_outgrown, {"yes"}),
     "rates at their bound": (rates_at_their_bound, {"yes", "no"}),
-    "NTK without depth": (judged(theorems2_3.ntk_depth, lambda cell: 1.0, init="ntk", widths=(16, 64)), {"yes"}),
-    "no peak in depth": (judged(theorems2_3.depth_peak, lambda cell: 1.0, widths=(16, 64)), {"yes"}),
+    "NTK without depth": (judged(width_and_depth.ntk_depth, lambda cell: 1.0, init="ntk", widths=(16, 64)), {"yes"}),
+    "no peak in depth": (judged(width_and_depth.depth_peak, lambda cell: 1.0, widths=(16, 64)), {"yes"}),
     "no peak in width": (judged(orders.peak_location, lambda cell: 1.0, depths=(2, 4, 6)), {"yes", "no"}),
     "slopes apart as told": (
         judged(

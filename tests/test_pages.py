@@ -12,10 +12,10 @@ import pandas
 import pytest
 
 from robustkit.__main__ import main
-from robustkit.cell import ROOT, figures_folder, results_folder
+from robustkit.files import ROOT, figures_folder, results_folder
 from robustkit.ledger.verdicts import HEADLINES
-from robustkit.report import markup, pages
 from robustkit.report import notebooks as report
+from robustkit.report import pages
 from robustkit.sweep import store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -249,7 +249,7 @@ def test_no_equation_of_the_notebooks_is_left_as_tex(shipped):
 )
 def test_tex_becomes_mathml(tex, drawn):
     for sign, display in (("$", False), ("$$", True)):
-        found = markup.markdown(f"so {sign}{tex}{sign} holds")
+        found = pages.markdown(f"so {sign}{tex}{sign} holds")
         assert found.count("<math") == found.count("</math>") == 1, found
         assert ('display="block"' in found) == display
         assert all(part in found for part in drawn), found
@@ -257,17 +257,17 @@ def test_tex_becomes_mathml(tex, drawn):
 
 
 def test_a_bare_environment_is_an_equation_too():
-    assert 'display="block"' in markup.markdown("\\begin{align} a &= b \\\\ c &= d \\end{align}")
+    assert 'display="block"' in pages.markdown("\\begin{align} a &= b \\\\ c &= d \\end{align}")
 
 
 def test_tex_that_cannot_be_converted_can_still_be_read():
-    assert '<code class="tex">\\nosuch{x} &lt; 1</code>' in markup.markdown(r"so $\nosuch{x} < 1$")
-    assert markup.markdown("`a $x$ b`") == "<p><code>a $x$ b</code></p>\n"
+    assert '<code class="tex">\\nosuch{x} &lt; 1</code>' in pages.markdown(r"so $\nosuch{x} < 1$")
+    assert pages.markdown("`a $x$ b`") == "<p><code>a $x$ b</code></p>\n"
 
 
 def test_links_between_notebooks_lead_to_pages_and_those_to_the_project_are_words():
     text = "[two](02_width.ipynb), [readme](../README.md), [paper](https://arxiv.org/abs/2209.07263), [up](#a)"
-    found = markup.markdown(text)
+    found = pages.markdown(text)
     assert re.findall('href="([^"]*)"', found) == ["02_width.html", "https://arxiv.org/abs/2209.07263", "#a"]
     assert "readme" in found
 

@@ -11,8 +11,11 @@ import pytest
 import scipy.stats
 
 from robustkit import theory
-from robustkit.cell import Cell, figures_folder
+from robustkit.cell import Cell
+from robustkit.files import figures_folder
+from robustkit.ledger import rows as ledger_rows
 from robustkit.plots import curves, output
+from robustkit.plots import width as width_module
 from robustkit.sweep import train_missing
 from robustkit.training.measures import MEASURES
 
@@ -60,7 +63,7 @@ def several(depths=(2, 4), **options):
 def test_the_band_of_one_point_is_the_t_interval_of_the_logs():
     values = numpy.array([0.8, 1.1, 1.9, 0.7, 1.3])
     rows = a_frame(*(a_row(value, width=16, seed=seed) for seed, value in enumerate(values)))
-    (found,) = curves.summarise(rows, x="width", y="stability", by="depth").itertuples()
+    (found,) = ledger_rows.summarise(rows, x="width", y="stability", by="depth").itertuples()
     logs = numpy.log(values)
     low, high = scipy.stats.t.interval(0.95, 4, logs.mean(), scipy.stats.sem(logs))
     assert (found.depth, found.width, found.n, found.bad) == (2, 16, 5, 0)
@@ -68,7 +71,7 @@ def test_the_band_of_one_point_is_the_t_interval_of_the_logs():
 
 
 def test_the_spread_of_a_curve_is_pooled_over_its_points_and_not_over_curves():
-    table = curves.summarise(several(), x="width", y="stability", by="depth")
+    table = ledger_rows.summarise(several(), x="width", y="stability", by="depth")
     assert list(table["depth"]) == [2, 2, 2, 4, 4, 4] and list(table["width"]) == [16, 32, 64] * 2
     assert list(table["n"]) == [3, 2, 1] * 2
     logs = [numpy.log(values) for values in VALUES.values()]
@@ -89,7 +92,7 @@ def test_the_interpolation_width_is_where_the_weights_outnumber_the_points(depth
         return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
 
     first = next(width for width in range(1, n) if weights(width) >= n)
-    assert first - 1 < curves.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) <= first
+    assert first - 1 < ledger_rows.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) <= first
 
 
 def test_slopes_of_a_power_law_are_its_exponents():
@@ -141,7 +144,7 @@ def test_a_quantity_over_time_runs_from_the_first_epoch_to_the_last():
 
 def test_bounds_are_black_lines_of_the_three_printed_forms_and_the_exact_value():
     _, (ax,) = output.panels(1)
-    curves.bounds(several(), ax, init="he", depth=4)
+    width_module.bounds(several(), ax, init="he", depth=4)
     shape = {"width": 64, "depth": 4, "d_in": 64, "d_out": 10}
     exact = theory.stability_at_init("he", **shape)
     printed = [theory.theorem1("he", version=version, **shape) for version in ("neurips", "workshop", "proof")]
@@ -159,7 +162,7 @@ def test_transitions_are_marked_at_the_interpolation_width_and_at_the_peak_of_th
     curves.mark_transitions(rows, ax)
     marks = [line for line in ax.get_lines() if line.get_label() == "_mark"]
     marks = {(line.get_marker(), round(float(line.get_xdata()[0]), 6)) for line in marks}
-    crossings = {curves.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
+    crossings = {ledger_rows.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
     low, high = ax.get_xlim()
     assert marks == {("|", round(at, 6)) for at in crossings if low <= at <= high} | {("^", 32.0)}
 
@@ -213,7 +216,7 @@ def test_a_figure_is_a_png_a_pdf_and_a_csv_of_what_is_drawn():
     assert min(picture.shape[:2]) > 300 and picture[..., :3].std() > 0.01
     assert pdf.read_bytes().startswith(b"%PDF-")
     table = pandas.read_csv(csv, comment="#")
-    expected = curves.summarise(several(), x="width", y="stability", by="depth")
+    expected = ledger_rows.summarise(several(), x="width", y="stability", by="depth")
     assert table[["mean", "low", "high", "n"]].to_numpy() == pytest.approx(
         expected[["mean", "low", "high", "n"]].to_numpy(float), rel=5e-6
     )  # six digits

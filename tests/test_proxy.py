@@ -8,7 +8,8 @@ import pytest
 
 from robustkit.cell import Cell
 from robustkit.ledger import proxy_schedule, verdicts
-from robustkit.plots import comparisons, output
+from robustkit.plots import ledger as ledger_module
+from robustkit.plots import output
 from robustkit.profiles import control_cells, grid, named_cells, profile_cells, twin, twin_cells
 from tests.test_claims import training
 
@@ -108,7 +109,7 @@ def test_the_picture_shows_each_pair_once_and_says_what_is_missing(tmp_path, mon
     ]  # fmt: skip
     both.attrs["missing"] = grid("N5b", "laptop", seeds=[0], widths=[16], depths=[2])
     _, axes = output.panels(3)
-    table = comparisons.proxy_ratios(both, axes)
+    table = ledger_module.proxy_ratios(both, axes)
     drawn = pandas.concat(t for ax in axes for t in getattr(ax, "robustkit_tables", ()))
     assert sorted(drawn["mean"]) == sorted(table["ratio"]) and len(table) == 20
     twice = proxy_schedule.trained_twice(both, "laptop")

@@ -4,17 +4,17 @@ import re
 import shutil
 
 from robustkit import profile_cells
-from robustkit.cell import ROOT
+from robustkit.files import ROOT
 from robustkit.ledger import verdicts
 from robustkit.profiles import FIGURES, READINGS, control_cells, grid, reading_cells
-from robustkit.report import notebooks
+from robustkit.report import ship
 
 TEXT = (ROOT / "README.md").read_text()
 
 
 def test_its_verdicts_and_findings_are_the_committed_ones(tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
-    notebooks.write_verdicts(tmp_path / "README.md", ROOT / "figures" / "shipped")
+    ship.write_verdicts(tmp_path / "README.md", ROOT / "figures" / "shipped")
     assert (tmp_path / "README.md").read_text() == TEXT
 
 

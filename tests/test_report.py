@@ -9,6 +9,7 @@ import pytest
 
 from robustkit.cell import Cell, InputError
 from robustkit.report import notebooks as report
+from robustkit.report import ship
 from robustkit.sweep import store
 from robustkit.training.measures import MEASURES
 
@@ -138,7 +139,7 @@ def test_the_readme_takes_its_verdicts_and_findings_from_what_was_written(tmp_pa
     (tmp_path / "claims.csv").write_text(claims)
     (tmp_path / "found.md").write_text(found)
     for _ in range(2):
-        report.write_verdicts(readme, tmp_path)
+        ship.write_verdicts(readme, tmp_path)
         before, table, between, list_of, after = re.split(r"<!-- /?(?:ledger|found) -->\n", readme.read_text())
         assert (before, between, list_of, after) == ("before\n", "between\n", found, "after\n")
         rows = ["| E1 | He rises | reproduced | 1 tried |", "| E2 | LeCun, falls | missing |  |"]
@@ -175,16 +176,16 @@ def write(path, rows):
 def test_shipped_rows_are_sorted_whatever_their_order_and_the_second_time_nothing_changes(tmp_path):
     shuffled = [ROWS[i] for i in numpy.random.default_rng(0).permutation(len(ROWS))]
     write(store.local_path(), shuffled)
-    assert report.ship_rows([]) == (len(ROWS), [])
+    assert ship.ship_rows([]) == (len(ROWS), [])
     content = store.SHIPPED.read_bytes()
     shown = [(row["cell"]["width"], row["cell"]["seed"]) for row in store.read_rows(store.SHIPPED)]
     assert shown == [(width, seed) for width in (16, 128, 1024) for seed in range(3)]
-    assert report.ship_rows([]) == (0, [])
+    assert ship.ship_rows([]) == (0, [])
     assert store.SHIPPED.read_bytes() == content
 
     store.SHIPPED.unlink()
     for part in (ROWS[4:], ROWS[:5]):  # from two other machines, with a row in common
-        report.ship_rows([write(tmp_path / f"{len(part)}.jsonl", part)])
+        ship.ship_rows([write(tmp_path / f"{len(part)}.jsonl", part)])
     assert store.SHIPPED.read_bytes() == content
 
 
@@ -192,7 +193,7 @@ def test_rows_brought_from_elsewhere_are_shipped_without_touching_the_local_ones
     write(store.local_path(), ROWS[:1])
     before = store.local_path().read_bytes()
     files = [write(tmp_path / "a.jsonl", ROWS[1:3]), write(tmp_path / "b.jsonl", ROWS[3:4])]
-    assert report.ship_rows(files) == (3, [])
+    assert ship.ship_rows(files) == (3, [])
     assert {row["key"] for row in store.read_rows(store.SHIPPED)} == {row["key"] for row in ROWS[1:4]}
     assert store.local_path().read_bytes() == before
 
@@ -200,7 +201,7 @@ def test_rows_brought_from_elsewhere_are_shipped_without_touching_the_local_ones
 def test_smoke_rows_and_failed_rows_are_never_shipped():
     others = [row(dataset="digits"), row(64, status="failed", stability=None), row(32, status="diverged")]
     write(store.local_path(), [*others, ROWS[0]])
-    assert report.ship_rows([]) == (2, [])
+    assert ship.ship_rows([]) == (2, [])
     shipped = store.read_rows(store.SHIPPED)
     assert [(r["cell"]["dataset"], r["cell"]["width"], r["status"]) for r in shipped] == [
         ("mnist", 16, "ok"),
@@ -209,19 +210,19 @@ def test_smoke_rows_and_failed_rows_are_never_shipped():
 
 
 def test_a_conflict_leaves_the_shipped_file_untouched(tmp_path):
-    report.ship_rows([write(tmp_path / "first.jsonl", ROWS[:2])])
+    ship.ship_rows([write(tmp_path / "first.jsonl", ROWS[:2])])
     before = store.SHIPPED.read_bytes()
     other = write(tmp_path / "second.jsonl", [ROWS[5], row(16, 1, stability=99.0)])
     with pytest.raises(store.ConflictError, match="99.0"):
-        report.ship_rows([other])
+        ship.ship_rows([other])
     assert store.SHIPPED.read_bytes() == before
 
 
 def test_another_engine_is_noted_and_the_shipped_row_stays(tmp_path):
-    report.ship_rows([write(tmp_path / "first.jsonl", ROWS[:2])])
+    ship.ship_rows([write(tmp_path / "first.jsonl", ROWS[:2])])
     before = store.SHIPPED.read_bytes()
     other = write(tmp_path / "second.jsonl", [row(16, 1, stability=99.0, versions={"torch": "9.9"})])
-    new, (note,) = report.ship_rows([other])
+    new, (note,) = ship.ship_rows([other])
     assert new == 0 and "99.0" in note
     assert store.SHIPPED.read_bytes() == before
 
@@ -231,11 +232,11 @@ def test_a_damaged_row_of_a_brought_file_is_named_and_the_others_are_shipped(tmp
     first, second, third = path.read_text().splitlines(keepends=True)
     path.write_text(first + second.replace("128", "256").replace('"seed": 1', '"seed": 2') + third)
     with pytest.warns(UserWarning, match="line 2"):
-        assert report.ship_rows([path])[0] == 2
+        assert ship.ship_rows([path])[0] == 2
     assert [row["cell"]["seed"] for row in store.read_rows(store.SHIPPED)] == [0, 2]
 
 
 def test_a_file_that_is_not_there_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        report.ship_rows([write(tmp_path / "there.jsonl", ROWS), tmp_path / "not_there.jsonl"])
+        ship.ship_rows([write(tmp_path / "there.jsonl", ROWS), tmp_path / "not_there.jsonl"])
     assert not store.SHIPPED.exists()

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 
 from robustkit.cell import Cell
 from robustkit.data import load_dataset, stream_generator
+from robustkit.movement import layer_movement, lazy_ratio
 from robustkit.networks import ResNet, build
 from robustkit.training import loop as training
-from robustkit.training.loop import CropFlip, Loop, layer_movement, lazy_ratio, loss_function, targets, train
+from robustkit.training.loop import CropFlip, Loop, loss_function, targets, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 

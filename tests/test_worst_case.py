@@ -7,11 +7,14 @@ import pandas
 import pytest
 from scipy import stats
 
-from robustkit import attacks
+from robustkit import cell as cell_module
 from robustkit.ledger import worst_case
 
 COLUMNS = [
-    attacks.column(a, norm, r) for a in attacks.ATTACKS for norm, radii in attacks.RADII.items() for r in radii
+    cell_module.column(a, norm, r)
+    for a in cell_module.ATTACKS
+    for norm, radii in cell_module.RADII.items()
+    for r in radii
 ]
 
 

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas
 
-from .criteria import Part
+from . import appendix_d, initial_value, lemmas
+from .cnn_and_resnet import MUCH, gap_between_depths, similar_accuracy
+from .criteria import PEAK, TREND, Part, peak, trend
+from .kappa import GROWTH, common_inits_are_lazy, linear_in_time, small_and_still, unbounded_kappa
+from .rows import constant_rate, curve_name, ordinary, scalar_all, scalar_few, to_the_end
+from .theorem1 import bound_along_training, constant_in_width, ntk_orders, peak_location, theorem1_bound
+from .theorems2_3 import powers_differ, theorem2_non_lazy, theorem3_rate
+from .width_and_depth import (
+    depth_peak,
+    explosion_trained,
+    lecun_loss,
+    no_transition,
+    ntk_depth,
+    peaks_in_width,
+    trends_in_depth,
+    two_curves,
+)
+from .worst_case import average_and_worst, under_attack
 
 DEPTHS = (2, 4, 6, 8, 10)
 MAIN = ("mnist", "raw", "cross_entropy", "full")
@@ -16,64 +34,7 @@ SCALAR = ("mnist", "unit", "squared", "400 epochs at 0.05", "n_train=16")
 UNDER_THEOREM_1 = ("mnist", "unit", "squared", "5 epochs at 0.1")
 
 
-PREAMBLE = (
-    "The criteria were worded after a small pilot and before the shipped runs; verdicts are computed from rows. "
-    "The first 14 were coded before any row; the judges of the other 26 were written when rows could be seen, and "
-    "so were these numbers in them: what E14 sets its difference of slopes against, the 1 of E17 at the widest "
-    "net, the 2 to 4 that T08 asks of an exponent, ten times as the reading of m >> n^2 (T12, E20), and how a "
-    "straight line must fit to count half in E03. Rules that came after rows had been seen: that a curve has no "
-    "peak is said of the paper's whole grid of widths, 16 to 16384, never of a part of it (E04, E06, E08, E11). Of "
-    "two rival versions, a no to one leaves the other open (E04). A width that has fewer than three depths so far "
-    "is noted and not judged (E09, E10); this one raised the verdict on E09, when the first nets of width 512 had "
-    "come in at one depth alone. A rise of P over the bound counts against Theorem 1 only where its exponential "
-    "term has settled (T07, T18: the plain rule said no at depths 2 and 4, where the exact initial value rises "
-    "over the bound too). Growth that may saturate is undecided (E16). The turn in depth (E18), of which the paper "
-    "says neither at which width nor under which initialisation, is called absent only if it is absent at each. "
-    "The fit of T06 was narrowed to the widths where its proof applies. Where seeds scatter very unequally over a "
-    "curve, each cell keeps its own spread (before, one was pooled for all). A reading that lacks curves of its "
-    "claim, or holds networks whose loss has not left its start, is shown and not counted (before, both were). "
-    "That a reading of the proxy schedule is not counted where the proxy moves P was settled when only raw He "
-    "networks, and of the others two-layer ones, had been trained under both schedules; the claims on NTK and on a "
-    "gain above 1 (E17, E19, E21, T15, T16) had the proxy as their main reading until it was seen to move them. "
-    "Theorem 3 at n = 32 counted when one width alone reached ten times n^2; now two must. The small runs for "
-    "Theorems 1 to 3 were sized by a pilot of one seed. E12 was to be read under pooling first; flatten became its "
-    "first reading when four CNNs had shown that pooled nets hardly train at this rate; its straight line over depth "
-    "replaced the highest over the lowest depth, which noise enlarges, when rows of widths 8 and 16 had been seen. "
-    'Twice as "much larger" (E12) and one point of accuracy as "similar" (E15, where the paper\'s own differ by '
-    "0.75 and 0.53) are ours; no ResNet-110 has been seen. Two rules part from their first wording: PEAK is judged "
-    "too where the narrowest width lies past the predicted peak (L = 2), and the main reading of T07 is the one "
-    "under its hypotheses. On 2000 ledgers of pure noise, with the spreads that the seeds of these rows have, no "
-    "family of tests finds what is not there in more than one of twenty (tests/test_false_positives.py)."
-)
-
-
-def _rate_falls(rows: pandas.DataFrame) -> pandas.Series:
-    return rows["milestones"].map(len) > 0
-
-
-def ordinary(rows: pandas.DataFrame) -> pandas.Series:
-    """Classifiers under the paper's falling rate, or trained to a loss."""
-    return (rows["target"] == "class") & (_rate_falls(rows) | rows["stop_loss"].notna())
-
-
-def to_the_end(rows: pandas.DataFrame) -> pandas.Series:
-    """Classifiers under the paper's falling rate that were not stopped at a loss: kappa at every instant."""
-    return ordinary(rows) & rows["stop_loss"].isna()
-
-
-def constant_rate(rows: pandas.DataFrame) -> pandas.Series:
-    """Classifiers under a constant rate, to the end."""
-    return (rows["target"] == "class") & ~_rate_falls(rows) & rows["stop_loss"].isna()
-
-
-def scalar_all(rows: pandas.DataFrame) -> pandas.Series:
-    """One output on the parity of the class, all training points."""
-    return (rows["target"] == "parity") & rows["n_train"].isna()
-
-
-def scalar_few(rows: pandas.DataFrame) -> pandas.Series:
-    """One output on the parity of the class, n points."""
-    return (rows["target"] == "parity") & rows["n_train"].notna()
+PREAMBLE = (Path(__file__).parent / "preamble.md").read_text().replace("\n", " ").strip()
 
 
 @dataclass(frozen=True)
@@ -109,8 +70,304 @@ class Claim:
 HE, LECUN, SMALL = ("he", None, (2,)), ("lecun", None, DEPTHS), ("power", 2.0, (2,))
 ALL_DEPTHS = ("he", None, DEPTHS)
 FIGURE = "none: the figure's own setting (raw pixels, cross-entropy), which no theorem covers"
-PEAK = (
-    "PEAK: an interior width exceeds both ends by 5 % plus 2 standard errors (more, to share 5 % over the widths), "
-    "on a grid that reaches twice L^3/2"
-)
-TREND = "linear contrast on log P, p < .01, end-to-end ratio beyond 1.1, no step significantly the other way"
+
+
+EMPIRICAL = (
+    Claim(
+        "E01", "N Fig. 2a, W Fig. 4a", "N2", "He, two layers: kappa is small and almost unchanged over epochs",
+        "Fig. 2(a) shows that ratio κ is small and almost unchanged, recognized as lazy training.", FIGURE,
+        f"at each width: the interval of kappa lies below 1; that of kappa(end)/kappa(first tenth) below {GROWTH}",
+        (HE,), small_and_still,
+        grids=("N2", "unit", "standard"), where=to_the_end,
+    ),
+    Claim(
+        "E03", "N Fig. 3a, W Fig. 5a", "N3", "Non-lazy: kappa grows almost linearly in time",
+        "The ratio increases almost linearly over time in Fig. 3(a).", FIGURE,
+        "at each width, first half of training (constant rate): linear against sqrt, log and exponential then linear "
+        "by AIC, with R^2 of each; in part where a line beats the two laws that bend down, explains 95 %, and is "
+        "beaten by the start that bends up",
+        (SMALL,), linear_in_time,
+        grids=("N3", "unit", "standard"), where=to_the_end,
+        any_power=True,
+    ),
+    Claim(
+        "E05", "N Sec. 5.2, W E.2", "N3", "Non-lazy kappa is much higher than lazy kappa",
+        "However, the value of κ is much higher than that of lazy training regime.", FIGURE,
+        "COMPARE: one-sided p < .05 at every width", (HE, SMALL), two_curves("kappa", True, "kappa, c = 2 over He,"),
+        grids=("N4b", "unit", "standard"),
+        any_power=True,
+    ),
+    Claim(
+        "E06", "N Fig. 4a, W Fig. 2a, abstract", "N4a", "P rises and then falls with width at all five depths",
+        "All of the five curves confirm the phase transition with width: the perturbation stability firstly "
+        "increases and then decreases with width, which match our theoretical results.", FIGURE,
+        PEAK + ", for each depth", (ALL_DEPTHS,), peaks_in_width,
+        grids=("N4a", "unit", "standard"),
+    ),
+    Claim(
+        "E07", "N Fig. 4b, W Fig. 2b", "N4b", "Non-lazy P is significantly below lazy P",
+        "The perturbation stability of non-lazy training is significantly smaller than that of lazy training, which "
+        "means non-lazy training regime is more robust.", FIGURE,
+        "COMPARE: one-sided p < .05 at every width; matched training loss is a control",
+        (HE, SMALL), two_curves("stability", False, "P, He over c = 2,"),
+        grids=("N4b", "unit", "standard"),
+        any_power=True,
+    ),
+    Claim(
+        "E08", "N Fig. 4b, W Fig. 2b", "N4b", "Non-lazy P falls with width, without a phase transition",
+        "Besides, the perturbation stability of non-lazy training decreases with the width of the neural network "
+        "increases, which coincides with our theoretical result, i.e., no phase transition phenomenon.", FIGURE,
+        f"TREND down ({TREND}) and no PEAK; the common training loss is a control", (SMALL,), no_transition,
+        grids=("N3", "unit", "standard"),
+        any_power=True,
+    ),
+    Claim(
+        "E09", "N Fig. 5a, W Fig. 3a", "N5a", "He: P rises with depth",
+        "the perturbation stability under He initialization increases with depth, while the LeCun initialization "
+        "shows the opposite tendency, which verified our theory.", FIGURE,
+        f"TREND up over the depths at each width: {TREND}", (ALL_DEPTHS,), trends_in_depth("up"),
+        grids=("N5a", "unit"),
+    ),
+    Claim(
+        "E10", "N Fig. 5b, W Fig. 3b", "N5b", "LeCun: P falls with depth",
+        "the perturbation stability under He initialization increases with depth, while the LeCun initialization "
+        "shows the opposite tendency, which verified our theory.", FIGURE,
+        f"TREND down over the depths at each width: {TREND}; read it beside the training loss",
+        (LECUN,), trends_in_depth("down"),
+        grids=("N5b", "unit"),
+    ),
+    Claim(
+        "E15", "W Table 4", "W_Table4", "ResNet-110: lazy and non-lazy accuracy are similar",
+        "Notice that the non-lazy training regime achieves a similar performance to lazy training regime.",
+        "our reading of the linked recipe; batch normalisation turns the initial scale into an effective rate",
+        "interval of the paired difference in accuracy, 3 seeds, last and best epoch: similar if the 90 % one lies "
+        "within a point, not if the 95 % one lies outside",
+        (("he", None, (110,)), ("power", 2.0, (110,))), similar_accuracy, grids=("WT4",), models=("resnet",),
+        wanted=("cifar10", "standard", "cross_entropy", "164 epochs at 0.1"),
+    ),
+    Claim(
+        "E02", "N Fig. 2b, W Fig. 4b", "N2", "Lazy kappa falls with width",
+        "In Fig. 2(b), we can see that the κ decreases with the increasing width.", FIGURE,
+        f"TREND down, of kappa: {TREND}", (HE,), lambda rows: [trend(rows, "kappa", "down", name="kappa")],
+        grids=("N2", "unit", "standard"),
+    ),
+    Claim(
+        "E04", "N Fig. 3b, W Fig. 5b", "N3", "Non-lazy kappa in width: rises then falls (caption), or falls (text)",
+        "The tendency of κ for non-lazy training is increasing with the width and then decreasing, i.e., a phase "
+        "transition in Fig. 3(b). [caption] At the same time, Fig. 3(b) shows a similar tendency between the width "
+        "and lazy training ratio as lazy training. [text]", FIGURE,
+        "PEAK for the caption, TREND down for the text; both cannot hold", (SMALL,),
+        lambda rows: [peak(rows, "kappa", name="caption"), trend(rows, "kappa", "down", name="text")],
+        either=True,
+        grids=("N3", "unit", "standard"),
+        any_power=True,
+    ),
+    Claim(
+        "E11", "N Fig. 5", "N5a", "The phase transition in width appears under He and under LeCun",
+        "We observe a similar phase transition phenomenon", FIGURE,
+        PEAK + ", for each initialisation and depth", (ALL_DEPTHS, LECUN), peaks_in_width,
+        grids=("N5a", "N5b", "unit"),
+    ),
+    Claim(
+        "E13", "W Fig. 7", "W7", "Variances 1/m^3 and 1/m^4: P falls with width",
+        "shows that the robustness improves with the increase of the width of network which consistent with Theorem "
+        "3", FIGURE, f"TREND down for c = 1.5 and c = 2: {TREND}", (("power", 1.5, (2,)), SMALL),
+        lambda rows: [
+            trend(r, "stability", "down", name=curve_name("power", c), family=2) for c, r in rows.groupby("power")
+        ],
+        grids=("W7",),
+    ),
+    Claim(
+        "E12", "W Fig. 6", "W6", "CNN: a much larger gap between depths than in fully connected nets",
+        "Compared with the fully connected network, the main difference of the convolutional neural network is that "
+        "the gap between different depths is much larger than fully connected network, which is more in line with "
+        "the relationship between robustness and depth under He initialization in Theorem 1.", FIGURE,
+        "over the widths and depths that both have, under one schedule: size of the change of log P over depth (a "
+        f"straight line, end to end); the interval of CNN less {MUCH:g} times the other above 0 is much larger, if "
+        "the CNN's is a rise, of CNN less the other larger in part; each head is a reading, flatten (whose nets "
+        "train) the first",
+        (("he", None, (4, 6, 8, 10)),), gap_between_depths, grids=("W6",), models=("cnn", "fcn"),
+        wanted=(*MAIN, "model=cnn", "head=flatten"),
+    ),
+    Claim(
+        "E14", "W E.5", "W7", "Variances 1/m^3 and 1/m^4 differ less than the theory expects",
+        "the difference between different initializations is not as large as our theoretical expectation", FIGURE,
+        "interval of the difference of the slopes of log P in log m, against the theorem's",
+        (("power", 1.5, (2,)), SMALL), powers_differ, grids=("W7",),
+    ),
+    Claim(
+        "E16", "N Sec. 5.2", "N23_constant_rate", "Non-lazy kappa would grow without bound",
+        "Combining the results about tendency with time, the ratio will be expected to increase as the time until "
+        "infinity.", "constant rate", "growth law of kappa in time under a constant rate, by AIC; a finite run can "
+        "support this in part at most", (SMALL,), unbounded_kappa, grids=("constant_rate",), where=constant_rate,
+        wanted=PROXY,
+    ),
+    Claim(
+        "E17", "N Sec. 4.2, Remark", "N_lazy_schemes", "Common initialisations lead to lazy training",
+        "Commonly used initializations such as NTK initialization, LeCun initialization, He's initialization lead to "
+        "lazy training.", "m >> d in Theorem 2; the claim itself names none",
+        f"TREND down of kappa in width for each, and kappa below 1 at the widest: {TREND}",
+        (HE, ("lecun", None, (2,)), ("ntk", None, (2,))), common_inits_are_lazy,
+        grids=("N2", "N5b", "ntk_full", "ntk"),
+    ),
+    Claim(
+        "E18", "N Sec. 6", "N5a", "P against depth: first worse, then better",
+        "Intriguingly, we find a change of behavior in average robustness with respect to the depth, initially "
+        "exacerbating robustness and then alleviating it.", FIGURE,
+        "PEAK over the depths at each width; a no needs a no at each, since the paper names none",
+        (ALL_DEPTHS, LECUN), depth_peak, either=True, grids=("N5a", "N5b"),
+    ),
+    Claim(
+        "E19", "abstract, N Sec. 4.1", "N_Table2_shapes", "The width transition appears under NTK too (LeCun: E11)",
+        "We can see that phase transition phenomena exist under these two initializations regarding the width m, "
+        "similar to the LeCun initialization.", FIGURE, PEAK + ", for each initialisation and depth",
+        (("ntk", None, DEPTHS),), peaks_in_width, grids=("ntk_full", "ntk"),
+    ),
+    Claim(
+        "E20", "N Sec. 4.3", "T3", "Width always helps non-lazy training, early",
+        "Under this setting of non-lazy training regime, the robustness and width of the neural network are "
+        "positively correlated in the early stages of training.",
+        "two layers, one output, squared loss, unit norm, c >= 1.5, m >> n^2, early time",
+        "the slope of log P in log m at early flow times lies below the theorem's", (SMALL,), theorem3_rate,
+        grids=("theorem3_n16", "theorem3_n8", "theorem3_n32"), where=scalar_few, wanted=SCALAR, early=True,
+    ),
+    Claim(
+        "E21", "N Table 1", "N_Table1_depth", "NTK: depth hurts",
+        "So these two initializations hurt the robustness of the neural network at a polynomial order.", FIGURE,
+        f"TREND up over the depths at each width: {TREND}", (("ntk", None, DEPTHS),), ntk_depth,
+        grids=("ntk_full", "ntk"),
+    ),
+    Claim(
+        "E22", "ours", "E22_attacks",
+        "Average against worst case: does P rank networks as Lipschitz constants and attacks do?",
+        "(The paper makes no such statement.)", FIGURE,
+        "rank correlations over cell means (Fisher's z, standard error sqrt(1.06/(K-3)), though cells are no random "
+        "sample) and within cells, of P with local Lipschitz constants, the product of spectral norms, P of softmax, "
+        "P at training points and the accuracy lost to FGSM and PGD; for attacks, which do not see the scale, also "
+        "of P over the mean margin and over the norm of the logits; no verdict",
+        (ALL_DEPTHS,), average_and_worst, grids=("N4a",), further=("attack", under_attack),
+    ),
+)  # fmt: skip
+
+
+THEORETICAL = (
+    Claim(
+        "T12", "N Theorem 3, Remark", "T3",
+        "Non-lazy P falls at least at the printed rate in width, early in training",
+        "P(f_t, eps)/eps <= Theta((sqrt(n log m) + n) / m^(c-1) (1/sqrt(n^3 m) + 1/m^(c-1/2))) [Eq. 4] ... as "
+        "the width m increases in the over-parameterized regime, a Gaussian initialization with smaller variance "
+        "leads to the robustness increasing in a faster decay.",
+        "two layers, one output, squared loss, unit norm, c >= 1.5, m >> n^2, early time",
+        "RATE at fixed flow time, one-sided, against the theorem's 1/2 - c; the Remark's rate and 1 - 2c beside it",
+        (("power", 1.5, (2,)), ("power", 2.0, (2,)), ("power", 3.0, (2,))), theorem3_rate,
+        grids=("theorem3_n8", "theorem3_n16", "theorem3_n32"), where=scalar_few, wanted=SCALAR, early=True,
+    ),
+    Claim(
+        "T01", "W Lemma 1", "", "A rectified Gaussian squared is a Bernoulli times a chi-square",
+        "Then X and Y have the same distribution.", "none", "two-sample Kolmogorov-Smirnov in 20 seeds", (),
+        lambda rows: lemmas.lemma1(),
+    ),
+    Claim(
+        "T02", "W Lemma 2", "", "The squared norm after a ReLU layer is chi-square with binomial degrees of freedom",
+        "Then, q|v|^2 / (2|h|^2) is chi-square(rho), where rho is Ber(q, 1/2).", "none",
+        "moments within 4 standard errors, mass at 0, KS; also with the signs of another vector", (),
+        lambda rows: lemmas.lemma2(),
+    ),
+    Claim(
+        "T03", "W Lemma 5", "", "Second moment of the response to a perturbation at initialisation",
+        "E |W_L D_{L-1} ... D_1 W_1 (x - x^)|^2 <= m o beta_1^2 beta_L^2 gamma^(2(L-2)) / 2 eps^2", "none",
+        "Monte Carlo over weights within 4 standard errors of the exact value; printed over true", (),
+        lambda rows: lemmas.lemma5(),
+    ),
+    Claim(
+        "T04", "N Theorem 1, second term", "N4a_bounds", "The second term bounds P at initialisation",
+        "P/eps <~ (sqrt(L^3 m^2 beta_1^2 beta_L^2) e^(-m/L^3) + sqrt(m o beta_1^2 beta_L^2)) gamma^(L-2) [Eq. 3]",
+        "none at initialisation",
+        "ratio to the exact value at least 1 over the paper's grid", (), lambda rows: initial_value.second_term(),
+    ),
+    Claim(
+        "T05", "ours", "N5_initial", "P at initialisation: nearly constant in depth (He, NTK), halved every two "
+        "layers (LeCun)", "(The paper makes no claim at initialisation.)", "none", "exact slopes", (),
+        lambda rows: initial_value.initial_depth(),
+    ),
+    Claim(
+        "T06", "W Lemma 4", "W_Lemma4_measured", "The Jacobian's movement in training decays exponentially in m/L^3",
+        "E | grad f^T (x - x^) - W_L D_{L-1} ... D_1 W_1 (x - x^) | <= Theta(eps gamma^(L-2) "
+        "sqrt(pi L^3 m^2 beta_1^2 beta_L^2 / 8) e^(-m/L^3))",
+        "unit norm; m of order d_out L^3 or more, by its own proof",
+        "rate of exp(-rate m/L^3) in the measured E|J_T - J_0|, its interval against 1; a power law beside it", (),
+        lambda rows: [], grids=("theorem1",), further=("jacobian_change", lemmas.lemma4),
+    ),
+    Claim(
+        "T07", "N Theorem 1", "N4a_terms", "The bound holds for trained networks, up to a constant",
+        "Then, under a small perturbation, we have the following: P/eps <~ (sqrt(L^3 m^2 beta_1^2 beta_L^2) "
+        "e^(-m/L^3) + sqrt(m o beta_1^2 beta_L^2)) gamma^(L-2) [Eq. 3]", "unit norm, squared loss, small movement",
+        "BOUND: log of P/bound does not rise with width or depth (Holm over the family)", (ALL_DEPTHS,),
+        theorem1_bound, grids=("theorem1", "N4a", "unit"), wanted=UNDER_THEOREM_1,
+    ),
+    Claim(
+        "T08", "N Sec. 4.1", "N4a", "The peak in width moves like L^3",
+        "After a critical point, e^(-m/L^3) plays a major role, so the stability will decrease as m increases.",
+        FIGURE,
+        "exponent of the fitted peak's width in L, with its interval; #parameters = n as rival", (ALL_DEPTHS,),
+        peak_location, grids=("N4a", "unit"),
+    ),
+    Claim(
+        "T09", "N Sec. 4.1", "N4a", "P tends to a constant in width",
+        "Hence the perturbation stability tends to be a constant and independent of the width m as the width m tends "
+        "to infinity.", FIGURE, "FLAT from width 4096 on: slope per doubling within 2 %", (ALL_DEPTHS,),
+        constant_in_width, grids=("N4a",),
+    ),
+    Claim(
+        "T10", "W Lemma 3", "", "The rescaled network has the same dynamics",
+        "Then if we choose an appropriate learning rate, f and f' will have the same dynamics.", "none",
+        "trajectories agree to rounding in float64", (), lambda rows: lemmas.lemma3(),
+    ),
+    Claim(
+        "T11", "N Theorem 2", "T2_movement", "Under the condition, every layer moves far from its start",
+        "sup_t |W_l(t) - W_l(0)|_F / |W_l(0)|_F >> 1", "small initial variance, m >> d, one output, unit norm",
+        "relative movement of each layer rises with width; the printed lower bound lies below it; balance of norms",
+        (SMALL,), theorem2_non_lazy, grids=("theorem2",), where=scalar_all,
+        wanted=("digits", "unit", "squared", "400 epochs at 0.1"),
+    ),
+    Claim(
+        "T13", "W Appendix D, Eq. 17", "T3_window", "The radius R_a within which output weights may move is positive",
+        "R_a := alpha/n sqrt(lambda_0/(8 n m)) - sqrt(2/pi) beta_2", "none: over the inputs that the text allows",
+        "sign of R_a at the largest lambda_0 there can be", (), lambda rows: appendix_d.radius(),
+    ),
+    Claim(
+        "T14", "W Lemmas 7 and 8", "", "The Gram matrix stays near its expectation, as printed",
+        "|H(0) - H^inf|_2 <= lambda_0/4, and lambda_min(H(0)) >= 3/4 lambda_0", "alpha as Lemma 7 asks",
+        "a counter-example, or none found", (), lambda rows: appendix_d.lemmas7_8(),
+    ),
+    Claim(
+        "T15", "N Table 2", "N_Table2_shapes",
+        "NTK: P rises in width by less than the square root that Wu et al. and Huang et al. allow",
+        "The results on the width are significantly better than the previous results increasing as the square root "
+        "of m.", FIGURE,
+        "exponent of P in m, its interval below 1/2; at the common rate, and (as a reading) at a rate of 1/m",
+        (("ntk", None, DEPTHS),), ntk_orders,
+        grids=("ntk_full", "ntk", "inverse_width"),
+    ),
+    Claim(
+        "T16", "N Sec. 4.1", "N_gain", "gamma above 1: depth hurts at an exponential rate",
+        "If some initialization schemes admit gamma > 1, then the depth L will hurt the robustness of the neural "
+        "network at an exponentially increasing rate.", FIGURE,
+        "exact slope per layer at initialisation; after training the slope's interval above 0",
+        (("gain", None, DEPTHS),), lambda rows: [*initial_value.explosion_at_init(), *explosion_trained(rows)],
+        grids=("gain_full", "gain"),
+    ),
+    Claim(
+        "T17", "N Sec. 4.1", "N5b_along_training", "LeCun: deeper is harder to train",
+        "Since the activation function ReLU loses half of the energy in every layer, training a deep network with "
+        "the LeCun initialization is difficult.",
+        FIGURE, f"TREND up of the training loss over the depths at each width: {TREND}", (LECUN,), lecun_loss,
+        grids=("N5b", "unit"),
+    ),
+    Claim(
+        "T18", "ours, from N Theorem 1", "N4a_terms", "The bound holds during training",
+        "(The paper states Theorem 1 for trained networks, and names no time.)",
+        "unit norm, squared loss, small movement", "BOUND at each of the seven instants", (ALL_DEPTHS,),
+        bound_along_training, grids=("theorem1", "N4a", "unit"), wanted=UNDER_THEOREM_1,
+    ),
+)  # fmt: skip

@@ -9,9 +9,10 @@ import pandas
 from scipy.special import stdtrit
 
 from . import statistics
-from .criteria import Part, curve_of, depth_controls, trend, usable, values_by
+from .criteria import Part, needs, trend
+from .rows import curve_of, usable, values_by
 from .statistics import LEVEL
-from .theorem1 import needs
+from .width_and_depth import depth_controls
 
 MUCH = 2.0  # "much larger": twice
 SIMILAR = 1.0  # "similar": accuracies within so many percentage points, where the paper's own differ by 0.75 and 0.53

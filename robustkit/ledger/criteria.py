@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas
+from scipy import special
 
 from .. import theory
-from ..cell import INSTANTS, Cell, dataset_info
 from . import statistics
+from .rows import _list, shown, values_by
+from .statistics import LEVEL, SLOPE, Finding
 
-NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain": "gain"}
 PAPER_WIDTH = 2**14
-GROWTH = 1.1  # "almost unchanged": kappa grows by less than this after the first tenth of training
-# What may differ between the rows of one reading. Rows that differ in anything else are never pooled.
-FREE = {"width", "depth", "seed", "init", "power", "gain", "epochs", "lr"}
 
 
 @dataclass(frozen=True)
@@ -29,53 +28,6 @@ class Part:
 
 
 # ---------------------------------------------------------------------------------------------- rows
-
-
-def curve_of(rows: pandas.DataFrame, init: str, power=None, depth=None) -> pandas.DataFrame:
-    keep = (rows["init"] == init) & ((rows["power"] == power) if power is not None else True)
-    return rows[keep & ((rows["depth"] == depth) if depth is not None else True)]
-
-
-def curve_name(init: str, power=None, depth=None) -> str:
-    return NAMES[init] + (f" (c = {power:g})" if power is not None else "") + (f", L={depth}" if depth else "")
-
-
-def values_by(rows: pandas.DataFrame, y: str, by: str = "width") -> dict[float, list[float]]:
-    """{x: values over seeds} of the rows that ended well; a cell whose every seed is bad stays, empty."""
-    curve = {float(x): [] for x in sorted(rows[by].unique())}
-    good = usable(rows, y)
-    for x, value in zip(rows.loc[good, by], rows.loc[good, y], strict=True):
-        curve[float(x)].append(float(value))
-    return curve
-
-
-def usable(rows: pandas.DataFrame, y: str) -> pandas.Series:
-    value = rows[y].astype(float)
-    return (rows["status"] == "ok") & np.isfinite(value) & (value > 0)
-
-
-def shown(finding: statistics.Finding) -> str:
-    return f"{finding.estimate:.3g} [{finding.low:.3g}, {finding.high:.3g}]"
-
-
-def reading_of(row: dict) -> tuple:
-    """What a row shares with the rows it may be pooled with: four main choices, then what is not at its default."""
-    main = tuple(str(row.get(name, "?")) for name in ("dataset", "scaling", "loss", "schedule"))
-    others = []
-    for name, field in Cell.__dataclass_fields__.items():
-        if name in FREE or name in ("dataset", "scaling", "loss") or name not in row:
-            continue
-        value = tuple(row[name]) if isinstance(row[name], (list, tuple)) else row[name]
-        value = None if isinstance(value, float) and math.isnan(value) else value
-        if value != field.default:
-            others.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
-    return (*main, *others)
-
-
-def reading_rank(item, wanted=("mnist", "raw", "cross_entropy", "full")) -> tuple:
-    """The wanted reading first, then the one nearest to it, then the one with most rows."""
-    reading, rows = item
-    return *(a != b for a, b in zip(reading, wanted, strict=False)), len(reading), -len(rows)
 
 
 # ---------------------------------------------------------------------------------------------- judgements
@@ -105,71 +57,6 @@ def peak(rows, y, *, name, depth=None, wanted=True, family=1) -> Part:
     return Part(answer, text, found.mde)
 
 
-def _sides(rows: pandas.DataFrame, depth: int) -> str:
-    """Log-slope of P in width on each side of the width at which a net has as many weights as training points."""
-    data = dataset_info(rows["dataset"].iloc[0])
-    d_in, curve = math.prod(data.shape), values_by(rows, "stability")
-    fewer = [m for m in curve if m * (d_in + (depth - 2) * m + data.classes) < data.n_train]
-    sides = {"fewer": fewer, "more": [m for m in curve if m not in fewer]}
-    found = {side: statistics.rate({m: curve[m] for m in widths}) for side, widths in sides.items()}
-    words = [
-        f"{side}: {shown(f)}" if f.outcome == "measured" else f"{side}: not measured" for side, f in found.items()
-    ]
-    return "; log-slope with fewer or more parameters than training points: " + ", ".join(words)
-
-
-def peaks_in_width(rows) -> list[Part]:
-    parts, curves = [], list(rows.groupby(["init", "depth"]))
-    for (init, depth), curve in curves:
-        part = peak(curve, "stability", name=curve_name(init, depth=depth), depth=depth, family=len(curves))
-        parts.append(Part(part.answer, part.text + _sides(curve, depth), part.mde))
-    return parts
-
-
-def _list(values) -> str:
-    return ", ".join(f"{value:g}" for value in sorted(set(values)))
-
-
-def depth_controls(rows: pandas.DataFrame) -> list[Part]:
-    """TREND over depth before training, and at the loss that the least trained depth of each width ends at."""
-    if "loss_at_stability" not in rows:
-        return []
-    words, good = [], rows[usable(rows, "stability")]
-    good = good[good.groupby("width")["depth"].transform("nunique") > 2]
-    for name in ("at initialisation", "at matched training loss"):
-        ways: dict[str, list] = {}
-        for width, curve in good.groupby("width"):
-            if name == "at initialisation":
-                values = values_by(curve, "stability_init", "depth")
-            else:
-                common = curve.groupby("depth")["train_loss"].mean().max()
-                values = _at_loss(curve, dict.fromkeys(curve["depth"].unique(), common), "depth")
-            found = statistics.trend(values)
-            ways.setdefault(found.outcome, []).append(f"{width} ({found.estimate:.3g})")
-        words.append(f"{name} " + "; ".join(f"{way} at width {', '.join(at)}" for way, at in ways.items()))
-    return [Part("none", f"controls, end over start in brackets: {'. '.join(words)}")]
-
-
-def trends_in_depth(way: str):
-    def judge(rows) -> list[Part]:
-        depths, parts, waiting = set(rows["depth"]), [], []
-        family = max(1, int((rows.groupby("width")["depth"].nunique() > 2).sum()))
-        for width, curve in rows.groupby("width"):
-            if curve["depth"].nunique() < 3 <= len(depths):
-                waiting.append(width)  # just begun: noted, and judged when it has three depths
-                continue
-            name = f"width {width}, L={_list(curve['depth'])}"
-            parts.append(trend(curve, "stability", way, name=name, by="depth", family=family))
-            if absent := depths - set(curve["depth"]):
-                parts.append(Part("missing", f"width {width}, L={_list(absent)}: no rows"))
-        if parts and waiting:
-            text = f"{parts[-1].text}; not judged yet, with fewer than three depths: width {_list(waiting)}"
-            parts[-1] = Part(parts[-1].answer, text, parts[-1].mde)
-        return [*parts, *depth_controls(rows)] if parts else []
-
-    return judge
-
-
 def compare(larger, smaller, name) -> list[Part]:
     overall, cells = statistics.compare(larger, smaller)
     parts = [Part(c.outcome, f"width {m:g}: {name} {shown(c)}, n = {c.n}", c.mde) for m, c in cells.items()]
@@ -178,51 +65,6 @@ def compare(larger, smaller, name) -> list[Part]:
     text = f"every width: {overall.outcome}; mean ratio {shown(overall)}"
     text += f"; only one of the two at width {_list(overall.missing)}" if overall.missing else ""
     return [*parts, Part(overall.outcome, text, overall.mde)]
-
-
-def two_curves(y: str, flip: bool, name: str):
-    def judge(rows) -> list[Part]:
-        lazy, other = curve_of(rows, "he"), curve_of(rows, "power", 2)
-        if lazy.empty or other.empty:
-            return []
-        parts = compare(*[values_by(r, y) for r in ((other, lazy) if flip else (lazy, other))], name)
-        if y == "stability" and "loss_at_stability" in rows:
-            text = _matched(lazy, other)
-            parts[-1] = Part(parts[-1].answer, parts[-1].text + text, parts[-1].mde)
-        return parts
-
-    return judge
-
-
-def _at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[float, list[float]]:
-    """{x: P over seeds} where the training loss first came down to loss[x], between recorded instants; x as `by`."""
-    curve = {}
-    for row in rows[usable(rows, "stability") & rows[by].isin(list(loss))].itertuples():
-        losses, values = (np.array(v, dtype=float) for v in (row.loss_at_stability, row.stability_over_time))
-        losses, logs = np.minimum.accumulate(np.log(np.maximum(losses, 1e-12))), np.log(np.maximum(values, 1e-300))
-        x = getattr(row, by)
-        value = np.interp(math.log(loss[x]), losses[::-1], logs[::-1])
-        curve.setdefault(float(x), []).append(math.exp(value))
-    return curve
-
-
-def _matched(lazy: pandas.DataFrame, other: pandas.DataFrame) -> str:
-    ends = [r[usable(r, "stability")].groupby("width")["train_loss"].mean() for r in (lazy, other)]
-    common = {m: max(e[m] for e in ends) for m in set(ends[0].index) & set(ends[1].index)}
-    found, cells = statistics.compare(_at_loss(lazy, common), _at_loss(other, common))
-    above = sum(c.outcome == "yes" for c in cells.values())
-    return f"; control at matched training loss: mean ratio {shown(found)}, above 1 at {above} of {len(cells)} widths"
-
-
-def no_transition(rows) -> list[Part]:
-    falls = trend(rows, "stability", "down", name="falls with width")
-    if "loss_at_stability" in rows:
-        good = rows[usable(rows, "stability")]
-        common = good.groupby("width")["train_loss"].mean().max() if len(good) else math.nan
-        found = statistics.trend(_at_loss(rows, dict.fromkeys(good["width"].unique(), common)))
-        text = f"; control at the common training loss {common:.3g}: {found.outcome}, end to end {shown(found)}"
-        falls = Part(falls.answer, falls.text + text, falls.mde)
-    return [falls, peak(rows, "stability", name="no phase transition", wanted=False)]
 
 
 def _below(rows, y: str, limit: float, name: str) -> list[Part]:
@@ -236,43 +78,73 @@ def _below(rows, y: str, limit: float, name: str) -> list[Part]:
     return parts
 
 
-def small_and_still(rows) -> list[Part]:
-    tenth = INSTANTS.index(0.1)
-    ratios = [
-        k[-1] / k[tenth] if isinstance(k, (list, tuple)) and k[tenth] else math.nan for k in rows["kappa_over_time"]
-    ]
-    rows = rows.assign(growth=ratios)
-    return _below(rows, "kappa", 1.0, "kappa") + _below(rows, "growth", GROWTH, "kappa, end over first tenth,")
+_LISTS = ("stability_over_time", "movement_over_time", "loss_over_time", "kappa_over_time")
 
 
-LINEAR = {
-    "yes": "linear is best by AIC, or within 2 of it",
-    "partly": "linear beats sqrt and log and explains 95 %, an exponential start beats linear",
-    "no": "sqrt or log beats linear, a line explains less than 95 %, or there is no growth",
-    "inconclusive": "seeds disagree on the law",
-}
+MEASURES = (*_LISTS, "stability_train", "lipschitz_mean", "lipschitz_max", "train_loss")
 
 
-def linear_in_time(rows) -> list[Part]:
-    """AIC within 2 of the best is yes; behind the law that bends up alone, with R^2 from 0.95 on, is partly.
+def needs(what: str):
+    """A judge that finds nothing to judge says what is missing; a measure that rows lack was not taken."""
 
-    Seeds must agree.
+    def wrap(judge):
+        @functools.wraps(judge)
+        def safe(rows: pandas.DataFrame) -> list[Part]:
+            rows = rows.assign(**{name: None for name in MEASURES if name not in rows})
+            return (judge(rows) if len(rows) else []) or [Part("missing", f"no such rows: {what}")]
+
+        return safe
+
+    return wrap
+
+
+def holm(ps) -> list[float]:
+    """Holm's adjusted p of a family, in the order given: p_(k) (K-k+1), never below the one before, at most 1."""
+    adjusted, reached = [1.0] * len(ps), 0.0
+    for rank, k in enumerate(np.argsort(ps, kind="stable")):
+        adjusted[k] = reached = min(1.0, max(reached, (len(ps) - rank) * ps[k]))
+    return adjusted
+
+
+def domination(ratios_by_x) -> Finding:
+    """Does one constant serve, ratio <= C, as x grows? Estimate: slope of log ratio per doubling of x.
+
+    "dominated": the slope's one-sided 95 % limit lies below the 0.02 of a flat curve, nor does the last step rise by
+    more. "rises": the slope is above 0 (one-sided p < 0.05), not that flat, and the last step does not fall: then no
+    constant serves. Else "inconclusive". p: against a slope of 0 or less. mde: end-to-end ratio that would have
+    been found. The note gives C, the largest mean ratio; of x beyond the grid it says nothing.
     """
-    half, parts = INSTANTS.index(0.5), []
-    for width, cell in rows[usable(rows, "kappa")].groupby("width"):
-        answers, laws = set(), []
-        for kappa in cell["kappa_over_time"]:
-            fits = statistics.growth(INSTANTS[1 : half + 1], kappa[1 : half + 1])
-            if not fits or kappa[half] <= kappa[1]:
-                answers.add("no")
-                continue
-            line, bends = fits["linear"][0], min(fits["sqrt"][0], fits["log"][0])
-            best = min(aic for aic, _ in fits.values())
-            near = line < bends and fits["linear"][1] >= 0.95
-            answers.add("yes" if line <= best + 2 else "partly" if near else "no")
-            laws.append({law: r_squared for law, (_, r_squared) in fits.items()})
-        mean = pandas.DataFrame(laws).mean()
-        r_squared = ", ".join(f"{law} {value:.4f}" for law, value in mean.items()) or "no growth"
-        answer = answers.pop() if len(answers) == 1 else "inconclusive"
-        parts.append(Part(answer, f"width {width}: {LINEAR[answer]}; mean R^2: {r_squared}; n = {len(cell)}"))
-    return parts
+    curve, per_doubling = {x: v for x, v in ratios_by_x.items() if len(v)}, math.log(2)
+    found = statistics.rate(curve, bound=0.0)
+    if len(curve) < 3 or math.isnan(found.p):
+        note = found.note if math.isnan(found.p) else f"{len(curve)} cells, of 3 needed"
+        return Finding("inconclusive", *[math.nan] * 5, found.n, found.missing, note)
+    means = {x: float(np.mean(np.log(values))) for x, values in curve.items()}
+    (x_first, *_, x_before, x_last), (sd, dof) = sorted(curve), statistics.pooled_sd(curve)
+    error = sd * math.sqrt(1 / len(curve[x_before]) + 1 / len(curve[x_last]))
+    step, allowed = means[x_last] - means[x_before], SLOPE * math.log2(x_last / x_before)
+    falls, climbs = (special.stdtr(dof, statistics._over(gap, error)) < LEVEL for gap in (step, allowed - step))
+    p, flat = 1 - found.p, statistics.rate(curve, bound=SLOPE / per_doubling).p < LEVEL
+    rises = p < LEVEL and not flat and not falls
+    outcome = "rises" if rises else "dominated" if flat and not climbs else "inconclusive"
+    limits = [per_doubling * value for value in (found.estimate, found.low, found.high)]
+    top, mde = max(means, key=means.get), math.exp(found.mde * math.log(x_last / x_first))
+    note = f"C = {math.exp(means[top]):.3g} at {top:g} of {x_first:g} .. {x_last:g}, last step x {math.exp(step):.3g}"
+    return Finding(outcome, *limits, p, mde, found.n, found.missing, note)
+
+
+def against(findings: dict) -> dict:
+    """yes, no or inconclusive to each rate below its bound; Holm over the family, two-sided at 5 %."""
+    tested = [key for key, f in findings.items() if not math.isnan(f.p)]
+    adjusted = dict(zip(tested, holm([2 * min(findings[k].p, 1 - findings[k].p) for k in tested]), strict=True))
+    sides = {key: "yes" if f.p < 0.5 else "no" for key, f in findings.items()}
+    return {key: sides[key] if adjusted.get(key, 1.0) < LEVEL else "inconclusive" for key in findings}
+
+
+PEAK = (
+    "PEAK: an interior width exceeds both ends by 5 % plus 2 standard errors (more, to share 5 % over the widths), "
+    "on a grid that reaches twice L^3/2"
+)
+
+
+TREND = "linear contrast on log P, p < .01, end-to-end ratio beyond 1.1, no step significantly the other way"

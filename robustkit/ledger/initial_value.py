@@ -11,8 +11,9 @@ from scipy import special
 
 from .. import theory
 from ..checks import check_number
-from .criteria import NAMES, Part
+from .criteria import Part
 from .lemmas import DEPTHS, MNIST, WIDTHS, _answer
+from .rows import NAMES
 
 SLOPE_WIDTHS = (16, 128, 1024, 16384)
 SCHEMES = ("he", "lecun", "ntk")

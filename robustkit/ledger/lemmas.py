@@ -17,7 +17,8 @@ from scipy import special
 from .. import theory
 from ..cell import dataset_info
 from ..initialization import layer_stds
-from .criteria import Part, usable, values_by
+from .criteria import Part
+from .rows import usable, values_by
 
 SEEDS, DRAWS, NETS_DRAWN = 20, 500_000, 20_000
 WIDTHS, DEPTHS = tuple(2**k for k in range(4, 15)), (2, 4, 6, 8, 10)

@@ -11,7 +11,7 @@ from scipy.stats import bartlett
 from ..cell import Cell
 from ..profiles import profile_cells, twin
 from . import statistics
-from .criteria import curve_name, reading_of, usable, values_by
+from .rows import curve_name, reading_of, usable, values_by
 
 CURVE = ["reading", "init", "power", "gain", "depth"]
 _SAME = [name for name in Cell.__dataclass_fields__ if name not in ("epochs", "lr")]

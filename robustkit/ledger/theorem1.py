@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import replace
 
@@ -11,111 +10,14 @@ import pandas
 from scipy import special
 
 from .. import theory
-from ..cell import FRACTIONS, dataset_info
+from ..cell import FRACTIONS
 from . import statistics
-from .criteria import NAMES, Part, curve_name, curve_of, shown, usable, values_by
-from .statistics import LEVEL, SLOPE, Finding
+from .criteria import Part, against, domination, holm, needs
+from .rows import NAMES, at_instant, curve_name, curve_of, curves, scheme, shown, sizes, span, usable, values_by
+from .statistics import LEVEL
 
-_LISTS = ("stability_over_time", "movement_over_time", "loss_over_time", "kappa_over_time")
-MEASURES = (*_LISTS, "stability_train", "lipschitz_mean", "lipschitz_max", "train_loss")
 SETTLED = 0.05  # a term this small beside the other is over
 FAR = 4096  # "highly over-parameterized": where a constant in width is looked for
-
-
-def needs(what: str):
-    """A judge that finds nothing to judge says what is missing; a measure that rows lack was not taken."""
-
-    def wrap(judge):
-        @functools.wraps(judge)
-        def safe(rows: pandas.DataFrame) -> list[Part]:
-            rows = rows.assign(**{name: None for name in MEASURES if name not in rows})
-            return (judge(rows) if len(rows) else []) or [Part("missing", f"no such rows: {what}")]
-
-        return safe
-
-    return wrap
-
-
-def holm(ps) -> list[float]:
-    """Holm's adjusted p of a family, in the order given: p_(k) (K-k+1), never below the one before, at most 1."""
-    adjusted, reached = [1.0] * len(ps), 0.0
-    for rank, k in enumerate(np.argsort(ps, kind="stable")):
-        adjusted[k] = reached = min(1.0, max(reached, (len(ps) - rank) * ps[k]))
-    return adjusted
-
-
-def domination(ratios_by_x) -> Finding:
-    """Does one constant serve, ratio <= C, as x grows? Estimate: slope of log ratio per doubling of x.
-
-    "dominated": the slope's one-sided 95 % limit lies below the 0.02 of a flat curve, nor does the last step rise by
-    more. "rises": the slope is above 0 (one-sided p < 0.05), not that flat, and the last step does not fall: then no
-    constant serves. Else "inconclusive". p: against a slope of 0 or less. mde: end-to-end ratio that would have
-    been found. The note gives C, the largest mean ratio; of x beyond the grid it says nothing.
-    """
-    curve, per_doubling = {x: v for x, v in ratios_by_x.items() if len(v)}, math.log(2)
-    found = statistics.rate(curve, bound=0.0)
-    if len(curve) < 3 or math.isnan(found.p):
-        note = found.note if math.isnan(found.p) else f"{len(curve)} cells, of 3 needed"
-        return Finding("inconclusive", *[math.nan] * 5, found.n, found.missing, note)
-    means = {x: float(np.mean(np.log(values))) for x, values in curve.items()}
-    (x_first, *_, x_before, x_last), (sd, dof) = sorted(curve), statistics.pooled_sd(curve)
-    error = sd * math.sqrt(1 / len(curve[x_before]) + 1 / len(curve[x_last]))
-    step, allowed = means[x_last] - means[x_before], SLOPE * math.log2(x_last / x_before)
-    falls, climbs = (special.stdtr(dof, statistics._over(gap, error)) < LEVEL for gap in (step, allowed - step))
-    p, flat = 1 - found.p, statistics.rate(curve, bound=SLOPE / per_doubling).p < LEVEL
-    rises = p < LEVEL and not flat and not falls
-    outcome = "rises" if rises else "dominated" if flat and not climbs else "inconclusive"
-    limits = [per_doubling * value for value in (found.estimate, found.low, found.high)]
-    top, mde = max(means, key=means.get), math.exp(found.mde * math.log(x_last / x_first))
-    note = f"C = {math.exp(means[top]):.3g} at {top:g} of {x_first:g} .. {x_last:g}, last step x {math.exp(step):.3g}"
-    return Finding(outcome, *limits, p, mde, found.n, found.missing, note)
-
-
-def against(findings: dict) -> dict:
-    """yes, no or inconclusive to each rate below its bound; Holm over the family, two-sided at 5 %."""
-    tested = [key for key, f in findings.items() if not math.isnan(f.p)]
-    adjusted = dict(zip(tested, holm([2 * min(findings[k].p, 1 - findings[k].p) for k in tested]), strict=True))
-    sides = {key: "yes" if f.p < 0.5 else "no" for key, f in findings.items()}
-    return {key: sides[key] if adjusted.get(key, 1.0) < LEVEL else "inconclusive" for key in findings}
-
-
-def sizes(row) -> tuple[int, int, int]:
-    """d_in, d_out and training points of a row."""
-    info = dataset_info(row.dataset)
-    points = info.n_train if pandas.isna(row.n_train) else int(row.n_train)
-    return math.prod(info.shape), 1 if row.target == "parity" else info.classes, points
-
-
-def scheme(row) -> dict:
-    """The arguments of theory and layer_stds that a row fixes."""
-    (d_in, d_out, _), own = sizes(row), {"power": row.power, "gain": row.gain}
-    shape = {"width": int(row.width), "depth": int(row.depth), "d_in": d_in, "d_out": d_out}
-    return {"init": row.init} | shape | {name: None if pandas.isna(v) else v for name, v in own.items()}
-
-
-def curves(rows: pandas.DataFrame, over: str, least: int = 3):
-    """(name, rows) of each curve over width or depth that has at least `least` cells."""
-    fixed = "depth" if over == "width" else "width"
-    for (init, power, gain, at), curve in rows.groupby(["init", "power", "gain", fixed], dropna=False, sort=False):
-        if curve[over].nunique() >= least:
-            name = curve_name(init, None if pandas.isna(power) else power)
-            name += f" ({gain:g})" if not pandas.isna(gain) else ""
-            yield name + (f", L={at}" if fixed == "depth" else f", width {at}"), curve
-
-
-def span(curve: dict, exponent: float) -> float:
-    """An exponent that could have been seen, as a ratio over the curve's grid."""
-    x = [x for x, values in curve.items() if len(values)]
-    return math.exp(exponent * math.log(max(x) / min(x))) if x else math.nan
-
-
-def at_instant(rows: pandas.DataFrame, k: int) -> pandas.DataFrame:
-    """Rows with P/eps at the k-th of FRACTIONS; a training that had met its stop_loss by then stays at its end."""
-    values = [
-        (v[k] if len(v) > k else end) if isinstance(v, (list, tuple)) and v else math.nan
-        for v, end in zip(rows["stability_over_time"], rows["stability"], strict=True)
-    ]
-    return rows.assign(stability=values)
 
 
 # ---------------------------------------------------------------------------------------------- Theorem 1

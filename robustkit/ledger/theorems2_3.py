@@ -11,9 +11,9 @@ from scipy import special
 from .. import theory
 from ..cell import FRACTIONS, INSTANTS
 from ..initialization import layer_stds
-from . import criteria, statistics
-from .criteria import Part, curve_name, curve_of, shown, trend, usable, values_by
-from .theorem1 import against, at_instant, curves, needs, scheme, sizes, span
+from . import statistics
+from .criteria import Part, against, needs, trend
+from .rows import at_instant, curve_name, curve_of, scheme, shown, sizes, span, usable, values_by
 
 EARLY = tuple(FRACTIONS.index(f) for f in (0.0, 0.05, 0.1, 0.2))
 ROOM = 10  # m >> n^2 is read as m >= 10 n^2
@@ -140,25 +140,6 @@ def _time(row, k: int) -> str:
     return f"flow time {row.lr * steps * FRACTIONS[k]:.3g} of the mean loss (1/n of that for the sum)"
 
 
-@needs("gain above 1 at three depths of one width, two seeds a cell")
-def explosion_trained(rows: pandas.DataFrame) -> list[Part]:
-    """[T16, after training] RATE: slope of log P per layer, against 0; exp(L) in place of x makes it per layer."""
-    found, starts, reach = {}, {}, {}
-    for name, curve in curves(rows[(rows["init"] == "gain") & (rows["gain"].astype(float) > 1)], "depth"):
-        points = values_by(curve, "stability", "depth")
-        found[name] = statistics.rate({math.exp(depth): values for depth, values in points.items()}, bound=0.0)
-        ends = [next(curve[curve["depth"] == depth].itertuples()) for depth in (min(points), max(points))]
-        first, last = (math.log(theory.stability_at_init(**scheme(row))) for row in ends)
-        reach[name] = max(points) - min(points)
-        starts[name] = f"{(last - first) / reach[name]:.3g} (exact), log gain {math.log(ends[0].gain):.3g}"
-    turned, parts = {"yes": "no", "no": "yes"}, []  # growth lies above 0, not below
-    for name, answer in against(found).items():
-        f = found[name]
-        text = f"{name}: log P per layer after training {shown(f)} ({f.note}), at initialisation {starts[name]}"
-        parts.append(Part(turned.get(answer, answer), text, math.exp(f.mde * reach[name])))
-    return parts
-
-
 @needs("c = 1.5 and c = 2, two layers, two shared widths, two seeds a cell")
 def powers_differ(rows: pandas.DataFrame) -> list[Part]:
     """[E14] Slope of log P in log m at c = 1.5 less that at c = 2, against what the theory expects of it.
@@ -190,87 +171,3 @@ def powers_differ(rows: pandas.DataFrame) -> list[Part]:
 
 
 # ---------------------------------------------------------------------------------------------- kappa
-
-
-def _tail(kappa) -> str:
-    """How kappa goes on over the second half of training: "does not rise", the law that fits it best, R^2 of log t.
-
-    Laws without a limit: those of statistics.growth, and log(1 + u/s), u the time since half; with one: exp(-u/s).
-    s is searched for from 0.02 to 0.5 of training; AIC chooses.
-    """
-    t, v = np.array(INSTANTS[1 : len(kappa)]), np.array(kappa[1:], dtype=float)
-    if len(t) < 12:
-        return "does not rise in so short a time"
-    t, v = t[len(t) // 2 :], v[len(v) // 2 :]
-    fits = statistics.growth(t, v)
-    if not fits or v[-1] <= v[: len(v) // 2].mean():
-        return "does not rise"
-    aic = {law: value for law, (value, _) in fits.items()}
-    u, total = (t - t[0]) / (t[-1] * np.geomspace(0.02, 0.5, 60)[:, None]), float(np.sum((v - v.mean()) ** 2))
-    for law, shapes in (("saturates", np.exp(-u)), ("shifted log", np.log1p(u))):
-        rest = min(float(np.sum((np.polyval(np.polyfit(s, v, 1), s) - v) ** 2)) for s in shapes)
-        aic[law] = len(t) * math.log(max(rest, 1e-12 * total) / len(t)) + 8  # 1e-12: below this is rounding
-    return f"{min(aic, key=aic.get)} (R^2 of log {fits['log'][1]:.4f})"
-
-
-@needs("constant rate (no milestones), kappa over time")
-def unbounded_kappa(rows: pandas.DataFrame) -> list[Part]:
-    """[E16] Does kappa still rise at the end, by a law without a limit?
-
-    partly: every seed does; no: none rises; inconclusive: a law with a limit fits better, or seeds disagree. A finite
-    time shows neither a limit nor its absence.
-    """
-    parts = []
-    rows = rows[usable(rows, "kappa") & (rows["milestones"].map(len) == 0) & _full(rows["kappa_over_time"])]
-    for (init, power, depth, width), cell in rows.groupby(["init", "power", "depth", "width"], dropna=False):
-        laws = [_tail(kappa) for kappa in cell["kappa_over_time"]]
-        kinds = {{"does": "no", "saturates": "inconclusive"}.get(law.split()[0], "partly") for law in laws}
-        answer = kinds.pop() if len(kinds) == 1 and len(laws) > 1 else "inconclusive"
-        name = curve_name(init, None if pandas.isna(power) else power, depth)
-        text = f"{name}, width {width}: second half of training: {'; '.join(laws)}; final kappa "
-        parts.append(Part(answer, text + f"{cell['kappa'].mean():.3g}; finite time shows no more"))
-    return parts
-
-
-@needs("He, LeCun or NTK at three widths, two seeds a cell")
-def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
-    """[E17] kappa of He, LeCun and NTK: TREND down in width, and below 1 at the widest."""
-    parts = []
-    for init in ("he", "lecun", "ntk"):
-        of_init = curve_of(rows, init)
-        for name, curve in curves(of_init, "width"):
-            parts.append(trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
-            parts += criteria._below(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
-        if of_init.empty:
-            parts.append(Part("missing", f"{criteria.NAMES[init]}: no rows"))
-    return parts
-
-
-@needs("three depths at one width, two seeds a cell")
-def depth_peak(rows: pandas.DataFrame) -> list[Part]:
-    """[E18] PEAK of P over depth at each width: first worse, then better. That there is none takes five depths."""
-    parts = []
-    several = list(curves(rows, "depth"))
-    for name, curve in several:
-        found = statistics.peak(values_by(curve, "stability", "depth"), family=len(several))
-        answer = {"peak": "yes", "none": "no" if curve["depth"].nunique() > 4 else ""}.get(found.outcome)
-        text = f"{name}: PEAK over depth {found.outcome}, inside over the higher end {shown(found)} ({found.note})"
-        parts.append(Part(answer or "inconclusive", text, found.mde))
-    return parts
-
-
-def _rises(rows: pandas.DataFrame, init: str, y: str) -> list[Part]:
-    several = list(curves(curve_of(rows, init), "depth"))
-    return [trend(c, y, "up", name=f"{name}, {y}", by="depth", family=len(several)) for name, c in several]
-
-
-@needs("NTK, three depths at one width, two seeds a cell")
-def ntk_depth(rows: pandas.DataFrame) -> list[Part]:
-    """[E21] TREND up of P over depth at each width under NTK."""
-    return _rises(rows, "ntk", "stability")
-
-
-@needs("LeCun, three depths at one width, two seeds a cell")
-def lecun_loss(rows: pandas.DataFrame) -> list[Part]:
-    """[T17] TREND up of the training loss over depth at each width under LeCun, at one schedule."""
-    return _rises(rows, "lecun", "train_loss")

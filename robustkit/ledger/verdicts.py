@@ -14,15 +14,14 @@ from dataclasses import replace
 
 import pandas
 
-from ..cell import Cell, figures_folder
+from ..cell import Cell
 from ..checks import check_choice
+from ..files import figures_folder, write_atomically
 from ..profiles import CONTROLS, READINGS, control_cells, grid, reading_cells, twin_cells
-from ..sweep.store import write_atomically
 from . import proxy_schedule
-from .claims import PREAMBLE, Claim
-from .criteria import Part, curve_name, curve_of, reading_of, reading_rank, usable
-from .entries import EMPIRICAL
-from .entries_theory import THEORETICAL
+from .claims import EMPIRICAL, PREAMBLE, THEORETICAL, Claim
+from .criteria import Part
+from .rows import curve_name, curve_of, reading_of, reading_rank, usable
 
 COLUMNS = ("id", "source", "claim", "quote", "hypotheses", "grid", "criterion", "verdict", "readings", "finding")
 COLUMNS += ("evidence", "n", "detectable", "figure", "readings_detail", "readings_notes", "authors_response")

@@ -9,9 +9,9 @@ import numpy as np
 import pandas
 from scipy import special, stats
 
-from .. import attacks
-from .criteria import Part, reading_of, reading_rank, usable
-from .theorem1 import needs
+from .. import cell as cell_module
+from .criteria import Part, needs
+from .rows import reading_of, reading_rank, usable
 
 BY = ["init", "power", "gain", "depth", "width"]  # a cell of one reading
 PAIRS = {"the largest": "lipschitz_max", "the mean": "lipschitz_mean", "P at training points": "stability_train"}
@@ -112,8 +112,8 @@ def _lost(rows: pandas.DataFrame) -> list[str]:
     """What is said of the accuracy lost: a line for each norm and scale under PGD, and one for all of FGSM."""
     scaled = {name: _log(rows, *filter(None, ("logit_stability", column))) for name, column in SCALES.items()}
     texts, weaker = [], {name: [] for name in scaled}
-    for norm, radii in attacks.RADII.items():
-        left = {attack: [rows[attacks.column(attack, norm, r)] for r in radii] for attack in attacks.ATTACKS}
+    for norm, radii in cell_module.RADII.items():
+        left = {attack: [rows[cell_module.column(attack, norm, r)] for r in radii] for attack in cell_module.ATTACKS}
         lines = []
         for name, x in scaled.items():
             found, fgsm = ([ranks(rows, x, rows["accuracy"] - y) for y in left[attack]] for attack in ("pgd", "fgsm"))
@@ -132,7 +132,7 @@ def _left(rows: pandas.DataFrame, norm: str, left: list[pandas.Series]) -> str:
     cells = [rows[name] for name in BY]
     means = [y.groupby(cells, dropna=False).mean() for y in (rows["accuracy"], *left)]
     before, *after = (f"{mean.min():.2f} to {mean.max():.2f}" for mean in means)
-    at = ", ".join(f"{radius:g}" for radius in attacks.RADII[norm])
+    at = ", ".join(f"{radius:g}" for radius in cell_module.RADII[norm])
     gone = "; where next to nothing is left, the accuracy lost is that before" if means[-1].max() < 0.05 else ""
     return f"PGD in {norm} at radius {at} leaves an accuracy of {', '.join(after)}, from {before}{gone}"
 

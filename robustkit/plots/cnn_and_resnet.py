@@ -8,9 +8,13 @@ import numpy as np
 import pandas
 import seaborn
 
+from .. import cell as cell_module
 from ..cell import Cell, dataset_info
+from ..checks import check_choice
+from ..ledger import rows as ledger_rows
 from ..ledger.cnn_and_resnet import ACCURACIES, PAPER, depth_gaps, depth_rises, much_larger, shared_shapes
-from . import comparisons, curves
+from . import curves
+from .curves import colours, log_ticks, nothing
 
 # ---------------------------------------------------------------------------------------------- Figure 6
 
@@ -43,7 +47,7 @@ def figure_6(found: dict[str, pandas.DataFrame], axes) -> None:
         limits = [ax.get_ylim() for ax in row if ax.lines]
         for ax in row if limits else ():
             ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-            comparisons.log_ticks(ax.yaxis)
+            curves.log_ticks(ax.yaxis)
             ax.label_outer()
 
 
@@ -147,7 +151,7 @@ def over_epochs(rows: pandas.DataFrame, ax):
     """Test accuracy after each epoch, a line a seed."""
     good = rows[rows["status"] == "ok"]
     if good.empty:
-        return comparisons.nothing(ax)
+        return curves.nothing(ax)
     for (init, dataset), part in good.groupby(["init", "dataset"]):
         colour = seaborn.color_palette("colorblind")[0 if init == "he" else 1]
         for number, row in enumerate(part.itertuples()):
@@ -157,5 +161,67 @@ def over_epochs(rows: pandas.DataFrame, ax):
             line = {"init": init, "dataset": dataset, "seed": row.seed, "epoch": range(1, len(values) + 1)}
             curves._record(ax, pandas.DataFrame(line | {"mean": values, "quantity": "test accuracy"}))
     ax.set(xlabel="epoch", ylabel="test accuracy, %")
+    curves._legend(ax)
+    return ax
+
+
+WORST = {
+    "logit_stability": curves.LABELS["stability"],
+    "lipschitz_mean": r"mean local Lipschitz, $\|J\|_2$",
+    "lipschitz_max": r"largest local Lipschitz, $\|J\|_2$",
+    "spectral_product": "product of spectral norms",
+    "softmax_stability": r"$P/\epsilon$ of softmax outputs",
+    "logit_stability_train": curves.LABELS["stability_train"],
+} | {
+    cell_module.column(attack, norm, radius): rf"accuracy under {attack.upper()}, {symbol} radius {radius:g}"
+    for attack in cell_module.ATTACKS
+    for norm, symbol in (("l2", r"$\ell_2$"), ("linf", r"$\ell_\infty$"))
+    for radius in cell_module.RADII[norm]
+}
+
+
+SCALES = {"margin": "the mean margin", "logit_norm": "the norm of the logits"}
+
+
+def average_against_worst(
+    rows: pandas.DataFrame, ax, *, y: str = "lipschitz_mean", x: str = "logit_stability", over: str | None = None
+):
+    """P/eps against a worst-case measure: cell means (large) and their seeds (dots), colour by depth, marker by init.
+
+    rows: as from load_further("attack"). y: a column of them. over: "margin" or "logit_norm", by which P is divided.
+    Means are geometric, and the axes logarithmic, but for accuracies. Cells of different readings are not averaged.
+    Raises InputError on another `over`.
+    """
+    check_choice("over", over, (None, *SCALES))
+    if rows.empty:
+        return nothing(ax)
+    x_values, accuracy = rows[x] / rows[over] if over else rows[x], y.startswith("accuracy")
+    table = rows.assign(x=x_values.astype(float), mean=rows[y].astype(float))
+    good = (table["status"] == "ok") & (table["x"] > 0) & (table["mean"] >= 0 if accuracy else table["mean"] > 0)
+    table = table[good & np.isfinite(table[["x", "mean"]]).all(axis=1)]
+    if table.empty:
+        return nothing(ax)
+    table = table.assign(reading=[", ".join(ledger_rows.reading_of(row)) for row in table.to_dict("records")])
+    by, schemes = ["depth", "init", "power", "gain", "width", "reading"], list(curves.NAMES)
+    palette = dict(zip(sorted(table["depth"].unique()), colours(table["depth"]), strict=True))
+    named_init, quantity = table["init"].nunique() > 1, f"{y} against {x}" + (f" over {over}" if over else "")
+    for (depth, init), curve in table.groupby(["depth", "init"]):
+        marker, colour = curves.MARKERS[schemes.index(init)], palette[depth]
+        ax.plot(curve["x"], curve["mean"], ".", color=colour, alpha=0.35, markersize=3, label="_seeds")
+        cells = curve.assign(x=np.log(curve["x"]), mean=curve["mean"] if accuracy else np.log(curve["mean"]), n=1)
+        cells = cells.groupby(by, dropna=False).agg({"x": "mean", "mean": "mean", "n": "sum"}).reset_index()
+        cells["x"], cells["mean"] = np.exp(cells["x"]), cells["mean"] if accuracy else np.exp(cells["mean"])
+        label = f"{curves.NAMES[init]}, $L$ = {depth}" if named_init else f"$L$ = {depth}"
+        ax.plot(cells["x"], cells["mean"], marker, color=colour, markersize=4.5, alpha=0.9, label=label)
+        curves._record(ax, cells.assign(quantity=f"{quantity}, cell means"))
+        curves._record(ax, curve[[*by, "seed", "x", "mean"]].assign(quantity=f"{quantity}, seeds"))
+    x_label = WORST.get(x, curves.LABELS.get(x, x))
+    ax.set(xscale="log", xlabel=rf"$P/\epsilon$ over {SCALES[over]}" if over else x_label, ylabel=WORST.get(y, y))
+    log_ticks(ax.xaxis)
+    if accuracy:
+        ax.set_ylim(-0.02, 1.02)
+    else:
+        ax.set_yscale("log")
+        log_ticks(ax.yaxis)
     curves._legend(ax)
     return ax

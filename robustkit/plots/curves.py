@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import numpy as np
 import pandas
 import seaborn
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from .. import theory
 from ..cell import FRACTIONS, INSTANTS, dataset_info
+from ..ledger import rows as ledger_rows
 from ..ledger import statistics
+from ..ledger.rows import _dimensions, interpolation_width, summarise
 
 LABELS = {
     "stability": r"perturbation stability $P/\epsilon$",
@@ -31,29 +39,6 @@ LABELS = {
 }
 NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain": "gain"}
 MARKERS = "osD^vP*X"
-BOUNDS = {"neurips": "NeurIPS Eq. (3)", "workshop": "workshop Eq. (3)", "proof": "workshop, end of B.2"}
-DASHES = {"neurips": "--", "workshop": ":", "proof": "-."}
-
-
-def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.DataFrame:
-    """Geometric mean over seeds and its 95 % interval at each x of each curve: columns by, x, mean, low, high, n.
-
-    The interval is a t interval on log y, its seed standard deviation pooled over the points of one curve. Seeds
-    that failed or diverged are left out and counted in `bad`, never averaged.
-    """
-    tables = []
-    for value, curve in rows.groupby(by, dropna=False):
-        good = curve[np.isfinite(curve[y].astype(float))]
-        groups = {at: cell[y].to_numpy(float) for at, cell in good.groupby(x)}
-        found = statistics.intervals(groups) if groups else {}
-        lines = [{by: value, x: at} | asdict(interval) for at, interval in found.items()]
-        table = pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n"]).set_index(x)
-        table = table.reindex(sorted(curve[x].unique())).fillna({by: value, "n": 0}).reset_index()
-        table = table.astype({x: rows[x].dtype, "n": int, "mean": float, "low": float, "high": float})
-        table["bad"] = table[x].map(curve.groupby(x).size()) - table["n"]
-        tables.append(table)
-    columns = [by, x, "mean", "low", "high", "n", "bad"]
-    return pandas.concat(tables)[columns] if tables else pandas.DataFrame(columns=columns)
 
 
 def against(
@@ -103,61 +88,6 @@ def over_time(rows: pandas.DataFrame, ax, *, y: str = "kappa_over_time", by: str
     return ax
 
 
-def bounds(rows: pandas.DataFrame, ax, *, init: str, depth: int):
-    """The three printed forms of Theorem 1 (constants as printed) and the exact value at initialisation."""
-    if rows.empty:
-        return ax
-    d_in, d_out = _dimensions(rows)
-    widths = np.unique(np.geomspace(rows["width"].min(), rows["width"].max(), 60).round().astype(int))
-    shape = {"depth": depth, "d_in": d_in, "d_out": d_out}
-    for version, label in BOUNDS.items():
-        values = [theory.theorem1(init, width=m, version=version, **shape) for m in widths]
-        ax.plot(widths, values, color="black", linestyle=DASHES[version], linewidth=1, label=label)
-        _record(ax, pandas.DataFrame({"width": widths, "mean": values, "quantity": f"theorem1 {version}"}))
-    exact = [theory.stability_at_init(init, width=m, **shape) for m in widths]
-    ax.plot(widths, exact, color="black", linewidth=0.6, label="exact at initialisation")
-    _record(ax, pandas.DataFrame({"width": widths, "mean": exact, "quantity": "exact at initialisation"}))
-    return ax
-
-
-def bounds_in_depth(rows: pandas.DataFrame, ax, *, init: str):
-    """Over depth: the exact initial value of each width (thin), and Table 1 as printed for the middle one."""
-    if rows.empty:
-        return ax
-    d_in, d_out = _dimensions(rows)
-    widths, depths = sorted(rows["width"].unique()), np.arange(2, rows["depth"].max() + 1)
-    shape = {"d_in": d_in, "d_out": d_out}
-    for width in widths:
-        exact = [theory.stability_at_init(init, width=int(width), depth=int(L), **shape) for L in depths]
-        label = "exact at initialisation" if width == widths[0] else "_exact"
-        ax.plot(depths, exact, color="black", linewidth=0.6, zorder=4, label=label)
-        _record(
-            ax,
-            pandas.DataFrame({"width": width, "depth": depths, "mean": exact, "quantity": "exact at initialisation"}),
-        )
-    middle = int(widths[len(widths) // 2])
-    for version, name, dash in (("neurips", "NeurIPS", "--"), ("workshop", "workshop", ":")):
-        values = [theory.table1(init, width=middle, depth=int(L), version=version, **shape) for L in depths]
-        ax.plot(depths, values, color="black", linestyle=dash, linewidth=1, label=f"Table 1, {name}, $m$ = {middle}")
-        _record(
-            ax, pandas.DataFrame({"width": middle, "depth": depths, "mean": values, "quantity": f"table1 {version}"})
-        )
-    _legend(ax)
-    return ax
-
-
-def one_legend(figure, axes) -> None:
-    """Replace the legends of panels that share their lines by one below the figure."""
-    lines = {}
-    for ax in axes:
-        handles, labels = ax.get_legend_handles_labels()
-        lines |= {label: handle for handle, label in zip(handles, labels, strict=True) if "$L$" not in label}
-        ax.label_outer()
-        if ax.get_legend():
-            ax.get_legend().remove()
-    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines) or 1, fontsize=7)
-
-
 def slopes(rows: pandas.DataFrame, times: dict[str, int]) -> pandas.DataFrame:
     """Slope of log P in log m with its 95 % interval, a row a power c, a column a time (an index into FRACTIONS)."""
     table = []
@@ -169,24 +99,6 @@ def slopes(rows: pandas.DataFrame, times: dict[str, int]) -> pandas.DataFrame:
             line[name] = f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
         table.append(line)
     return pandas.DataFrame(table, columns=["c", *times])
-
-
-def peaks(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """For each depth, the width with the largest mean P, and its ratio to the narrowest and the widest network."""
-    table = []
-    for depth, curve in summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean").groupby("depth"):
-        widths, means = curve["width"].tolist(), curve["mean"].tolist()
-        top = max(means)
-        table.append(
-            {
-                "depth": depth,
-                "widths": f"{widths[0]} to {widths[-1]}",
-                "peak at": widths[means.index(top)],
-                "peak": top,
-            }
-            | {"over the narrowest": top / means[0], "over the widest": top / means[-1]}
-        )
-    return pandas.DataFrame(table).round(3)
 
 
 def mark_transitions(rows: pandas.DataFrame, ax):
@@ -211,12 +123,6 @@ def mark_transitions(rows: pandas.DataFrame, ax):
     ax.plot([], [], "^", color="0.4", markersize=4, label="$m = L^3/2$")
     _legend(ax)
     return ax
-
-
-def interpolation_width(depth: int, *, d_in: int, d_out: int, n: int) -> float:
-    """The width at which a net has n parameters: m of (L-2) m^2 + (d + o) m = n."""
-    ends, middle = d_in + d_out, depth - 2
-    return n / ends if middle == 0 else (math.sqrt(ends**2 + 4 * middle * n) - ends) / (2 * middle)
 
 
 def schematic(ax):
@@ -244,11 +150,6 @@ def schematic(ax):
 
 def _record(ax, table: pandas.DataFrame) -> None:
     ax.robustkit_tables = [*getattr(ax, "robustkit_tables", ()), table]
-
-
-def _dimensions(rows: pandas.DataFrame) -> tuple[int, int]:
-    data = dataset_info(rows["dataset"].iloc[0])
-    return math.prod(data.shape), data.classes
 
 
 def _symbol(by: str) -> str:
@@ -285,3 +186,96 @@ def _plain_ticks(ax) -> None:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high / low > 4 else tuple(range(1, 10))))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def along_training(rows: pandas.DataFrame, ax, *, by: str = "width"):
+    """P against training loss at the seven instants, a line a network, from its start (ring) to its end (dot)."""
+    good = rows[rows["status"] == "ok"]
+    if good.empty:
+        return nothing(ax)
+    for colour, (value, curve) in zip(colours(good[by]), good.groupby(by), strict=True):
+        name = f"{_symbol(by)}{NAMES.get(value, _short(value))}"
+        for number, row in enumerate(curve.itertuples()):
+            loss, stability = row.loss_at_stability, row.stability_over_time
+            label = "_seed" if number else name
+            ax.plot(loss, stability, "-", color=colour, linewidth=0.7, alpha=0.6, label=label)
+            ax.plot(loss[0], stability[0], "o", color=colour, markerfacecolor="white", markersize=3)
+            ax.plot(loss[-1], stability[-1], "o", color=colour, markersize=3)
+            line = {by: value, "seed": row.seed, "fraction": FRACTIONS[: len(loss)], "x": loss, "mean": stability}
+            _record(ax, pandas.DataFrame(line).assign(quantity="stability against training loss"))
+    ax.set(xscale="log", yscale="log", xlabel="training loss (falls to the right)", ylabel=LABELS["stability"])
+    log_ticks(ax.xaxis)
+    log_ticks(ax.yaxis)
+    ax.invert_xaxis()
+    _legend(ax)
+    return ax
+
+
+def scatter(rows: pandas.DataFrame, ax, *, x: str, y: str = "stability", by: str = "depth", diagonal: bool = True):
+    """One quantity against another, a dot a network; the diagonal is where both agree."""
+    good = rows[(rows["status"] == "ok") & (rows[x] > 0) & (rows[y] > 0)]
+    if good.empty:
+        return nothing(ax)
+    for number, (colour, (value, curve)) in enumerate(zip(colours(good[by]), good.groupby(by), strict=True)):
+        name = f"{_symbol(by)}{NAMES.get(value, _short(value))}"
+        marker = MARKERS[number % len(MARKERS)]
+        ax.plot(curve[x], curve[y], marker, color=colour, markersize=3.5, alpha=0.8, label=name)
+        table = curve[[by, "width", "seed"]].assign(x=curve[x], mean=curve[y], quantity=f"{y} against {x}")
+        _record(ax, table)
+    if diagonal:
+        values = good[[x, y]].to_numpy(float)
+        ends = values.min() / 1.1, values.max() * 1.1
+        ax.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0, label="_diagonal")
+    ax.set(xscale="log", yscale="log", xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y))
+    log_ticks(ax.xaxis)
+    log_ticks(ax.yaxis)
+    _legend(ax)
+    return ax
+
+
+def late_growth(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """Mean kappa after a tenth of training, at half and at the end; end over half is 1 if it stopped, 2 if linear."""
+    good = rows[rows["status"] == "ok"]
+    instants = {"kappa at 1/10": 0.1, "at 1/2": 0.5, "at the end": 1.0}
+    values = {name: good["kappa_over_time"].str[INSTANTS.index(at)].astype(float) for name, at in instants.items()}
+    ratio = {"end over half": values["at the end"] / values["at 1/2"]}
+    table = good[["init", "width"]].assign(**values, **ratio, n=1)
+    return table.groupby(["init", "width"]).agg(dict.fromkeys([*values, *ratio], "mean") | {"n": "sum"}).reset_index()
+
+
+def powers(rows: pandas.DataFrame, y: str) -> pandas.DataFrame:
+    """Power of m in y, d log y / d log m with its 95 % interval over seeds: a row a scheme, depth and schedule."""
+    table = []
+    for (init, depth, schedule), curve in rows.groupby(["init", "depth", "schedule"]):
+        widths = sorted(curve["width"].unique())
+        if len(widths) > 1:
+            found = statistics.rate(ledger_rows.values_by(curve, y))
+            line = {"init": NAMES[init], "depth": depth, "schedule": schedule}
+            line["widths"] = f"{widths[0]} to {widths[-1]}"
+            table.append(line | {"power of m": f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"})
+    return pandas.DataFrame(table, columns=["init", "depth", "schedule", "widths", "power of m"])
+
+
+def colours(values) -> list:
+    """One colour of the curve palette for each distinct value."""
+    count = len(set(values))
+    return seaborn.color_palette("viridis", count + 1)[:count]
+
+
+def log_ticks(axis) -> None:
+    """A few plain numbers on a logarithmic axis within two decades, powers of ten beyond; call it after drawing."""
+    low, high = sorted(axis.get_view_interval())
+    if high / low >= 100:
+        axis.set_major_locator(LogLocator())
+        axis.set_major_formatter(LogFormatterSciNotation())
+    else:
+        few = LogLocator(subs=(1, 2, 5) if high / low > 6 else (1, 1.5, 2, 3, 4, 5, 7))
+        axis.set_major_locator(MaxNLocator(4) if high / low < 2.25 else few)
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def nothing(ax):
+    """Say in the axes that there is nothing to draw yet."""
+    ax.text(0.5, 0.5, "no rows yet", transform=ax.transAxes, ha="center")
+    return ax

@@ -12,7 +12,7 @@ from .. import theory
 from ..cell import Cell
 from ..checks import InputError, check_choice
 from ..initialization import layer_stds
-from ..ledger.criteria import curve_name
+from ..ledger.rows import curve_name
 from .curves import _record
 
 MUCH = 10  # "much larger" read as ten times, our choice: the theorems name no factor

@@ -13,10 +13,11 @@ import pandas
 from matplotlib.ticker import FixedLocator
 
 from .. import theory
-from ..cell import Cell, data_folder
+from ..cell import Cell
 from ..checks import InputError, check_choice
 from ..data import MNIST_FILES
-from ..ledger.criteria import NAMES
+from ..files import data_folder
+from ..ledger.rows import NAMES
 from ..profiles import PROXY, SETTINGS, grid
 from ..sweep import store, train_missing
 from . import curves

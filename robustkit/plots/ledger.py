@@ -7,13 +7,17 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import pandas
 import seaborn
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..checks import InputError, check_choice
-from .curves import _record
+from ..ledger import proxy_schedule
+from . import curves
+from .curves import _record, colours, nothing
 
 # Verdict -> colour of its square, symbol, and colour of the symbol. The symbols tell the verdicts apart in grey too.
 HUES = seaborn.color_palette("colorblind")
@@ -179,3 +183,53 @@ def _marks(verdict: str, side: float, main: bool) -> list[dict]:
     edge = {"markeredgecolor": ink, "markeredgewidth": 0.5 if symbol in ("$?$", HALF) else 0.15 * side}
     fill = "none" if symbol in ("o", TICK) else ink
     return [square, {"marker": symbol, "markersize": 0.55 * side, "color": fill, "linestyle": "none"} | edge]
+
+
+WORDS = {"lr_rule=inverse_width": "rate 1/m", "model=cnn": "CNN", "head=": ""}
+
+
+def proxy_ratios(rows: pandas.DataFrame, axes) -> pandas.DataFrame:
+    """P under the proxy over P under the paper's schedule; returns the table of what is drawn, as from `proxy.pairs`.
+
+    Three axes: raw pixels under He and under LeCun against width, then each other kind on a line of its own; colours
+    are depths. A filled dot has moved by no more than the seeds' spread, a ring by more; bars are 95 % intervals.
+    """
+    table = proxy_schedule.pairs(rows)
+    table = table.assign(kind=[_kind(line) for line in table.itertuples()], moved=table["moved"].astype(bool))
+    palette = dict(zip(sorted(table["depth"].unique()), colours(table["depth"]), strict=True))
+    parts = [table[table["kind"] == kind] for kind in ("raw, He", "raw, LeCun")]
+    parts += [table[~table["kind"].isin(("raw, He", "raw, LeCun"))]]
+    kinds, ends = (
+        sorted(parts[2]["kind"].unique()),
+        (min(0.9, 0.98 * table["low"].min()), max(1.1, table["high"].max())),
+    )
+    for ax, part, name in zip(axes, parts, ("He, raw", "LeCun, raw", "the other kinds"), strict=True):
+        upright = part is not parts[2]
+        for (depth, moved), some in part.groupby(["depth", "moved"]):
+            error = np.abs(some[["low", "high"]].to_numpy(float).T - some["ratio"].to_numpy(float))
+            spot = some["width"] if upright else some["kind"].map(kinds.index) + (depth - 6) / 20
+            x, y, bars = (spot, some["ratio"], "yerr") if upright else (some["ratio"], spot, "xerr")
+            style = {"color": palette[depth], "markerfacecolor": "white" if moved else palette[depth]}
+            label = f"$L$ = {depth}" if not moved or part[part["depth"] == depth]["moved"].all() else "_"
+            ax.errorbar(x, y, fmt="o", markersize=4, elinewidth=0.8, label=label, **{bars: error}, **style)
+        (ax.axhline if upright else ax.axvline)(1, color="0.6", linewidth=0.8, zorder=0)
+        ratio, across = "$P$, proxy over full schedule", curves.LABELS["width"]
+        ax.set(title=f"{name}\n", **({"ylim": ends, "ylabel": ratio} if upright else {"xlim": ends, "xlabel": ratio}))
+        if upright:
+            ax.set(xscale="log", xlabel=across, xticks=sorted(part["width"].unique()))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.xaxis.set_minor_locator(NullLocator())
+        curves._legend(ax) if upright and len(part) else None if len(part) else nothing(ax)
+        drawn = part.drop(columns=["reading", "ratio"]).assign(mean=part["ratio"])
+        curves._record(ax, drawn.assign(quantity="P, proxy over full schedule"))
+    axes[2].set_yticks(range(len(kinds)), kinds, fontsize=7)
+    axes[2].invert_yaxis()
+    return table.drop(columns="kind").assign(reading=[", ".join(reading) for reading in table["reading"]])
+
+
+def _kind(line) -> str:
+    """A reading and a scheme in short, such as "raw, rate 1/m, NTK"."""
+    text = ", ".join([line.reading[1], *line.reading[4:], curves.NAMES[line.init]])
+    for word, plain in WORDS.items():
+        text = text.replace(word, plain)
+    return text

@@ -9,9 +9,8 @@ import matplotlib.pyplot as plt
 import pandas
 import seaborn
 
-from ..cell import figures_folder
-from ..ledger.criteria import NAMES
-from ..sweep.store import write_atomically
+from ..files import figures_folder, write_atomically
+from ..ledger.rows import NAMES
 
 SEVERAL = 8  # a caption lists no more curves than these
 

@@ -10,9 +10,11 @@ import pandas
 from .. import theory
 from ..cell import dataset_info
 from ..initialization import layer_stds
-from ..ledger import criteria, initial_value, statistics
+from ..ledger import initial_value
+from ..ledger import rows as ledger_rows
+from ..ledger.rows import _dimensions, summarise
 from . import curves
-from .comparisons import colours, log_ticks, nothing, powers
+from .curves import _record, colours, log_ticks, nothing, powers
 
 TERMS = {"first term": "--", "second term": ":"}
 LEMMA4 = ["L", "m", "printed", "omitted", "E||J_T - J_0||_2", "(9) at least", "n", "m >= o L^3", "m >= d L^3"]
@@ -44,7 +46,7 @@ def _before_and_after(rows: pandas.DataFrame, ax) -> float:
     looks = {"stability_init": ("0.55", "s", "initial"), "stability": (colours([0])[0], "o", "trained")}
     lowest = math.inf
     for y, (colour, marker, label) in looks.items():
-        curve = curves.summarise(rows, x="width", y=y, by="depth")
+        curve = ledger_rows.summarise(rows, x="width", y=y, by="depth")
         ax.plot(curve["width"], curve["mean"], color=colour, marker=marker, markersize=3.5, label=label)
         ax.fill_between(curve["width"], curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
         curves._record(ax, curve.assign(quantity=y))
@@ -63,7 +65,9 @@ def domination(rows: pandas.DataFrame, *, init: str = "he", version: str = "neur
     for depth in sorted(rows["depth"].unique()):
         line = {"depth": int(depth)}
         for name, y in (("initial", "stability_init"), ("trained", "stability")):
-            curve = curves.summarise(rows[rows["depth"] == depth], x="width", y=y, by="depth").dropna(subset="mean")
+            curve = ledger_rows.summarise(rows[rows["depth"] == depth], x="width", y=y, by="depth").dropna(
+                subset="mean"
+            )
             if curve.empty:
                 continue
             pairs = [_terms(rows, init, m, int(depth), version) for m in curve["width"]]
@@ -80,12 +84,12 @@ def domination(rows: pandas.DataFrame, *, init: str = "he", version: str = "neur
 def peak_places(rows: pandas.DataFrame) -> pandas.DataFrame:
     """plots.peaks, with the width where the printed bound is largest and the one where #parameters = n."""
     columns = ["depth", "widths", "peak at", "peak", "over the narrowest", "over the widest"]
-    found = curves.peaks(rows).reindex(columns=columns)
+    found = peaks(rows).reindex(columns=columns)
     if found.empty:
         return found.assign(**{"printed peak, L^3/2": [], "#parameters = n at": []})
-    d_in, d_out = curves._dimensions(rows)
+    d_in, d_out = ledger_rows._dimensions(rows)
     n = dataset_info(rows["dataset"].iloc[0]).n_train
-    crossing = [curves.interpolation_width(int(L), d_in=d_in, d_out=d_out, n=n) for L in found["depth"]]
+    crossing = [ledger_rows.interpolation_width(int(L), d_in=d_in, d_out=d_out, n=n) for L in found["depth"]]
     printed = [theory.peak_width(L) for L in found["depth"]]
     return found.assign(**{"printed peak, L^3/2": printed, "#parameters = n at": crossing}).round(3)
 
@@ -119,10 +123,11 @@ def lemma4_measured(moved: pandas.DataFrame) -> pandas.DataFrame:
     tables, good = [pandas.DataFrame(columns=LEMMA4)], moved[moved["status"] == "ok"]
     for (init, depth), curve in good.groupby(["init", "depth"]):
         means = [
-            curves.summarise(curve, x="width", y=f"{norm}_change", by="depth") for norm in ("jacobian", "frobenius")
+            ledger_rows.summarise(curve, x="width", y=f"{norm}_change", by="depth")
+            for norm in ("jacobian", "frobenius")
         ]
         widths = means[0]["width"].to_numpy(int)
-        d_in, d_out = curves._dimensions(curve)
+        d_in, d_out = ledger_rows._dimensions(curve)
         table = lemma4(widths=widths.tolist(), depths=[int(depth)], d_in=d_in, d_out=d_out, init=init)
         table["E||J_T - J_0||_2"] = means[0]["mean"].to_numpy(float)
         table["(9) at least"] = initial_value.frobenius_sandwich(d_in)[0] * means[1]["mean"].to_numpy(float)
@@ -135,7 +140,7 @@ def lemma4_measured(moved: pandas.DataFrame) -> pandas.DataFrame:
 def table2_shapes(rows: pandas.DataFrame, ax, *, depth: int):
     """P of trained NTK networks of one depth and the three orders of Table 2, each through the narrowest width."""
     rows = rows[rows["depth"] == depth]
-    curve = curves.summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean")
+    curve = ledger_rows.summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean")
     if curve.empty:
         return nothing(ax)
     _before_and_after(rows, ax)
@@ -160,90 +165,65 @@ def table2_slopes(rows: pandas.DataFrame) -> pandas.DataFrame:
     return table
 
 
-def table1_in_depth(rows: pandas.DataFrame, ax, *, init: str, widths=None, y: str = "stability"):
-    """P against depth (solid) and Table 1 as printed in the NeurIPS version (dashed), a colour a width."""
-    rows = rows if widths is None else rows[rows["width"].isin(widths)]
-    if rows.empty:
-        return nothing(ax)
-    curves.against(rows, ax, x="depth", y=y, by="width")
-    d_in, d_out = curves._dimensions(rows)
-    depths = np.arange(2, rows["depth"].max() + 1)
-    shape = {"d_in": d_in, "d_out": d_out, "version": "neurips"}
-    for colour, width in zip(colours(rows["width"]), sorted(rows["width"].unique()), strict=True):
-        values = [theory.table1(init, width=int(width), depth=int(L), **shape) for L in depths]
-        ax.plot(depths, values, "--", color=colour, linewidth=1, label="_table1")
-        table = pandas.DataFrame({"width": width, "depth": depths, "mean": values, "quantity": f"table1 {init}"})
-        curves._record(ax, table)
-    ax.plot([], [], "--", color="0.4", linewidth=1, label="Table 1")
-    log_ticks(ax.yaxis)
-    curves._legend(ax)
-    return ax
-
-
-def exact_in_depth(rows: pandas.DataFrame, ax):
-    """The exact mean of P at initialisation against depth, for rows of one scheme: a thin black line a width."""
-    for init, gain, width in rows[["init", "gain", "width"]].drop_duplicates().itertuples(index=False):
-        d_in, d_out = curves._dimensions(rows)
-        shape = {"width": int(width), "d_in": d_in, "d_out": d_out, "gain": gain if init == "gain" else None}
-        depths = np.arange(2, rows["depth"].max() + 1)
-        values = [theory.stability_at_init(init, depth=int(L), **shape) for L in depths]
-        ax.plot(depths, values, color="black", linewidth=0.6, zorder=4, label="_exact")
-        table = {"width": width, "depth": depths, "mean": values, "quantity": "exact at initialisation"}
-        curves._record(ax, pandas.DataFrame(table))
-    return ax
-
-
-def rise_in_depth(*, widths, d_in: int, d_out: int, init: str = "lecun") -> pandas.DataFrame:
-    """Where the bound of Table 1 rises most in L, for each version and width: from L, to L, and the factor.
-
-    A factor common to the whole bound does not change this; the two versions keep different constants in its terms.
-    """
-    table, depths = [], range(2, 41)
-    for version in ("neurips", "workshop"):
-        for width in widths:
-            shape = {"width": width, "d_in": d_in, "d_out": d_out, "version": version}
-            values = np.array([theory.table1(init, depth=L, **shape) for L in depths])
-            lowest = np.minimum.accumulate(values)
-            top = int((values / lowest).argmax())
-            bottom = int(values[: top + 1].argmin())
-            rises = {"from L": depths[bottom], "to L": depths[top], "factor": values[top] / values[bottom]}
-            table.append({"version": version, "m": width} | rises)
-    return pandas.DataFrame(table)
-
-
-def per_layer(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """The factor by which P changes a layer, exp(d log P / d L) by scheme, width and schedule, with 95 % intervals.
-
-    "exact": the same of theory.stability_at_init between the first and the last depth.
-    """
-    table = []
-    for (init, width, schedule), curve in rows.groupby(["init", "width", "schedule"]):
-        depths = sorted(curve["depth"].unique())
-        if len(depths) < 2:
-            continue
-        gain = float(curve["gain"].iloc[0]) if init == "gain" else None
-        d_in, d_out = curves._dimensions(curve)
-        shape = {"width": int(width), "d_in": d_in, "d_out": d_out, "gain": gain}
-        ends = [theory.stability_at_init(init, depth=int(L), **shape) for L in (depths[0], depths[-1])]
-        line = {"init": curves.NAMES[init], "width": width, "schedule": schedule}
-        line["depths"] = f"{depths[0]} to {depths[-1]}"
-        line["exact"] = (ends[1] / ends[0]) ** (1 / (depths[-1] - depths[0]))
-        for name, y in (("initial", "stability_init"), ("trained", "stability")):
-            # A power of exp(L) is a rate in L.
-            values = {math.exp(L): v for L, v in criteria.values_by(curve, y, "depth").items()}
-            found = statistics.rate(values)
-            line[name] = f"{math.exp(found.estimate):.3f} [{math.exp(found.low):.3f}, {math.exp(found.high):.3f}]"
-        table.append(line)
-    columns = ["init", "width", "schedule", "depths", "exact", "initial", "trained"]
-    return pandas.DataFrame(table, columns=columns).round(3)
-
-
 def _terms(rows, init: str, width, depth: int, version: str) -> tuple[float, float]:
-    d_in, d_out = curves._dimensions(rows)
+    d_in, d_out = ledger_rows._dimensions(rows)
     return theory.theorem1_terms(init, width=int(width), depth=depth, d_in=d_in, d_out=d_out, version=version)
 
 
 def _table2(rows, widths, depth: int) -> pandas.DataFrame:
-    _, d_out = curves._dimensions(rows)
+    _, d_out = ledger_rows._dimensions(rows)
     orders = pandas.DataFrame([theory.table2(width=int(m), depth=depth, d_out=d_out) for m in widths])
     return orders[list(SHAPES)]
+
+
+BOUNDS = {"neurips": "NeurIPS Eq. (3)", "workshop": "workshop Eq. (3)", "proof": "workshop, end of B.2"}
+
+
+DASHES = {"neurips": "--", "workshop": ":", "proof": "-."}
+
+
+def bounds(rows: pandas.DataFrame, ax, *, init: str, depth: int):
+    """The three printed forms of Theorem 1 (constants as printed) and the exact value at initialisation."""
+    if rows.empty:
+        return ax
+    d_in, d_out = _dimensions(rows)
+    widths = np.unique(np.geomspace(rows["width"].min(), rows["width"].max(), 60).round().astype(int))
+    shape = {"depth": depth, "d_in": d_in, "d_out": d_out}
+    for version, label in BOUNDS.items():
+        values = [theory.theorem1(init, width=m, version=version, **shape) for m in widths]
+        ax.plot(widths, values, color="black", linestyle=DASHES[version], linewidth=1, label=label)
+        _record(ax, pandas.DataFrame({"width": widths, "mean": values, "quantity": f"theorem1 {version}"}))
+    exact = [theory.stability_at_init(init, width=m, **shape) for m in widths]
+    ax.plot(widths, exact, color="black", linewidth=0.6, label="exact at initialisation")
+    _record(ax, pandas.DataFrame({"width": widths, "mean": exact, "quantity": "exact at initialisation"}))
+    return ax
+
+
+def one_legend(figure, axes) -> None:
+    """Replace the legends of panels that share their lines by one below the figure."""
+    lines = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        lines |= {label: handle for handle, label in zip(handles, labels, strict=True) if "$L$" not in label}
+        ax.label_outer()
+        if ax.get_legend():
+            ax.get_legend().remove()
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines) or 1, fontsize=7)
+
+
+def peaks(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """For each depth, the width with the largest mean P, and its ratio to the narrowest and the widest network."""
+    table = []
+    for depth, curve in summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean").groupby("depth"):
+        widths, means = curve["width"].tolist(), curve["mean"].tolist()
+        top = max(means)
+        table.append(
+            {
+                "depth": depth,
+                "widths": f"{widths[0]} to {widths[-1]}",
+                "peak at": widths[means.index(top)],
+                "peak": top,
+            }
+            | {"over the narrowest": top / means[0], "over the widest": top / means[-1]}
+        )
+    return pandas.DataFrame(table).round(3)

@@ -6,9 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from ..cell import ROOT
 from ..checks import InputError
-from ..sweep.store import write_atomically
+from ..files import ROOT, write_atomically
 
 
 def repository(root: Path = ROOT) -> str:

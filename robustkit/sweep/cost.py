@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-from ..cell import FRACTIONS, INSTANTS, ROOT, Cell, dataset_info
+from ..cell import FRACTIONS, INSTANTS, Cell, dataset_info
 from ..data import stream_generator
+from ..files import ROOT
 from ..training.ensemble import groups
 from ..training.loop import CHUNK, targets
 from ..training.measures import LOSS_POINTS, ball_norms, engine_of, mean_losses, one_thread

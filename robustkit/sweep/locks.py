@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ..cell import Cell, results_folder
+from ..cell import Cell
+from ..files import results_folder
 from . import store
 
 PAUSE = 1.0  # seconds between two looks at what others have begun

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import glob
 import json
 import os
 import re
-import shutil
-import tempfile
-import time
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ..cell import ROOT, results_folder
 from ..checks import InputError
+from ..files import ROOT, results_folder
 
 SCHEMA = 1
 SHIPPED = ROOT / "results" / "shipped.jsonl"
 HEAD = re.compile(rb'\{"key": "([^"\\]*)", "status": "([^"\\]*)", "schema": (\d+), ')  # as `encode` begins a line
-DAY = 86400.0  # seconds within which whatever is still being written was touched
 
 
 class ConflictError(RuntimeError):
@@ -145,36 +140,6 @@ def _lock(file, kind: str) -> None:
     except ImportError:  # Windows: appends of one process only
         return
     fcntl.flock(file, getattr(fcntl, kind))
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: it holds the old content or the new, never a part."""
-    data, part = content.encode() if isinstance(content, str) else content, None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, f".{glob.escape(path.name)}-*")
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException as error:
-        if part:
-            Path(part).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, f"the file could not be written ({error.strerror})", str(path)) from error
-        raise
-
-
-def remove_leftovers(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left half written: files and folders of that pattern, untouched for a day."""
-    for left in folder.glob(pattern):
-        with contextlib.suppress(OSError):  # another process may be done with it
-            touched = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
-            if touched < time.time() - DAY:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def merge(rows: list[dict], others: list[dict]) -> tuple[list[dict], list[str]]:

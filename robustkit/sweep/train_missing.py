@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -16,11 +17,12 @@ import torch
 from tqdm import tqdm
 
 from ..cell import Cell, schedule_name
-from ..checks import InputError, check_number
+from ..checks import InputError, check_choice, check_number
 from ..data import load_dataset
 from ..profiles import named_cells
 from ..training import checkpoint
 from ..training.measures import EPOCHS, MEASURES, STOPS
+from ..training.remeasure import COLUMNS, FURTHER, POINTS, _as_further, further_key, measure_further_group
 from . import cost, store
 from .locks import Begun
 from .workers import failed_row, measured_rows
@@ -229,3 +231,39 @@ def to_frame(
 def load() -> pandas.DataFrame:
     """Every row there is, shipped and local."""
     return to_frame(store.load_rows())
+
+
+def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: int = 1) -> pandas.DataFrame:
+    """Measure what the store lacks of one further measure, cheapest first, save each row as it comes; a row a cell.
+
+    Columns are those of `load_further`; `.attrs["missing"]` lists the cells that have no row.
+    Raises InputError as `sweep.run` does, and on an unknown name.
+    """
+    check_choice("a further measure", name, FURTHER)
+    cells, device, workers = checked(cells, device, workers)
+    keys = {cell: further_key(cell, name) for cell in cells}
+    todo = missing(cells, store.load_statuses(), key_of=keys.get)
+    how = functools.partial(measure_further_group, name=name)
+    saving = {"as_saved": lambda row: _as_further(row, name), "key_of": keys.get}
+    train_and_save(todo, device, workers, how=how, **saving)
+    rows = {row["key"]: row for row in store.load_rows(measure=name)}
+    found = _to_frame([rows[key] for key in keys.values() if key in rows], name)
+    found.attrs["missing"] = [cell for cell, key in keys.items() if key not in rows]
+    return found
+
+
+def load_further(name: str, shipped: bool = True, local: bool = True) -> pandas.DataFrame:
+    """Every row there is of one further measure, in its present version.
+
+    Columns are the cell's fields, key, cell_key (the key of the training's own row), status, and the measures;
+    `.attrs["points"]` says how many of the cell's points the measure itself used.
+    """
+    check_choice("a further measure", name, FURTHER)
+    rows = store.load_rows(shipped=shipped, local=local, measure=name)
+    return _to_frame([row for row in rows if row["version"] == FURTHER[name]], name)
+
+
+def _to_frame(rows: list[dict], name: str) -> pandas.DataFrame:
+    found = to_frame(rows, COLUMNS[name], also=("cell_key", "measure", "version"))
+    found.attrs["points"] = [POINTS[name]]
+    return found

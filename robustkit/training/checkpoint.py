@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cell import results_folder
-from ..sweep.store import write_atomically
+from ..files import results_folder, write_atomically
 
 SECONDS = 60.0  # between two checkpoints of one training, or 20 times what the last one took, if that is more
 LONGEST = 500.0  # and never more than this: a stop costs less than ten minutes

@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 import numpy
 import torch
 
-from ..cell import FRACTIONS, INSTANTS, ROOT, Cell, dataset_info
+from ..cell import FRACTIONS, INSTANTS, Cell, dataset_info
 from ..data import Dataset, fixed_points, load_dataset
+from ..files import ROOT
+from ..movement import layer_movement, lazy_ratio
 from ..stability import norm_in_ball
 from . import checkpoint
 from .ensemble import Ensemble, batchable
-from .loop import CHUNK, Loop, layer_movement, lazy_ratio, loss_function, targets
+from .loop import CHUNK, Loop, loss_function, targets
 
 # Training points on which the loss is followed over time, the same for every network of a family.
 LOSS_POINTS = {"fcn": 10_000, "cnn": 1_000, "resnet": 1_000}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -10,17 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-import pandas
 import torch
 from torch import Tensor, nn
 
 from .. import attacks
+from .. import cell as cell_module
 from ..cell import FRACTIONS, INSTANTS, Cell, dataset_info
 from ..checks import check_choice
 from ..data import fixed_points
 from ..networks import FCN, build
 from ..stability import gram_eigenvalues, jacobian, norm_in_ball
-from ..sweep import store, train_missing
 from .loop import Loop, targets
 from .measures import LOSS_POINTS, OutOfTimeError, _dataset, _finite, engine_of, in_its_precision, mean_losses, row_of
 
@@ -38,9 +36,9 @@ COLUMNS = {
         *("loss_at_end", "logit_stability", "logit_stability_train", "softmax_stability", "softmax_stability_train"),
         *("lipschitz_mean", "lipschitz_max", "spectral_product", "margin", "logit_norm", "accuracy"),
         *(
-            attacks.column(a, norm, r)
-            for a in attacks.ATTACKS
-            for norm, radii in attacks.RADII.items()
+            cell_module.column(a, norm, r)
+            for a in cell_module.ATTACKS
+            for norm, radii in cell_module.RADII.items()
             for r in radii
         ),
     ),
@@ -75,42 +73,6 @@ def measure_further(cell: Cell, name: str, device: str = "cpu", deadline: float 
     """
     check_choice("a further measure", name, FURTHER)
     return _as_further(measure_further_group([cell], device, deadline, name=name)[0], name)
-
-
-def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: int = 1) -> pandas.DataFrame:
-    """Measure what the store lacks of one further measure, cheapest first, save each row as it comes; a row a cell.
-
-    Columns are those of `load_further`; `.attrs["missing"]` lists the cells that have no row.
-    Raises InputError as `sweep.run` does, and on an unknown name.
-    """
-    check_choice("a further measure", name, FURTHER)
-    cells, device, workers = train_missing.checked(cells, device, workers)
-    keys = {cell: further_key(cell, name) for cell in cells}
-    todo = train_missing.missing(cells, store.load_statuses(), key_of=keys.get)
-    how = functools.partial(measure_further_group, name=name)
-    saving = {"as_saved": lambda row: _as_further(row, name), "key_of": keys.get}
-    train_missing.train_and_save(todo, device, workers, how=how, **saving)
-    rows = {row["key"]: row for row in store.load_rows(measure=name)}
-    found = _to_frame([rows[key] for key in keys.values() if key in rows], name)
-    found.attrs["missing"] = [cell for cell, key in keys.items() if key not in rows]
-    return found
-
-
-def load_further(name: str, shipped: bool = True, local: bool = True) -> pandas.DataFrame:
-    """Every row there is of one further measure, in its present version.
-
-    Columns are the cell's fields, key, cell_key (the key of the training's own row), status, and the measures;
-    `.attrs["points"]` says how many of the cell's points the measure itself used.
-    """
-    check_choice("a further measure", name, FURTHER)
-    rows = store.load_rows(shipped=shipped, local=local, measure=name)
-    return _to_frame([row for row in rows if row["version"] == FURTHER[name]], name)
-
-
-def _to_frame(rows: list[dict], name: str) -> pandas.DataFrame:
-    found = train_missing.to_frame(rows, COLUMNS[name], also=("cell_key", "measure", "version"))
-    found.attrs["points"] = [POINTS[name]]
-    return found
 
 
 def _as_further(row: dict, name: str) -> dict:
@@ -233,9 +195,9 @@ def _attack(model: nn.Module, x: Tensor, y: Tensor, x_same: Tensor, cell: Cell) 
     found |= {"margin": margins.mean().item(), "accuracy": (margins > 0).double().mean().item()}
     centred = logits - logits.mean(1, keepdim=True)
     found["logit_norm"] = centred.norm(dim=1).mean().item() if several else None
-    for norm, radii in attacks.RADII.items():
+    for norm, radii in cell_module.RADII.items():
         for name, values in attacks.attacked_accuracies(model, x, y, radii, norm=norm, parity=parity).items():
-            found |= {attacks.column(name, norm, r): value for r, value in zip(radii, values, strict=True)}
+            found |= {cell_module.column(name, norm, r): value for r, value in zip(radii, values, strict=True)}
     return found
 
 

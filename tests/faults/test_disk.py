@@ -11,7 +11,8 @@ import pandas
 import pytest
 
 import robustkit
-from robustkit.cell import results_folder
+from robustkit import files as files_module
+from robustkit.files import results_folder
 from robustkit.plots import output
 from robustkit.report import notebooks
 from robustkit.sweep import store
@@ -111,8 +112,8 @@ RAISED = 'raise OSError(error.errno, f"the file could not be written ({error.str
 
 
 @pytest.mark.guard(9, "robustkit/sweep/store.py", "os.truncate(path, end)", "pass")
-@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
-@pytest.mark.guard(9, "robustkit/sweep/store.py", RAISED, "raise")
+@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", RAISED, "raise")
 @pytest.mark.parametrize(
     ("save", "ending"),
     [(save_row, ".jsonl"), (save_figure, ".png"), (save_table, ".md"), (save_notebook, ".ipynb")],
@@ -132,13 +133,13 @@ def test_a_full_disk_is_said_with_the_path_and_what_was_there_is_kept(small_disk
     assert contents(folder).keys() == before.keys() and contents(folder) != before
 
 
-@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
 def test_a_full_disk_keeps_the_csv_that_is_there(small_disk):
     folder, full = small_disk
     path = folder / "a table.csv"
-    store.write_atomically(path, "old")
+    files_module.write_atomically(path, "old")
     with full(), pytest.raises(OSError, match="a table.csv"):
-        store.write_atomically(path, "new" * PAGE)
+        files_module.write_atomically(path, "new" * PAGE)
     assert path.read_text() == "old" and [p.name for p in folder.iterdir()] == [path.name]
 
 
@@ -150,14 +151,14 @@ print("new" * 10_000)
 """
 
 
-@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
 def test_a_full_disk_keeps_the_executed_copy_of_a_notebook(small_disk, tmp_path, monkeypatch):
     _, full = small_disk
     (tmp_path / "07_short.py").write_text(SOURCE)
     notebooks.build_notebook(tmp_path / "07_short.py", tmp_path / "07_short.ipynb")
     monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
     copy = results_folder() / "notebooks" / "smoke" / "07_short.ipynb"
-    store.write_atomically(copy, "old")
+    files_module.write_atomically(copy, "old")
     with full():
         (said,) = notebooks.execute("smoke", workers=1)
     assert str(copy) in said
@@ -165,10 +166,10 @@ def test_a_full_disk_keeps_the_executed_copy_of_a_notebook(small_disk, tmp_path,
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-@pytest.mark.guard(9, "robustkit/sweep/store.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
 def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, monkeypatch, step):
     path = tmp_path / "folder" / "rows.jsonl"
-    store.write_atomically(path, "old")
+    files_module.write_atomically(path, "old")
 
     def fail(*_):
         raise OSError(5, "no luck", str(path))
@@ -176,10 +177,10 @@ def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(tmp_
     with monkeypatch.context() as broken:
         broken.setattr(store.os, step, fail)
         with pytest.raises(OSError, match="no luck"):
-            store.write_atomically(path, "new")
+            files_module.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(path.parent) == [path.name]
-    store.write_atomically(path, "new\n")
+    files_module.write_atomically(path, "new\n")
     assert path.read_bytes() == b"new\n"
 
 

@@ -15,10 +15,9 @@ import pytest
 import torchvision
 from sklearn.datasets import load_digits
 
-from robustkit import cifar, data
+from robustkit import data
 from robustkit.cell import DATASETS, InputError
-from robustkit.cifar import read_cifar
-from robustkit.data import load_dataset
+from robustkit.data import load_dataset, read_cifar
 
 HTML = b"<!DOCTYPE html><html><body>Not found</body></html>"
 
@@ -69,7 +68,7 @@ def pack(entries):
 
 def cifar_entries(name, swap=()):
     """CIFAR in small, three images a file; the contents of two of its files may be swapped."""
-    generator, (_, _, label_bytes, train, test) = np.random.default_rng(7), cifar.ARCHIVES[name]
+    generator, (_, _, label_bytes, train, test) = np.random.default_rng(7), data.ARCHIVES[name]
     contents = {}
     for member in (*train, *test):
         pixels, labels = generator.integers(0, 256, (3, 3072), np.uint8), generator.integers(0, 10, (3, 1), np.uint8)
@@ -81,11 +80,11 @@ def cifar_entries(name, swap=()):
 
 def declare(monkeypatch, name, content):
     """From now on this is the official archive of CIFAR."""
-    file, _, label_bytes, train, test = cifar.ARCHIVES[name]
+    file, _, label_bytes, train, test = data.ARCHIVES[name]
     counts = {"n_train": 3 * len(train), "n_test": 3 * len(test)}
     info = dataclasses.replace(DATASETS[name], sha256=hashlib.sha256(content).hexdigest(), **counts)
     monkeypatch.setitem(DATASETS, name, info)
-    monkeypatch.setitem(cifar.ARCHIVES, name, (file, len(content), label_bytes, train, test))
+    monkeypatch.setitem(data.ARCHIVES, name, (file, len(content), label_bytes, train, test))
 
 
 @pytest.fixture(params=["mnist images", "mnist labels", "mnist labels packed", "cifar10", "cifar100"])
@@ -100,7 +99,7 @@ def official(request, folder, monkeypatch):
         file, swapped = (f"{part}-{which[:6]}-idx{3 if which == 'images' else 1}-ubyte" for part in ("train", "t10k"))
         other = contents[swapped]
     else:
-        file, train, test = (cifar.ARCHIVES[name][i] for i in (0, 3, 4))
+        file, train, test = (data.ARCHIVES[name][i] for i in (0, 3, 4))
         contents, other = {file: pack(cifar_entries(name))}, pack(cifar_entries(name, (train[0], test[0])))
         declare(monkeypatch, name, contents[file])
     path = folder / (f"{file}.gz" if packed else file)
@@ -152,8 +151,8 @@ DAMAGES = {
 
 @pytest.mark.guard(21, "robustkit/data.py", "if len(content) != size:", "if False:")
 @pytest.mark.guard(21, "robustkit/data.py", "_check_hash(path, content, digest)", "pass")
-@pytest.mark.guard(21, "robustkit/cifar.py", "if (actual := path.stat().st_size) != size:", "if False:")
-@pytest.mark.guard(21, "robustkit/cifar.py", "(digest := hashlib.sha256(content).hexdigest()) != sha256:", "False:")
+@pytest.mark.guard(21, "robustkit/data.py", "if (actual := path.stat().st_size) != size:", "if False:")
+@pytest.mark.guard(21, "robustkit/data.py", "(digest := hashlib.sha256(content).hexdigest()) != sha256:", "False:")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_refused_by_size_and_hash_before_it_is_parsed(official, not_parsed, damage):
     official.write(official.good)
@@ -190,12 +189,12 @@ def offline(monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), None) as gone:
         url = f"http://127.0.0.1:{gone.server_port}/"
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(cifar, "URL", url)
+    monkeypatch.setattr(data, "URL", url)
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [url])
 
 
 @pytest.mark.guard(21, "robustkit/data.py", "Put {', '.join(MNIST_FILES)} there", "Put them there")
-@pytest.mark.guard(21, "robustkit/cifar.py", "{path.name} is not in {path.parent} and", "It")
+@pytest.mark.guard(21, "robustkit/data.py", "{path.name} is not in {path.parent} and", "It")
 @pytest.mark.parametrize(
     ("name", "place", "files"),
     [
@@ -257,7 +256,7 @@ def test_a_file_that_is_not_an_npz_is_refused_and_never_unpickled(tmp_path):
 LINK, HARD_LINK = tarfile.SYMTYPE, tarfile.LNKTYPE
 
 
-@pytest.mark.guard(22, "robustkit/cifar.py", "if not inside or not (entry.isreg() or entry.isdir()):", "if False:")
+@pytest.mark.guard(22, "robustkit/data.py", "if not inside or not (entry.isreg() or entry.isdir()):", "if False:")
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize(
     "extra",
@@ -278,7 +277,7 @@ def test_an_archive_with_an_entry_that_leads_elsewhere_is_refused(folder, tmp_pa
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     folder.mkdir()
-    path = folder / cifar.ARCHIVES[name][0]
+    path = folder / data.ARCHIVES[name][0]
     for entries in ([extra, *cifar_entries(name)], [*cifar_entries(name), extra]):
         content = pack(entries)
         declare(monkeypatch, name, content)

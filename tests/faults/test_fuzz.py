@@ -16,7 +16,7 @@ MEBIBYTES = 300  # a third of what the bombs among the inputs unfold to
 @pytest.mark.guard(
     22, "robustkit/datasets.py", "np.load(path, allow_pickle=False)", "np.load(path, allow_pickle=True)"
 )
-@pytest.mark.guard(22, "robustkit/cifar.py", "packed.read(sum(sizes.values()) + OTHER_BYTES)", "packed.read()")
+@pytest.mark.guard(22, "robustkit/data.py", "packed.read(sum(sizes.values()) + OTHER_BYTES)", "packed.read()")
 def test_every_input_is_read_as_written_or_refused_as_documented_in_little_memory():
     results = list(fuzz.feed_all(INPUTS))
     assert sum(result.inputs for result in results) == INPUTS

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from robustkit.cell import Cell, results_folder
+from robustkit.cell import Cell
+from robustkit.files import results_folder
 from robustkit.sweep import store, train_missing
 from robustkit.training import checkpoint, measures
 from robustkit.training.checkpoint import Saved

@@ -10,8 +10,12 @@ import scipy.stats
 
 from robustkit import profiles
 from robustkit.__main__ import main
-from robustkit.cell import Cell, figures_folder
+from robustkit.cell import Cell
+from robustkit.files import figures_folder
+from robustkit.ledger import rows as ledger_rows
 from robustkit.plots import curves, output
+from robustkit.plots import depth as depth_module
+from robustkit.plots import width as width_module
 from robustkit.sweep import store, train_missing
 
 # Three seeds at each of three widths: at 4 one failed or diverged, at 8 one is missing, at 16 all are.
@@ -58,12 +62,12 @@ def measured(trained, name, width, *seeds):
 
 @pytest.mark.guard(
     18,
-    "robustkit/plots/curves.py",
+    "robustkit/ledger/rows.py",
     "good = curve[np.isfinite(curve[y].astype(float))]",
     "good = curve.fillna({y: 1.0})",
 )
 def test_the_mean_at_a_point_is_of_the_sound_seeds_and_their_number_stands_beside_it(rows, trained):
-    table = curves.summarise(rows, x="width", y="stability", by="depth").set_index("width")
+    table = ledger_rows.summarise(rows, x="width", y="stability", by="depth").set_index("width")
     for width, seeds, bad in ((4, (0, 2), 1), (8, (0, 1), 0)):
         values = measured(trained, "stability", width, *seeds)
         assert table.loc[width, "mean"] == pytest.approx(scipy.stats.gmean(values), rel=1e-12)
@@ -104,7 +108,7 @@ def test_a_point_whose_every_seed_is_bad_is_named_and_has_no_mean(trained):
         bad = {"status": "diverged", "reason": "no luck", "measures": dict.fromkeys(row["measures"])}
         store.append(row | (bad if width == 8 else {}), store.local_path())
     rows = train_missing.frame(list(CELLS.values()))
-    table = curves.summarise(rows, x="width", y="stability", by="depth").set_index("width")
+    table = ledger_rows.summarise(rows, x="width", y="stability", by="depth").set_index("width")
     assert (table.loc[8, "n"], table.loc[8, "bad"]) == (0, 3) and numpy.isnan(table.loc[8, "mean"])
     said = output.caption(rows, "smoke")
     assert "(n = 0 to 3 a point)" in said and "3 trainings failed or diverged and are not drawn" in said
@@ -128,10 +132,10 @@ def test_an_empty_store_is_said_in_every_figure_with_the_command_that_fills_it()
     figure, axes = output.panels(3)
     curves.against(rows, axes[0])
     curves.over_time(rows, axes[1])
-    curves.bounds(rows, axes[2], init="he", depth=2)
-    curves.bounds_in_depth(rows, axes[2], init="he")
+    width_module.bounds(rows, axes[2], init="he", depth=2)
+    depth_module.bounds_in_depth(rows, axes[2], init="he")
     curves.mark_transitions(rows, axes[0])
-    curves.one_legend(figure, axes)
+    width_module.one_legend(figure, axes)
     assert len(curves.slopes(rows, {"end": 6})) == 0
     for ax in axes[:2]:
         assert "no rows yet" in [text.get_text() for text in ax.texts]

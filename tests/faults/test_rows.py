@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustkit import files
 from robustkit.cell import Cell, InputError
 from robustkit.sweep import store, train_missing
 
@@ -101,7 +102,7 @@ if number is not None:
 else:
     when, name = stage.split()
     patch(tempfile if name == "mkstemp" else os, name, when == "after")
-store.append(what, Path(path)) if isinstance(what, dict) else store.write_atomically(Path(path), what)
+store.append(what, Path(path)) if isinstance(what, dict) else files.write_atomically(Path(path), what)
 """
 
 
@@ -136,10 +137,10 @@ def test_a_process_killed_while_it_saves_a_row_leaves_the_row_or_none(path, stag
     assert read_quietly(path)[0] == [*old, *[new] * whole, a_row("c")]
 
 
-@pytest.mark.guard(2, "robustkit/sweep/store.py", "file.flush()\n            os.fsync(file.fileno())", "pass")
+@pytest.mark.guard(2, "robustkit/files.py", "file.flush()\n            os.fsync(file.fileno())", "pass")
 @pytest.mark.guard(
     2,
-    "robustkit/sweep/store.py",
+    "robustkit/files.py",
     'tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")',
     "os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), path",
 )
@@ -153,21 +154,21 @@ def test_a_process_killed_while_it_saves_a_row_leaves_the_row_or_none(path, stag
 )
 def test_a_process_killed_while_it_replaces_a_file_leaves_the_old_content_or_the_new(path, stage, number):
     old, new = "old\n" * 500, "new!" * 1000
-    store.write_atomically(path, old)
+    files.write_atomically(path, old)
     kill_while_writing(path, new, stage, number)
     assert path.read_text() == (new if stage == "after replace" else old)
-    store.write_atomically(path, new)
+    files.write_atomically(path, new)
     assert path.read_text() == new
 
 
 def test_what_a_killed_process_left_is_removed_after_a_day_and_not_before(path):
-    store.write_atomically(path, "old")
+    files.write_atomically(path, "old")
     kill_while_writing(path, "new", "bytes", 1)
     (left,) = [name for name in os.listdir(path.parent) if name != path.name]
-    store.write_atomically(path, "newer")  # the other process might be alive
+    files.write_atomically(path, "newer")  # the other process might be alive
     assert sorted(os.listdir(path.parent)) == sorted([left, path.name])
     os.utime(path.with_name(left), (time.time() - 90000,) * 2)
-    store.write_atomically(path, "newest")
+    files.write_atomically(path, "newest")
     assert os.listdir(path.parent) == [path.name] and path.read_text() == "newest"
 
 

@@ -1,0 +1,113 @@
+"""What the lazy training ratio kappa does over time and with width, judged."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas
+
+from ..cell import INSTANTS
+from . import criteria, statistics
+from . import rows as ledger_rows
+from .criteria import Part, _below, needs, trend
+from .rows import curve_name, curve_of, curves, usable
+from .theorems2_3 import _full
+
+GROWTH = 1.1  # "almost unchanged": kappa grows by less than this after the first tenth of training
+
+
+def small_and_still(rows) -> list[Part]:
+    tenth = INSTANTS.index(0.1)
+    ratios = [
+        k[-1] / k[tenth] if isinstance(k, (list, tuple)) and k[tenth] else math.nan for k in rows["kappa_over_time"]
+    ]
+    rows = rows.assign(growth=ratios)
+    return _below(rows, "kappa", 1.0, "kappa") + _below(rows, "growth", GROWTH, "kappa, end over first tenth,")
+
+
+LINEAR = {
+    "yes": "linear is best by AIC, or within 2 of it",
+    "partly": "linear beats sqrt and log and explains 95 %, an exponential start beats linear",
+    "no": "sqrt or log beats linear, a line explains less than 95 %, or there is no growth",
+    "inconclusive": "seeds disagree on the law",
+}
+
+
+def linear_in_time(rows) -> list[Part]:
+    """AIC within 2 of the best is yes; behind the law that bends up alone, with R^2 from 0.95 on, is partly.
+
+    Seeds must agree.
+    """
+    half, parts = INSTANTS.index(0.5), []
+    for width, cell in rows[usable(rows, "kappa")].groupby("width"):
+        answers, laws = set(), []
+        for kappa in cell["kappa_over_time"]:
+            fits = statistics.growth(INSTANTS[1 : half + 1], kappa[1 : half + 1])
+            if not fits or kappa[half] <= kappa[1]:
+                answers.add("no")
+                continue
+            line, bends = fits["linear"][0], min(fits["sqrt"][0], fits["log"][0])
+            best = min(aic for aic, _ in fits.values())
+            near = line < bends and fits["linear"][1] >= 0.95
+            answers.add("yes" if line <= best + 2 else "partly" if near else "no")
+            laws.append({law: r_squared for law, (_, r_squared) in fits.items()})
+        mean = pandas.DataFrame(laws).mean()
+        r_squared = ", ".join(f"{law} {value:.4f}" for law, value in mean.items()) or "no growth"
+        answer = answers.pop() if len(answers) == 1 else "inconclusive"
+        parts.append(Part(answer, f"width {width}: {LINEAR[answer]}; mean R^2: {r_squared}; n = {len(cell)}"))
+    return parts
+
+
+def _tail(kappa) -> str:
+    """How kappa goes on over the second half of training: "does not rise", the law that fits it best, R^2 of log t.
+
+    Laws without a limit: those of statistics.growth, and log(1 + u/s), u the time since half; with one: exp(-u/s).
+    s is searched for from 0.02 to 0.5 of training; AIC chooses.
+    """
+    t, v = np.array(INSTANTS[1 : len(kappa)]), np.array(kappa[1:], dtype=float)
+    if len(t) < 12:
+        return "does not rise in so short a time"
+    t, v = t[len(t) // 2 :], v[len(v) // 2 :]
+    fits = statistics.growth(t, v)
+    if not fits or v[-1] <= v[: len(v) // 2].mean():
+        return "does not rise"
+    aic = {law: value for law, (value, _) in fits.items()}
+    u, total = (t - t[0]) / (t[-1] * np.geomspace(0.02, 0.5, 60)[:, None]), float(np.sum((v - v.mean()) ** 2))
+    for law, shapes in (("saturates", np.exp(-u)), ("shifted log", np.log1p(u))):
+        rest = min(float(np.sum((np.polyval(np.polyfit(s, v, 1), s) - v) ** 2)) for s in shapes)
+        aic[law] = len(t) * math.log(max(rest, 1e-12 * total) / len(t)) + 8  # 1e-12: below this is rounding
+    return f"{min(aic, key=aic.get)} (R^2 of log {fits['log'][1]:.4f})"
+
+
+@needs("constant rate (no milestones), kappa over time")
+def unbounded_kappa(rows: pandas.DataFrame) -> list[Part]:
+    """[E16] Does kappa still rise at the end, by a law without a limit?
+
+    partly: every seed does; no: none rises; inconclusive: a law with a limit fits better, or seeds disagree. A finite
+    time shows neither a limit nor its absence.
+    """
+    parts = []
+    rows = rows[usable(rows, "kappa") & (rows["milestones"].map(len) == 0) & _full(rows["kappa_over_time"])]
+    for (init, power, depth, width), cell in rows.groupby(["init", "power", "depth", "width"], dropna=False):
+        laws = [_tail(kappa) for kappa in cell["kappa_over_time"]]
+        kinds = {{"does": "no", "saturates": "inconclusive"}.get(law.split()[0], "partly") for law in laws}
+        answer = kinds.pop() if len(kinds) == 1 and len(laws) > 1 else "inconclusive"
+        name = curve_name(init, None if pandas.isna(power) else power, depth)
+        text = f"{name}, width {width}: second half of training: {'; '.join(laws)}; final kappa "
+        parts.append(Part(answer, text + f"{cell['kappa'].mean():.3g}; finite time shows no more"))
+    return parts
+
+
+@needs("He, LeCun or NTK at three widths, two seeds a cell")
+def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
+    """[E17] kappa of He, LeCun and NTK: TREND down in width, and below 1 at the widest."""
+    parts = []
+    for init in ("he", "lecun", "ntk"):
+        of_init = curve_of(rows, init)
+        for name, curve in curves(of_init, "width"):
+            parts.append(trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
+            parts += criteria._below(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
+        if of_init.empty:
+            parts.append(Part("missing", f"{ledger_rows.NAMES[init]}: no rows"))
+    return parts

@@ -1,6 +1,5 @@
 """Figures: every seed counted, every gap named, and no file rewritten without new numbers."""
 
-import dataclasses
 import os
 
 import matplotlib.image
@@ -9,6 +8,7 @@ import numpy
 import pandas
 import pytest
 import scipy.stats
+from made_rows import a_frame, a_row
 
 from robustkit import theory
 from robustkit.cell import Cell
@@ -16,32 +16,12 @@ from robustkit.files import figures_folder
 from robustkit.ledger import rows as ledger_rows
 from robustkit.plots import curves, output
 from robustkit.plots import width as width_module
-from robustkit.sweep import train_missing
-from robustkit.training.measures import MEASURES
 
 
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
     plt.close("all")
-
-
-def a_row(value, *, width, depth=2, seed=0, status="ok", **fields):
-    """A row whose stability is `value`, at each of the seven instants times 1, 2, .., 7."""
-    cell = Cell(width=width, depth=depth, seed=seed, epochs=50, points=256, **fields)
-    measures = dict.fromkeys(MEASURES)
-    if status == "ok":
-        measures |= {name: value for name in ("stability", "stability_init", "train_loss", "test_accuracy", "kappa")}
-        measures["stability_over_time"] = [value * k for k in range(1, 8)]
-        measures["kappa_over_time"] = measures["loss_over_time"] = [value * k for k in range(51)]
-    row = {"key": cell.key, "status": status, "reason": None if status == "ok" else "no luck", "seconds": 1.0}
-    return row | {"cell": dataclasses.asdict(cell), "measures": measures, "engine": {}, "versions": {}, "commit": ""}
-
-
-def a_frame(*rows, missing=()):
-    frame = train_missing.to_frame(rows)
-    frame.attrs["missing"] = list(missing)
-    return frame
 
 
 VALUES = {16: [1.0, 2.0, 4.0], 32: [0.5, 0.7], 64: [3.0]}

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy
 import pandas
 import pytest
-from test_plots import a_frame, a_row
+from made_rows import a_frame, a_row
 
 from robustkit.cell import Cell, InputError
 from robustkit.ledger import rows as ledger_rows

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pandas
 import pytest
+from made_rows import training
 
 from robustkit.cell import Cell
 from robustkit.ledger import proxy_schedule, verdicts
 from robustkit.plots import ledger as ledger_module
 from robustkit.plots import output
 from robustkit.profiles import control_cells, grid, named_cells, profile_cells, twin, twin_cells
-from tests.test_claims import training
 
 DEPTHS, WIDTHS = (2, 4, 6, 8, 10), (16, 64, 256, 1024)
 RATIOS = {2: 1.0, 4: 1.01, 6: 0.7, 8: 0.6, 10: 0.5}  # deep nets are moved

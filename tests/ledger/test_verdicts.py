@@ -6,15 +6,13 @@ import math
 import numpy as np
 import pandas
 import pytest
+from made_rows import DEPTHS, WIDTHS, frame, level
 
-from robustkit.cell import FRACTIONS, INSTANTS, Cell
 from robustkit.checks import InputError
 from robustkit.files import ROOT
 from robustkit.ledger import criteria, statistics, verdicts
 from robustkit.ledger import rows as ledger_rows
 
-DEPTHS = (2, 4, 6, 8, 10)
-WIDTHS = tuple(2**k for k in range(4, 15))  # the paper's
 WORDS = set(verdicts.VERDICTS)
 
 
@@ -23,57 +21,12 @@ def hump(width, depth, top=128.0):
     return math.exp(-(math.log2(width / top) ** 2) / 6)
 
 
-def training(generator, width, depth, seed, init, stability, *, kappa=0.2, growth=None, sd=0.02, **fields):
-    """One row as the store gives it; `growth` is the shape of kappa over the 51 instants."""
-    power = {"power": fields.pop("power", 2.0)} if init == "power" else {}
-    cell = Cell(
-        width=width, depth=depth, seed=seed, init=init, **power, **({"dataset": "mnist", "lr": 0.001} | fields)
-    )
-    noise, wobble = np.exp(sd * generator.standard_normal(2))
-    losses = np.array([2.3, 2.2, 1.8, 1.2, 0.7, 0.4, 0.2])
-    shape = np.array([growth(t) for t in INSTANTS] if growth else [1.0] * 51)
-    return {name: getattr(cell, name) for name in Cell.__dataclass_fields__} | {
-        "key": str(generator.random()),
-        "status": "ok",
-        "schedule": cell.schedule,
-        "stability": stability * noise,
-        "stability_init": stability * noise,
-        "stability_train": stability * noise,
-        "lipschitz_mean": 3 * stability * noise,
-        "lipschitz_max": 4 * stability * noise,
-        "kappa": kappa * wobble,
-        "train_loss": 0.2,
-        "test_accuracy": 0.95,
-        "movement_over_time": [[kappa * fraction] * depth for fraction in FRACTIONS],
-        "kappa_over_time": list(kappa * wobble * shape / shape[-1]),
-        "stability_over_time": list(stability * noise * (0.5 + 0.5 * np.array(FRACTIONS))),
-        "loss_at_stability": list(losses),
-    }
-
-
-def frame(truth, *, inits=("he",), depths=DEPTHS, widths=WIDTHS, seeds=3, **fields):
-    """Rows of stability truth(width, depth) for each initialisation, depth, width and seed."""
-    generator = np.random.default_rng(0)
-    rows = [
-        training(generator, m, depth, seed, init, truth(m, depth), **fields)
-        for init in inits
-        for depth in depths
-        for m in widths
-        for seed in range(seeds)
-    ]
-    return pandas.DataFrame(rows)
-
-
 def of(rows, name):
     return verdicts.ledger(rows, only=[name]).iloc[0]
 
 
 def wide(width, depth):
     return 1 / width
-
-
-def level(width, depth):
-    return 1.0
 
 
 # ---------------------------------------------------------------------------------------------- the table itself

@@ -4,10 +4,10 @@ import re
 
 import pandas
 import pytest
+from made_rows import DEPTHS, frame, level
 
 from robustkit.cell import INSTANTS
 from robustkit.ledger import sentences, verdicts
-from tests.test_claims import DEPTHS, frame, level
 
 WIDTHS = (16, 64, 256)
 

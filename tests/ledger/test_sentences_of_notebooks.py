@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from test_plots import a_frame, a_row
+from made_rows import a_frame, a_row
 
 from robustkit.ledger import sentences
 

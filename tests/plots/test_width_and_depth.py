@@ -7,7 +7,7 @@ import numpy
 import pytest
 import scipy.integrate
 import scipy.optimize
-from test_plots import a_frame, a_row
+from made_rows import a_frame, a_row
 
 from robustkit import theory
 from robustkit.plots import depth as depth_module

@@ -154,7 +154,7 @@ def _dimensions(rows: pandas.DataFrame) -> tuple[int, int]:
 
 def named(rows: pandas.DataFrame) -> pandas.DataFrame:
     """The rows with a column "curve", such as "He, $L$ = 6", for controls that hold several."""
-    names = [f"{curves.NAMES[init]}, $L$ = {depth}" for init, depth in zip(rows["init"], rows["depth"], strict=True)]
+    names = [f"{NAMES[init]}, $L$ = {depth}" for init, depth in zip(rows["init"], rows["depth"], strict=True)]
     return rows.assign(curve=names)
 
 

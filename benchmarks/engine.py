@@ -109,7 +109,7 @@ def memory(width: int, depth: int, device: str, clock: Clock) -> float:
     """The package's plain loop: the whole dataset is a tensor on the device, and autograd does the rest."""
     cell, data = cell_of(width, depth), dataset(device)
     model, order = build(cell).to(device), stream_generator(0, "order")
-    train(model, data.x_train, data.y_train, cell, order=order, instants=clock.instants, observe=clock.observe)
+    train(model, data.x_train, data.y_train, cell, order=order, evaluate_at=clock.instants, observe=clock.observe)
     return clock.steps_per_second()
 
 
@@ -142,7 +142,7 @@ def ensemble(width: int, depth: int, device: str, clock: Clock) -> float:
     networks, data = group_size(cell_of(width, depth), device), dataset(device)
     nets = Ensemble([cell_of(width, depth, seed) for seed in range(networks)], device, torch.float32)
     observe = lambda step: [clock.observe()] * networks  # noqa: E731
-    nets.train(data.x_train, data.y_train, instants=clock.instants, observe=observe)
+    nets.train(data.x_train, data.y_train, evaluate_at=clock.instants, observe=observe)
     return networks * clock.steps_per_second()
 
 

@@ -22,7 +22,7 @@ INITS = ("he", "lecun", "ntk", "power", "gain")
 INITS_OF = {"fcn": INITS, "cnn": ("he", "lecun", "power"), "resnet": ("he", "power")}
 
 # When a training is looked at, as fractions of it: loss and kappa at 51 instants, stability and movement at seven.
-INSTANTS = tuple(k / 50 for k in range(51))
+EVALUATION_POINTS = tuple(k / 50 for k in range(51))
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -180,10 +180,14 @@ class Cell:
         """The steps before which `stop_loss` is compared with the training loss."""
         if not self.stop_loss:
             return frozenset()
-        steps = range(0, self.steps + 1, self.stop_every) if self.stop_every else (f * self.steps for f in INSTANTS)
+        steps = (
+            range(0, self.steps + 1, self.stop_every)
+            if self.stop_every
+            else (f * self.steps for f in EVALUATION_POINTS)
+        )
         return frozenset(map(round, steps))
 
-    def rate(self, step: int) -> float:
+    def learning_rate(self, step: int) -> float:
         """Learning rate of step 0, 1, .., steps - 1."""
         scale = 128 / self.width if self.lr_rule == "inverse_width" else 1.0
         passed = sum(step >= round(m * self.steps) for m in self.milestones)
@@ -193,7 +197,7 @@ class Cell:
     def flow_time(self) -> float:
         """Sum of the rates over all steps: the time t of gradient flow that training approximates."""
         edges = [0, *(round(m * self.steps) for m in self.milestones), self.steps]
-        return sum((b - a) * self.rate(a) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
+        return sum((b - a) * self.learning_rate(a) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
 
     @property
     def schedule(self) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas
 
-from robustkit.cell import FRACTIONS, INSTANTS, Cell
+from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell
 from robustkit.sweep import train_missing
 from robustkit.training.measures import MEASURES
 
@@ -39,7 +39,7 @@ def training(generator, width, depth, seed, init, stability, *, kappa=0.2, growt
     )
     noise, wobble = np.exp(sd * generator.standard_normal(2))
     losses = np.array([2.3, 2.2, 1.8, 1.2, 0.7, 0.4, 0.2])
-    shape = np.array([growth(t) for t in INSTANTS] if growth else [1.0] * 51)
+    shape = np.array([growth(t) for t in EVALUATION_POINTS] if growth else [1.0] * 51)
     return {name: getattr(cell, name) for name in Cell.__dataclass_fields__} | {
         "key": str(generator.random()),
         "status": "ok",

@@ -34,7 +34,7 @@ def digits_classifier():
     cell, data = Cell(width=64, depth=4, epochs=20, lr=0.04), load_dataset("digits")
     model, y = build(cell), targets(data.y_train, cell, torch.float32)
     order = stream_generator(0, "order")
-    train(model, data.x_train, y, cell, order=order, instants=(), observe=lambda step: True)
+    train(model, data.x_train, y, cell, order=order, evaluate_at=(), observe=lambda step: True)
     return model.eval(), data.x_test, data.y_test
 
 

@@ -38,10 +38,10 @@ def test_the_papers_schedule():
     assert round(paper.flow_time, 3) == 24.486
     for epoch, before, after in ((25, 1e-3, 1e-4), (35, 1e-4, 1e-5), (45, 1e-5, 1e-6)):
         drop = 938 * epoch
-        assert paper.rate(drop - 1) == pytest.approx(before, rel=1e-12)
-        assert paper.rate(drop) == pytest.approx(after, rel=1e-12)
-    assert paper.rate(0) == 1e-3
-    assert paper.rate(46_899) == pytest.approx(1e-6, rel=1e-12)
+        assert paper.learning_rate(drop - 1) == pytest.approx(before, rel=1e-12)
+        assert paper.learning_rate(drop) == pytest.approx(after, rel=1e-12)
+    assert paper.learning_rate(0) == 1e-3
+    assert paper.learning_rate(46_899) == pytest.approx(1e-6, rel=1e-12)
 
 
 def test_a_tenth_of_the_steps_at_ten_times_the_rate_flows_as_long():
@@ -55,7 +55,7 @@ def test_a_tenth_of_the_steps_at_ten_times_the_rate_flows_as_long():
 @pytest.mark.parametrize("milestones", [(), (0.5,), (0.01, 0.02, 0.03), (0.33, 0.34, 1.0), (1.0,)])
 def test_flow_time_is_the_sum_of_the_rates(epochs, milestones):
     made = cell(n_train=23, batch_size=4, epochs=epochs, milestones=milestones, lr=0.3, lr_decay=0.25)
-    rates = [made.rate(step) for step in range(made.steps)]
+    rates = [made.learning_rate(step) for step in range(made.steps)]
     # Summing up to 60 rates one way and a few products the other: both within 60 roundings.
     assert made.flow_time == pytest.approx(math.fsum(rates), rel=60 * 2**-53)
     assert sorted(rates, reverse=True) == rates
@@ -69,8 +69,8 @@ def test_steps_count_the_last_small_batch_and_are_at_least_one():
 
 
 def test_the_rate_may_fall_with_width():
-    assert cell(width=512, lr=0.1, lr_rule="inverse_width").rate(0) == pytest.approx(0.025, rel=1e-15)
-    assert cell(width=128, lr=0.1, lr_rule="inverse_width").rate(0) == 0.1
+    assert cell(width=512, lr=0.1, lr_rule="inverse_width").learning_rate(0) == pytest.approx(0.025, rel=1e-15)
+    assert cell(width=128, lr=0.1, lr_rule="inverse_width").learning_rate(0) == 0.1
 
 
 @pytest.mark.parametrize("fields", [{}, {"width": 7, "depth": 5}, {"target": "parity", "loss": "squared"}])

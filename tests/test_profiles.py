@@ -109,7 +109,9 @@ def test_table_4_is_the_published_recipe_on_a_gpu_and_scaled_down_elsewhere():
     }
     for epoch, before, after in ((81, 0.1, 0.01), (122, 0.01, 0.001)):
         step = epoch * 391
-        assert cells[0].rate(step - 1) == pytest.approx(before) and cells[0].rate(step) == pytest.approx(after)
+        assert cells[0].learning_rate(step - 1) == pytest.approx(before) and cells[0].learning_rate(
+            step
+        ) == pytest.approx(after)
     assert {(c.init, c.power) for c in cells} == {("he", None), ("power", 2.0)}
     small = grid("WT4", "smoke") + grid("WT4", "laptop")
     assert {(c.dataset, c.depth) for c in small} == {("digits", 8), ("mnist", 20)}
@@ -134,7 +136,7 @@ def test_the_controls_are_what_they_are_called():
     def cells(name, profile="laptop"):
         return control_cells(name, profile)
 
-    assert {c.rate(0) for c in cells("inverse_width") if c.width == 256} == {0.005}
+    assert {c.learning_rate(0) for c in cells("inverse_width") if c.width == 256} == {0.005}
     assert {c.stop_loss for c in cells("common_loss")} == {0.5}
     assert {c.milestones for name in ("constant_rate", "common_loss", "theorem1") for c in cells(name)} == {()}
     assert {c.gain for c in cells("gain")} == {1.25} and {c.init for c in cells("ntk") if c.depth > 2} == {"ntk"}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas
 
-from ..cell import INSTANTS
+from ..cell import EVALUATION_POINTS
 from . import criteria, statistics
 from . import rows as ledger_rows
 from .criteria import Part, _below, needs, trend
@@ -18,7 +18,7 @@ GROWTH = 1.1  # "almost unchanged": kappa grows by less than this after the firs
 
 
 def small_and_still(rows) -> list[Part]:
-    tenth = INSTANTS.index(0.1)
+    tenth = EVALUATION_POINTS.index(0.1)
     ratios = [
         k[-1] / k[tenth] if isinstance(k, (list, tuple)) and k[tenth] else math.nan for k in rows["kappa_over_time"]
     ]
@@ -39,11 +39,11 @@ def linear_in_time(rows) -> list[Part]:
 
     Seeds must agree.
     """
-    half, parts = INSTANTS.index(0.5), []
+    half, parts = EVALUATION_POINTS.index(0.5), []
     for width, cell in rows[usable(rows, "kappa")].groupby("width"):
         answers, laws = set(), []
         for kappa in cell["kappa_over_time"]:
-            fits = statistics.growth(INSTANTS[1 : half + 1], kappa[1 : half + 1])
+            fits = statistics.growth(EVALUATION_POINTS[1 : half + 1], kappa[1 : half + 1])
             if not fits or kappa[half] <= kappa[1]:
                 answers.add("no")
                 continue
@@ -65,7 +65,7 @@ def _tail(kappa) -> str:
     Laws without a limit: those of statistics.growth, and log(1 + u/s), u the time since half; with one: exp(-u/s).
     s is searched for from 0.02 to 0.5 of training; AIC chooses.
     """
-    t, v = np.array(INSTANTS[1 : len(kappa)]), np.array(kappa[1:], dtype=float)
+    t, v = np.array(EVALUATION_POINTS[1 : len(kappa)]), np.array(kappa[1:], dtype=float)
     if len(t) < 12:
         return "does not rise in so short a time"
     t, v = t[len(t) // 2 :], v[len(v) // 2 :]

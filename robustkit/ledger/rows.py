@@ -111,7 +111,7 @@ def span(curve: dict, exponent: float) -> float:
     return math.exp(exponent * math.log(max(x) / min(x))) if x else math.nan
 
 
-def at_instant(rows: pandas.DataFrame, k: int) -> pandas.DataFrame:
+def at_evaluation(rows: pandas.DataFrame, k: int) -> pandas.DataFrame:
     """Rows with P/eps at the k-th of FRACTIONS; a training that had met its stop_loss by then stays at its end."""
     values = [
         (v[k] if len(v) > k else end) if isinstance(v, (list, tuple)) and v else math.nan

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pandas
 
-from ..cell import FRACTIONS, INSTANTS
+from ..cell import EVALUATION_POINTS, FRACTIONS
 from ..files import figures_folder, write_atomically
 from . import rows as ledger_rows
 from . import statistics, theorems2_3
 from .claims import MAIN, SCALAR
-from .rows import NAMES, at_instant, curve_of, reading_of, usable, values_by
+from .rows import NAMES, at_evaluation, curve_of, reading_of, usable, values_by
 
 UNKNOWN = "not known yet"
 
@@ -56,7 +56,7 @@ def _interval(cell) -> str:
 
 
 def _growth_of_kappa(rows: pandas.DataFrame) -> str:
-    lazy, tenth = curve_of(rows, "he", depth=2), INSTANTS.index(0.1)
+    lazy, tenth = curve_of(rows, "he", depth=2), EVALUATION_POINTS.index(0.1)
     lazy = lazy[usable(lazy, "kappa")]
     lazy = lazy.assign(growth=[kappa[-1] / kappa[tenth] for kappa in lazy["kappa_over_time"]])
     ends, growth = (statistics.intervals(values_by(lazy, y)) for y in ("kappa", "growth"))
@@ -68,13 +68,13 @@ def _growth_of_kappa(rows: pandas.DataFrame) -> str:
 
 
 def _law_of_kappa(rows: pandas.DataFrame) -> str:
-    curve, half = curve_of(rows, "power", 2, 2), INSTANTS.index(0.5)
+    curve, half = curve_of(rows, "power", 2, 2), EVALUATION_POINTS.index(0.5)
     if curve.empty:
         return ""
     words = []
     for width in (curve["width"].min(), curve["width"].max()):
         cell = curve[(curve["width"] == width) & usable(curve, "kappa")]
-        fits = [statistics.growth(INSTANTS[1 : half + 1], k[1 : half + 1]) for k in cell["kappa_over_time"]]
+        fits = [statistics.growth(EVALUATION_POINTS[1 : half + 1], k[1 : half + 1]) for k in cell["kappa_over_time"]]
         laws = [[fit[law][1] for fit in fits if fit] for law in ("linear", "exponential then linear")]
         line, start = (f"{min(v):.3f} to {max(v):.3f}" if v else UNKNOWN for v in laws)
         words.append(f"{line} at $m = {width}$ (an exponential start: {start})")
@@ -140,7 +140,7 @@ def _over_depth(rows: pandas.DataFrame, init: str) -> str:
 
 def _rates(rows: pandas.DataFrame) -> str:
     n, words = int(rows["n_train"].iloc[0]), []
-    rows = at_instant(rows[rows["width"] >= theorems2_3.ROOM * n**2], FRACTIONS.index(0.1))
+    rows = at_evaluation(rows[rows["width"] >= theorems2_3.ROOM * n**2], FRACTIONS.index(0.1))
     for power, curve in curve_of(rows, "power").groupby("power"):
         rate = statistics.rate(values_by(curve, "stability"))
         words.append(f"{_interval(rate)} for $c = {power:g}$ (at most {theorems2_3.orders(power)['Theorem 3']:g})")

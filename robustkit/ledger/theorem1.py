@@ -13,7 +13,7 @@ from .. import theory
 from ..cell import FRACTIONS
 from . import statistics
 from .criteria import Part, against, domination, holm, needs
-from .rows import NAMES, at_instant, curve_name, curve_of, curves, scheme, shown, sizes, span, usable, values_by
+from .rows import NAMES, at_evaluation, curve_name, curve_of, curves, scheme, shown, sizes, span, usable, values_by
 from .statistics import LEVEL
 
 SETTLED = 0.05  # a term this small beside the other is over
@@ -84,7 +84,7 @@ def theorem1_bound(rows: pandas.DataFrame) -> list[Part]:
 @needs("stability along training at three widths or depths of one initialisation, two seeds a cell")
 def bound_along_training(rows: pandas.DataFrame) -> list[Part]:
     """[T18] BOUND as in theorem1_bound at each recorded instant; one Holm family over curves and instants."""
-    at = [_ratios(at_instant(rows, k), "neurips") for k in range(len(FRACTIONS))]
+    at = [_ratios(at_evaluation(rows, k), "neurips") for k in range(len(FRACTIONS))]
     found = {(k, *key): f for k, ratios in enumerate(at) for key, f in _dominations(ratios).items()}
     answers, _ = _bound_answers(found)
     largest, parts = [_largest(ratios) for ratios in at], []

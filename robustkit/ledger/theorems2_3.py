@@ -9,11 +9,11 @@ import pandas
 from scipy import special
 
 from .. import theory
-from ..cell import FRACTIONS, INSTANTS
+from ..cell import EVALUATION_POINTS, FRACTIONS
 from ..initialization import layer_stds
 from . import statistics
 from .criteria import Part, against, needs, trend
-from .rows import at_instant, curve_name, curve_of, scheme, shown, sizes, span, usable, values_by
+from .rows import at_evaluation, curve_name, curve_of, scheme, shown, sizes, span, usable, values_by
 
 EARLY = tuple(FRACTIONS.index(f) for f in (0.0, 0.05, 0.1, 0.2))
 ROOM = 10  # m >> n^2 is read as m >= 10 n^2
@@ -31,7 +31,7 @@ def _full(lists: pandas.Series, instants: tuple | None = None) -> pandas.Series:
 @needs("c = 2, two layers, one output, squared loss, three widths, two seeds a cell")
 def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
     """[T11] Every layer's relative movement grows with m and exceeds the theorem's bound; layers move in balance."""
-    rows = rows[_full(rows["movement_over_time"], FRACTIONS) & _full(rows["loss_over_time"], INSTANTS)]
+    rows = rows[_full(rows["movement_over_time"], FRACTIONS) & _full(rows["loss_over_time"], EVALUATION_POINTS)]
     parts = []
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
         name, args = curve_name("power", power), [scheme(row) for row in curve.itertuples()]
@@ -71,10 +71,10 @@ def _balance(rows: pandas.DataFrame, name: str) -> Part:
         squares, loss = np.mean(moved**2, axis=0) * norms, np.mean(cell["loss_over_time"].tolist(), axis=0)
         cross = 2 * np.mean(moved, axis=0) @ norms
         flow = row.lr * row.epochs * math.ceil(points / row.batch_size)
-        noise = 2 * loss * np.interp(INSTANTS, FRACTIONS, squares.max(axis=1)) * flow / row.batch_size
-        noise = np.append(0, np.cumsum((noise[1:] + noise[:-1]) / 2 * np.diff(INSTANTS)))
+        noise = 2 * loss * np.interp(EVALUATION_POINTS, FRACTIONS, squares.max(axis=1)) * flow / row.batch_size
+        noise = np.append(0, np.cumsum((noise[1:] + noise[:-1]) / 2 * np.diff(EVALUATION_POINTS)))
         drift = row.lr * (loss[0] - loss + noise * (row.batch_size < points))
-        slack = cross + np.interp(FRACTIONS, INSTANTS, drift)
+        slack = cross + np.interp(FRACTIONS, EVALUATION_POINTS, drift)
         slack += 3 * math.sqrt(np.sum(2 / weights) / len(cell)) * squares.max(axis=1)
         away, low = np.abs(squares[:, 0] - squares[:, 1]), squares.min(axis=1)
         seen += [(slack[k] / low[k], away[k] / low[k], m, f) for k, f in enumerate(FRACTIONS) if low[k] > 0]
@@ -111,7 +111,7 @@ def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
         where = f"{curve_name('power', power)}, n = {n}, widths {widths[0]} to {widths[-1]}"
         where += "" if widths == inside else f" (outside m >> n^2 = {n**2}: no two widths from {ROOM} n^2 on)"
         for k in EARLY:
-            points = values_by(at_instant(curve[curve["width"].isin(widths)], k), "stability")
+            points = values_by(at_evaluation(curve[curve["width"].isin(widths)], k), "stability")
             found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"]), points
             fitted = curve[curve["width"].isin(widths) & _full(curve["loss_at_stability"], FRACTIONS)]
             left = max((v[k] / v[0] for v in fitted["loss_at_stability"]), default=math.nan)

@@ -18,7 +18,7 @@ from matplotlib.ticker import (
 )
 
 from .. import theory
-from ..cell import FRACTIONS, INSTANTS, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS, dataset_info
 from ..ledger import rows as ledger_rows
 from ..ledger import statistics
 from ..ledger.rows import _dimensions, interpolation_width, summarise
@@ -66,7 +66,7 @@ def against(
 
 def over_time(rows: pandas.DataFrame, ax, *, y: str = "kappa_over_time", by: str = "width"):
     """A recorded quantity against epochs: mean over seeds of each curve, every seed as a thin line."""
-    fractions = FRACTIONS if y == "stability_over_time" else INSTANTS
+    fractions = FRACTIONS if y == "stability_over_time" else EVALUATION_POINTS
     good = rows[rows["status"] == "ok"]
     colours = seaborn.color_palette("viridis", max(good[by].nunique(), 1) + 1)
     tables = []
@@ -201,7 +201,13 @@ def along_training(rows: pandas.DataFrame, ax, *, by: str = "width"):
             ax.plot(loss, stability, "-", color=colour, linewidth=0.7, alpha=0.6, label=label)
             ax.plot(loss[0], stability[0], "o", color=colour, markerfacecolor="white", markersize=3)
             ax.plot(loss[-1], stability[-1], "o", color=colour, markersize=3)
-            line = {by: value, "seed": row.seed, "fraction": FRACTIONS[: len(loss)], "x": loss, "mean": stability}
+            line = {
+                by: value,
+                "seed": row.seed,
+                "fraction": FRACTIONS[: len(loss)],
+                "x": loss,
+                "mean": stability,
+            }
             _record(ax, pandas.DataFrame(line).assign(quantity="stability against training loss"))
     ax.set(xscale="log", yscale="log", xlabel="training loss (falls to the right)", ylabel=LABELS["stability"])
     log_ticks(ax.xaxis)
@@ -236,8 +242,10 @@ def scatter(rows: pandas.DataFrame, ax, *, x: str, y: str = "stability", by: str
 def late_growth(rows: pandas.DataFrame) -> pandas.DataFrame:
     """Mean kappa after a tenth of training, at half and at the end; end over half is 1 if it stopped, 2 if linear."""
     good = rows[rows["status"] == "ok"]
-    instants = {"kappa at 1/10": 0.1, "at 1/2": 0.5, "at the end": 1.0}
-    values = {name: good["kappa_over_time"].str[INSTANTS.index(at)].astype(float) for name, at in instants.items()}
+    fractions = {"kappa at 1/10": 0.1, "at 1/2": 0.5, "at the end": 1.0}
+    values = {
+        name: good["kappa_over_time"].str[EVALUATION_POINTS.index(at)].astype(float) for name, at in fractions.items()
+    }
     ratio = {"end over half": values["at the end"] / values["at 1/2"]}
     table = good[["init", "width"]].assign(**values, **ratio, n=1)
     return table.groupby(["init", "width"]).agg(dict.fromkeys([*values, *ratio], "mean") | {"n": "sum"}).reset_index()

@@ -45,7 +45,7 @@ HYPOTHESES = (
 # What a setting alone does not decide, and where to look.
 OPEN = {
     "Assumption 2: training risk of order 1/n": lambda c: "see train_loss",
-    "Theorem 3: small steps, as the proof's flow": lambda c: f"rate {c.rate(0):g}",
+    "Theorem 3: small steps, as the proof's flow": lambda c: f"rate {c.learning_rate(0):g}",
     "Theorem 3: early time": lambda c: "limit not named",
 }
 

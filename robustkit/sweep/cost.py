@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..cell import FRACTIONS, INSTANTS, Cell, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS, Cell, dataset_info
 from ..data import stream_generator
 from ..files import ROOT
 from ..training.ensemble import groups
@@ -66,7 +66,7 @@ def estimate_seconds(
         plain |= {"lr": 1e-9, "lr_rule": "fixed", "lr_decay": 1.0, "milestones": (), "stop_loss": None}
         step, loss, jacobian = speeds(dataclasses.replace(cell, width=width, **plain), len(group), device)
         everything = cell.train_points + dataset_info(cell.dataset).n_test
-        losses = len(INSTANTS) * min(LOSS_POINTS[cell.model], cell.train_points) + 2 * everything
+        losses = len(EVALUATION_POINTS) * min(LOSS_POINTS[cell.model], cell.train_points) + 2 * everything
         losses += int(cell.epochs) * dataset_info(cell.dataset).n_test if cell.model == "resnet" else 0
         seconds = cell.steps * step + losses * loss + (len(FRACTIONS) + 2) * cell.points * jacobian
         growth = cell.flops / dataclasses.replace(cell, width=width).flops
@@ -98,7 +98,7 @@ def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float
         nets = engine_of(cell)(
             [cell] * networks, device, torch.float64 if cell.precision == "float64" else torch.float32
         )
-        nets.train(x.to(nets.dtype), y, instants=range(0, cell.steps, every), observe=observe)
+        nets.train(x.to(nets.dtype), y, evaluate_at=range(0, cell.steps, every), observe=observe)
         seconds = [(times[-1] - times[2]) / (every * (len(times) - 3))]
         # A GPU takes as long for one as for many; a deep convolutional net takes long for a few.
         few = CHUNK if device != "cpu" else 200 if cell.model == "fcn" else 4

@@ -111,7 +111,7 @@ class Ensemble:
         x: Float[Tensor, " n dim *more"],
         y: Tensor,
         *,
-        instants: Collection[int],
+        evaluate_at: Collection[int],
         observe: Callable[[int], Sequence[bool]],
         resume: Sequence[Saved | None] = (None,),
         save: Callable[[int, Callable[[], list[dict[str, Tensor]]]], None] | None = None,
@@ -140,16 +140,16 @@ class Ensemble:
                 epoch = [order.get_state() for order in orders]
             if save and step > start:
                 save(step, functools.partial(self._tensors, epoch, going))
-            if step in instants and not any(going := observe(step)):
+            if step in evaluate_at and not any(going := observe(step)):
                 return
-            if step in drops or step in instants or step == start:
-                rates = [cell.rate(step) * on for cell, on in zip(cells, going, strict=True)]
+            if step in drops or step in evaluate_at or step == start:
+                rates = [cell.learning_rate(step) * on for cell, on in zip(cells, going, strict=True)]
                 self.rate.copy_(torch.tensor(rates, dtype=torch.float64).view(-1, 1, 1))
             if position == 0:
                 shuffles = self._shuffles(len(x), orders)
             batch = shuffles[:, position * size : (position + 1) * size]
             ready[batch.shape[1]](batch)
-        if steps in instants:
+        if steps in evaluate_at:
             observe(steps)
 
     def _shuffles(self, n: int, orders: Sequence[torch.Generator]) -> Tensor:

@@ -42,7 +42,7 @@ def train(
     cell: Cell,
     *,
     order: torch.Generator,
-    instants: Collection[int],
+    evaluate_at: Collection[int],
     observe: Callable[[int], bool],
     augment: CropFlip | None = None,
     resume: Saved | None = None,
@@ -51,7 +51,7 @@ def train(
     """Stochastic gradient descent on `model` as `cell` says; y are `targets`.
 
     Each epoch is a fresh shuffle from `order` (a CPU generator), cut into batches; the last, small one is kept.
-    `observe(step)` is called before the step of each of `instants` (and after the last, if cell.steps is among
+    `observe(step)` is called before the step of each of `evaluate_at` (and after the last, if cell.steps is among
     them), with the model in evaluation mode; training ends early when it returns False. `augment` changes each batch.
     `save(step, tensors)` is called before each step, and before `observe`; what `tensors()` then holds, as `resume`,
     goes on from there.
@@ -82,10 +82,10 @@ def train(
             epoch = order.get_state()
         if save and step > start:
             save(step, functools.partial(_tensors, model, optimizer, generators, epoch))
-        if step in instants and not look(step):
+        if step in evaluate_at and not look(step):
             break
         if step in drops or step == start:
-            optimizer.param_groups[0]["lr"] = cell.rate(step)
+            optimizer.param_groups[0]["lr"] = cell.learning_rate(step)
         if position == 0:
             shuffle = torch.randperm(len(x), generator=order).to(x.device)
         batch = shuffle[position * cell.batch_size : (position + 1) * cell.batch_size]
@@ -94,7 +94,7 @@ def train(
         loss_of(forward(points), y[batch]).backward()
         optimizer.step()
     else:
-        if steps in instants:
+        if steps in evaluate_at:
             look(steps)
     model.eval()
 
@@ -177,13 +177,13 @@ class Loop:
         return [weight.detach() for weight in self.model.weights]
 
     def train(
-        self, x: Tensor, y: Tensor, *, instants: Collection[int], observe: Callable, resume=(None,), save=None
+        self, x: Tensor, y: Tensor, *, evaluate_at: Collection[int], observe: Callable, resume=(None,), save=None
     ) -> None:
         """`train` on points x with classes y; `observe`, `resume` and what `save` is given are lists of one."""
         y, seed = targets(y, self.cell, self.dtype), self.cell.seed
         order = stream_generator(seed, "order")
         crop = CropFlip(x, stream_generator(seed, "augment")) if self.cell.augment == "crop_flip" else None
-        options = {"instants": instants, "observe": lambda step: observe(step)[0], "resume": resume[0]}
+        options = {"evaluate_at": evaluate_at, "observe": lambda step: observe(step)[0], "resume": resume[0]}
         if save:
             options["save"] = lambda step, tensors: save(step, lambda: [tensors()])
         train(self.model, x, y, self.cell, order=order, augment=crop, **options)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy
 import torch
 
-from ..cell import FRACTIONS, INSTANTS, Cell, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS, Cell, dataset_info
 from ..data import Dataset, fixed_points, load_dataset
 from ..files import ROOT
 from ..movement import layer_movement, lazy_ratio
@@ -113,7 +113,9 @@ def measure_group(
     nets = (engine or engine_of(cell))(cells, device, dtype)
     several = range(len(cells))
     start = [[w.clone() for w in nets.network(s)] for s in several]
-    loss_steps = Counter(round(f * cell.steps) for f in INSTANTS)  # a short training meets a step more than once
+    loss_steps = Counter(
+        round(f * cell.steps) for f in EVALUATION_POINTS
+    )  # a short training meets a step more than once
     stability_steps = Counter(round(f * cell.steps) for f in FRACTIONS)
     stop_steps = frozenset().union(*(c.stop_steps for c in cells))
     columns = (*MEASURES, *(EPOCHS if epochs else ()), *(STOPS if cell.stop_every else ()))
@@ -157,7 +159,7 @@ def measure_group(
     if epochs:
         instants |= set(range(0, cell.steps + 1, cell.steps_per_epoch))
     save = _saver(cells, device, deadline, notes)
-    nets.train(x, y, instants=instants, observe=observe, resume=resume, save=save)
+    nets.train(x, y, evaluate_at=instants, observe=observe, resume=resume, save=save)
     values, eigenvalues = ball_norms(nets, x_test)
     same_values, _ = ball_norms(nets, x_same)
     logits = nets.logits(x_test).double()

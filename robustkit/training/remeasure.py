@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import attacks
 from .. import cell as cell_module
-from ..cell import FRACTIONS, INSTANTS, Cell, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS, Cell, dataset_info
 from ..checks import check_choice
 from ..data import fixed_points
 from ..networks import FCN, build
@@ -105,7 +105,10 @@ def measure_further_group(
     start = [_jacobians(models[s], x_test) if name == "jacobian_change" else None for s in several]
     traces = [{trace: [] for trace in TRACES if trace in COLUMNS[name]} for _ in several]
     reasons, going = [None for _ in several], [True for _ in several]
-    loss_steps, looks = {round(f * cell.steps) for f in INSTANTS}, Counter(round(f * cell.steps) for f in FRACTIONS)
+    loss_steps, looks = (
+        {round(f * cell.steps) for f in EVALUATION_POINTS},
+        Counter(round(f * cell.steps) for f in FRACTIONS),
+    )
     stop_steps = frozenset().union(*(c.stop_steps for c in cells))
 
     def observe(step: int) -> list[bool]:
@@ -125,7 +128,7 @@ def measure_further_group(
             going[s] = not (may_stop and losses[s] <= (cells[s].stop_loss or 0))
         return going
 
-    nets.train(x, y, instants={*loss_steps, *looks, *stop_steps}, observe=observe)
+    nets.train(x, y, evaluate_at={*loss_steps, *looks, *stop_steps}, observe=observe)
     losses = mean_losses(nets, x_followed, y_followed, cell)
     rows = []
     for s in several:

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from robustkit.cell import INITS, INSTANTS, Cell
+from robustkit.cell import EVALUATION_POINTS, INITS, Cell
 from robustkit.data import load_dataset, stream_generator
 from robustkit.networks import build
 from robustkit.sweep import store, train_missing
@@ -103,7 +103,7 @@ def first_bad_step(made):
 
     model = build(made)
     order = stream_generator(made.seed, "order")
-    train(model, x, y, made, order=order, instants=range(made.steps + 1), observe=observe)
+    train(model, x, y, made, order=order, evaluate_at=range(made.steps + 1), observe=observe)
     return len(losses) - 1, losses[:-1]
 
 
@@ -113,7 +113,7 @@ LATER = [cell(64, 6, seed=seed, lr=30) for seed in (0, 1, 2)]
 
 @pytest.mark.guard(17, "robustkit/training/measures.py", "if going[s] and not math.isfinite(losses[s]):", "if False:")
 def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
-    assert len({round(f * WILD[0].steps) for f in INSTANTS}) == WILD[0].steps + 1  # no step is unobserved
+    assert len({round(f * WILD[0].steps) for f in EVALUATION_POINTS}) == WILD[0].steps + 1  # no step is unobserved
     steps = []
     for made in WILD + LATER:
         step, sound = first_bad_step(made)
@@ -224,7 +224,7 @@ def one_step(fields, seeds, draw):
             h = torch.relu(h @ weight.T)
             switched += ((h > 0) != units).sum().item()
         assert all(torch.equal(a.float(), b.float()) for a, b in zip(nets.network(s), weights, strict=True))
-    nets.train(x.to(dtype), y, instants=(), observe=lambda step: [True])
+    nets.train(x.to(dtype), y, evaluate_at=(), observe=lambda step: [True])
     for s, (weights, (gradients, _)) in enumerate(zip(starts, wanted, strict=True)):
         for now, before, gradient in zip(nets.network(s), weights, gradients, strict=True):
             step = (before.double() - now.double()) / made[s].lr

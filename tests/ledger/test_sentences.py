@@ -6,7 +6,7 @@ import pandas
 import pytest
 from made_rows import DEPTHS, frame, level
 
-from robustkit.cell import INSTANTS
+from robustkit.cell import EVALUATION_POINTS
 from robustkit.ledger import sentences, verdicts
 
 WIDTHS = (16, 64, 256)
@@ -39,7 +39,7 @@ def test_the_numbers_are_the_planted_ones_with_intervals_around_them(rows):
     # The planted noise is 0.02; of a ratio of means of three seeds, 0.016: four of these.
     close = {"rel": 0.07}
     assert value("E01", "ends at") == pytest.approx(0.2, **close)
-    assert value("E01", "by a factor of") == pytest.approx(2 / (INSTANTS[5] + 1), rel=1e-2)
+    assert value("E01", "by a factor of") == pytest.approx(2 / (EVALUATION_POINTS[5] + 1), rel=1e-2)
     assert value("E05", "lazy .* is") == pytest.approx(100, **close)
     assert value("E07", "non-lazy .* is") == pytest.approx(2 * 16, **close)
     assert value("E08", "by a factor of") == pytest.approx(1 / 16, **close)

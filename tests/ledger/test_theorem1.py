@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from robustkit import theory
-from robustkit.cell import FRACTIONS, INSTANTS, Cell
+from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell
 from robustkit.ledger import criteria, statistics, theorems2_3, width_and_depth, worst_case
 from robustkit.ledger import kappa as kappa_module
 from robustkit.ledger import rows as ledger_rows
@@ -34,7 +34,7 @@ JUDGES = [
 def row(generator, cell, stability, *, sd=0.02, kappa=0.2, loss=0.2, growth=None, movement=None, along=None):
     """One row as the store gives it; growth: shape of kappa over time; along: of P over the recorded instants."""
     noise, wobble, other = np.exp(sd * generator.standard_normal(3))
-    shape = np.array([growth(t) if growth else 1.0 for t in INSTANTS])
+    shape = np.array([growth(t) if growth else 1.0 for t in EVALUATION_POINTS])
     return {name: getattr(cell, name) for name in Cell.__dataclass_fields__} | {
         "status": "ok",
         "stability": stability * noise,
@@ -45,7 +45,7 @@ def row(generator, cell, stability, *, sd=0.02, kappa=0.2, loss=0.2, growth=None
         "train_loss": loss * wobble,
         "kappa": kappa * wobble,
         "kappa_over_time": list(kappa * wobble * shape / shape[-1]),
-        "loss_over_time": [0.5] * len(INSTANTS),
+        "loss_over_time": [0.5] * len(EVALUATION_POINTS),
         "loss_at_stability": [0.5 - 0.1 * f for f in FRACTIONS],
         "stability_over_time": [stability * noise * (along(f) if along else 1.0) for f in FRACTIONS],
         "movement_over_time": movement or [[f, f] for f in FRACTIONS],
@@ -170,7 +170,7 @@ def test_along_training_the_largest_ratio_is_found_and_a_stopped_training_stays_
     assert f"largest at {0.1:g} of training" in parts[-1].text
 
     stopped = rows.assign(stability_over_time=[values[:3] for values in rows["stability_over_time"]])
-    late = ledger_rows.at_instant(stopped, len(FRACTIONS) - 1)
+    late = ledger_rows.at_evaluation(stopped, len(FRACTIONS) - 1)
     assert (late["stability"] == rows["stability"]).all()
     assert "largest at 0.1 of training" in orders.bound_along_training(stopped)[-1].text
 

@@ -96,7 +96,7 @@ def test_weights_that_went_on_are_those_that_never_stopped():
         model, steps = build(CELL), []
         order, crop = stream_generator(0, "order"), CropFlip(x, stream_generator(0, "augment"))
         observe = lambda step: steps.append(step) or True  # noqa: E731
-        train(model, x, y, CELL, order=order, augment=crop, instants=range(31), observe=observe, **options)
+        train(model, x, y, CELL, order=order, augment=crop, evaluate_at=range(31), observe=observe, **options)
         return model.state_dict(), steps
 
     def save(step, tensors):

@@ -45,7 +45,7 @@ def trained(engine, cells, device="cpu"):
     data = load_dataset(cells[0].dataset, dtype=dtype, device=device)
     nets = engine(cells, device, dtype)
     n = cells[0].train_points
-    nets.train(data.x_train[:n], data.y_train[:n], instants=(), observe=lambda step: [True])
+    nets.train(data.x_train[:n], data.y_train[:n], evaluate_at=(), observe=lambda step: [True])
     return nets
 
 

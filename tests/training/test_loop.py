@@ -73,11 +73,11 @@ def relative_error(model, expected):
     return max(np.linalg.norm(w.detach().numpy() - e) / np.linalg.norm(e) for w, e in pairs)
 
 
-def trained(cell, observe=lambda step, model: True, instants=()):
+def trained(cell, observe=lambda step, model: True, evaluate_at=()):
     model, x, y = prepared(cell)
     order = stream_generator(cell.seed, "order")
     y_train = targets(y, cell, torch.float64)
-    train(model, x, y_train, cell, order=order, instants=instants, observe=lambda step: observe(step, model))
+    train(model, x, y_train, cell, order=order, evaluate_at=evaluate_at, observe=lambda step: observe(step, model))
     return model
 
 
@@ -122,7 +122,7 @@ def test_the_loop_is_observed_before_its_steps_and_after_the_last():
         seen[step] = relative_error(model, expected[step])
         return True
 
-    trained(cell, observe, instants={0, 3, 9, 10, 18, 19, 40})
+    trained(cell, observe, evaluate_at={0, 3, 9, 10, 18, 19, 40})
     assert list(seen) == [0, 3, 9, 10, 18]
     assert max(seen.values()) < 1e-12
 
@@ -135,7 +135,7 @@ def test_training_ends_when_the_observer_says_so():
         return step < 7
 
     model, x, y = prepared(cell)
-    stopped = trained(cell, observe, instants=(0, 3, 7, 12, 18))
+    stopped = trained(cell, observe, evaluate_at=(0, 3, 7, 12, 18))
     assert seen == [0, 3, 7]
     assert relative_error(stopped, by_hand(model.weights, x, y, cell, until=7)[-1]) < 1e-12
 
@@ -150,7 +150,7 @@ def test_the_order_of_the_data_belongs_to_the_seed(poisoned_seeds):
     def after_one_step(order_seed):
         model, x, y = prepared(cell)
         order = stream_generator(order_seed, "order")
-        train(model, x, y, cell, order=order, instants={1}, observe=lambda step: False)
+        train(model, x, y, cell, order=order, evaluate_at={1}, observe=lambda step: False)
         return model.weights[-1]
 
     assert not torch.equal(after_one_step(0), after_one_step(1))
@@ -251,7 +251,7 @@ def test_what_observes_sees_a_model_in_evaluation_mode_and_does_not_change_the_t
         model(torch.zeros(1, 1, 8, 8).double())
         return True
 
-    seen, alone = trained(cell, observe, instants=range(0, 19, 3)), trained(cell)
+    seen, alone = trained(cell, observe, evaluate_at=range(0, 19, 3)), trained(cell)
     assert modes == [False] * 7 and not seen.training and not alone.training
     assert all(
         torch.equal(a, b) for a, b in zip(seen.state_dict().values(), alone.state_dict().values(), strict=True)
@@ -333,7 +333,7 @@ def test_on_a_gpu_a_resnet_trains_as_on_the_cpu_with_graphs_and_without(augment,
             nets, seen = Loop([cell], device, torch.float64), []
             _, x, y = prepared(cell)
             observe = lambda step: [seen.append(step) or True]  # noqa: B023, E731
-            nets.train(x.to(device), y.to(device), instants=(0, 7, 18), observe=observe)
+            nets.train(x.to(device), y.to(device), evaluate_at=(0, 7, 18), observe=observe)
         states.append({name: value.cpu() for name, value in nets.model.state_dict().items()})
         assert seen == [0, 7, 18]
     for name, value in states[0].items():

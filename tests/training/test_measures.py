@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustkit.cell import FRACTIONS, INSTANTS, Cell
+from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell
 from robustkit.checks import InputError
 from robustkit.data import fixed_points, load_dataset, stream_generator
 from robustkit.movement import layer_movement, lazy_ratio
@@ -51,7 +51,7 @@ def test_each_number_is_what_the_trained_network_gives(scaling, fields):
     start = [w.detach().clone().numpy() for w in model.weights]
     goal = targets(y, made, torch.float64)
     order = stream_generator(0, "order")
-    train(model, x, goal, made, order=order, instants=(), observe=lambda step: True)
+    train(model, x, goal, made, order=order, evaluate_at=(), observe=lambda step: True)
 
     x_test = data.x_test[fixed_points(360, 20, "test points")]
     matrices = torch.func.vmap(torch.func.jacrev(lambda z: model(z[None])[0]))(x_test).flatten(2).detach()
@@ -94,13 +94,13 @@ def test_what_is_followed_over_time_has_51_and_7_entries_and_ends_at_the_final_v
     """Also where a training is so short that several instants fall on one step (1, 1, 2, 8 and 52 steps)."""
     row = measured(epochs=epochs)
     assert {name: len(row[name]) for name in set(MEASURES) - set(SCALARS)} == {
-        "loss_over_time": len(INSTANTS),
-        "kappa_over_time": len(INSTANTS),
+        "loss_over_time": len(EVALUATION_POINTS),
+        "kappa_over_time": len(EVALUATION_POINTS),
         "stability_over_time": len(FRACTIONS),
         "loss_at_stability": len(FRACTIONS),
         "movement_over_time": len(FRACTIONS),
     }
-    assert (len(INSTANTS), len(FRACTIONS)) == (51, 7)
+    assert (len(EVALUATION_POINTS), len(FRACTIONS)) == (51, 7)
     assert row["kappa_over_time"][0] == 0 and row["kappa_over_time"][-1] == row["kappa"] > 0
     assert row["stability_over_time"][0] == row["stability_init"]
     assert row["stability_over_time"][-1] == row["stability"] != row["stability_init"]
@@ -185,7 +185,7 @@ def test_a_resnet_is_followed_after_each_epoch():
 
     start = [w.detach().clone() for w in model.weights]
     order, ends = stream_generator(0, "order"), range(4, 21, 4)
-    train(model, x, y, made, order=order, instants=ends, observe=observe)
+    train(model, x, y, made, order=order, evaluate_at=ends, observe=observe)
     assert row["test_accuracy_over_time"] == found and len(found) == 5
     assert row["best_test_accuracy"] == max(found) and row["test_accuracy"] == found[-1]
     assert row["kappa"] == pytest.approx(lazy_ratio([w.detach() for w in model.weights], start), rel=1e-12)

@@ -65,7 +65,7 @@ def trained_plainly(made):
 
     steps = [round(f * made.steps) for f in FRACTIONS]
     order, goal = stream_generator(made.seed, "order"), targets(y, made, torch.float64)
-    train(model, x, goal, made, order=order, instants=set(steps), observe=observe)
+    train(model, x, goal, made, order=order, evaluate_at=set(steps), observe=observe)
     return model, data, [seen[step] for step in steps]
 
 

@@ -11,10 +11,10 @@
 #
 # <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F00_perturbation_stability.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/00_perturbation_stability.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
 #
-# Everything that this companion measures is one number a network, the *perturbation stability*. This notebook
-# writes the network, the number and the training loop in about thirty plain lines, and asserts that `robustkit`
-# computes the same. Then it draws Figure 1, fills Tables 1 and 2 with numbers, and measures a model of your
-# own.
+# Every experiment of this companion measures one number per network, its *perturbation stability* $P$. This
+# notebook writes the network, the metric and the training loop in about thirty plain lines, and asserts that
+# `robustkit` computes the same values. Then it redraws Figure 1, evaluates the bounds of Tables 1 and 2, and
+# measures a model of your own.
 #
 # > Definition 1 (perturbation stability). The perturbation stability of a neural network
 # > $f(x; W) : \mathbb{R}^d \mapsto \mathbb{R}^o$ parameterized by the neural network parameter $W$ under the
@@ -22,8 +22,16 @@
 # >
 # > $$\mathcal{P}(f, \epsilon) = \mathbb{E}_{x, \hat{x}, W} \left\| \nabla_x f(x; W)^\top (x - \hat{x}) \right\|_2, \quad \forall x \sim \mathcal{D}_X, \quad \hat{x} \sim \text{Unif}(\mathbb{B}(\epsilon, x)). \quad (1)$$
 #
-# (NeurIPS version, Eq. 1; in the workshop version the expectation does not run over $W$.) Larger means *less*
-# robust, on average over directions.
+# (NeurIPS version, Eq. 1. In the workshop version the expectation does not run over $W$.) A larger value means
+# *less* robust, on average over directions.
+#
+# **In short.** $P$ is linear in $\epsilon$, so $P/\epsilon$ says it all. It equals the Frobenius norm of the
+# Jacobian up to a factor between two close limits, and its mean over initial weights has a closed form. **What
+# would contradict this:** a $P/\epsilon$ that drifts with $\epsilon$ by more than its sampling error, a single
+# point outside the two limits, or initial values that disagree with the closed form.
+#
+# One word that all notebooks use: a *reading* is one interpretation of a choice the paper leaves open, such as how
+# pixels are scaled.
 
 # %%
 # Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
@@ -67,8 +75,8 @@ torch.set_num_threads(1)  # these networks are small: more threads would only wa
 #
 # > $$h_{i,0} = x_i; \quad h_{i,l} = \phi(W_l h_{i,l-1}); \quad f(x_i; W) = f_i = \frac{1}{\alpha} W_L h_{i,L-1}; \quad \forall l \in [L-1], i \in [n] \quad (2)$$
 #
-# $\phi$ is the ReLU, there is no bias, and $[W_l]_{ij} \sim \mathcal{N}(0, \beta_l^2)$. $L$ counts weight
-# matrices: $L = 2$ has one hidden layer.
+# $\phi$ is the ReLU, there is no bias, and $[W_l]_{ij} \sim \mathcal{N}(0, \beta_l^2)$. $L$ counts weight matrices:
+# $L = 2$ has one hidden layer.
 #
 # **Figure 1**, redrawn:
 
@@ -89,7 +97,7 @@ plots.save(figure, "N1", profile, None)
 # | $P/\epsilon$ | perturbation stability over its radius | `rk.perturbation_stability` |
 # | $\kappa$ | lazy training ratio | `rk.lazy_ratio` |
 #
-# In plain torch, with the weights of a He initialisation ($\beta_l = \sqrt{2 / \text{fan-in}}$):
+# The same in plain PyTorch, with the weights of a He initialisation ($\beta_l = \sqrt{2 / \text{fan-in}}$):
 
 # %%
 data = rk.load_dataset("digits", dtype=torch.float64)
@@ -115,10 +123,10 @@ theirs = rk.FCN(width=width, depth=depth, d_in=sizes[0], d_out=10, generator=gen
 torch.testing.assert_close(network(weights, x_test), theirs(x_test), rtol=1e-6, atol=1e-6)
 
 # %% [markdown]
-# ## The number
+# ## The metric
 #
-# $P$ is linear in $\epsilon$, since the definition already differentiates: $P(f, \epsilon)/\epsilon$ is the
-# only number, the mean of $\|J u\|$ over directions $u$ uniform in the unit ball, with $J = \nabla_x f^\top$.
+# The definition already differentiates, so $P$ is linear in $\epsilon$ and only $P(f, \epsilon)/\epsilon$ matters.
+# It is the mean of $\|J u\|$ over directions $u$ uniform in the unit ball, with $J = \nabla_x f^\top$.
 
 # %%
 points = fixed_points(len(x_test), 256, "test points")
@@ -134,12 +142,11 @@ def plain_stability(weights, x, draws, generator):
 
 sampled = plain_stability(weights, x_test[points], 400, torch.Generator().manual_seed(1))
 exact = rk.perturbation_stability(theirs, x_test[points])
-print(f"plain, 400 directions a point: {sampled.mean():.5f}     robustkit, exact: {exact.mean:.5f}")
+print(f"plain, 400 directions per point: {sampled.mean():.5f}     robustkit, exact: {exact.mean:.5f}")
 
 # %% [markdown]
-# The exact value needs no sampling: $\mathbb{E}\|J u\|$ depends on the eigenvalues of $J J^\top$ alone and is
-# an integral over one variable. Point by point, the sampled values scatter around the exact ones as they
-# should:
+# The exact value needs no sampling: $\mathbb{E}\|J u\|$ depends only on the eigenvalues of $J J^\top$, through a
+# one-dimensional integral. The sampled mean must agree with the exact one up to the error of sampling:
 
 # %%
 values = rk.expected_norm(torch.vmap(torch.func.jacrev(lambda z: network(weights, z)))(x_test[points]))
@@ -149,12 +156,13 @@ assert abs(sampled.mean() - values.mean()) < 4 * standard_error.mean(), "plain a
 assert abs(values.mean().item() - exact.mean) < 1e-6
 
 # %% [markdown]
-# ## Three estimators, one number
+# ## Three estimators of one number
 #
-# `exact` needs the Jacobian, one backward pass an output. `jvp` takes one random direction a point, in forward
-# mode. `finite_difference` really perturbs the input, and is exact only within a linear region of $f$. Twenty
-# times each, on the same points, with fresh directions. Values that differ by more than their spread over the
-# repeats would contradict the claim that the three are one number.
+# `exact` needs the whole Jacobian: one backward pass per output. `jvp` takes one random direction per point, in
+# forward mode. `finite_difference` really perturbs the input, and is exact only within one linear region of $f$.
+#
+# Each is called twenty times on the same points, with fresh directions. **What would contradict their agreement:**
+# values that differ by more than their spread over the repeats.
 
 # %%
 methods = ("exact", "jvp", "finite_difference")
@@ -169,9 +177,9 @@ repeats = {
 }
 
 # %% [markdown]
-# Seconds are those of this machine, one thread, the shortest of ten calls. *Standard error* is over the points:
-# it is what remains if the points are seen as a sample. *Over repeats* is the scatter on the same points: it is
-# what remains when two networks are compared on the same points, as the sweeps of the next notebooks do.
+# *Standard error* is over points: it matters when the points are taken as a sample of the data. *Over repeats* is
+# the scatter on fixed points: it matters when two networks are compared on the same points, as in all later
+# notebooks. Seconds are for this machine and one thread, the shortest of ten calls.
 
 # %%
 calls = {m: lambda m=m: rk.perturbation_stability(theirs, x_test[points], method=m) for m in methods}
@@ -187,20 +195,21 @@ estimators["variance x seconds"] = estimators["standard error"] ** 2 * estimator
 estimators  # not written to a file: seconds differ from run to run
 
 # %% [markdown]
-# In the last column, smaller is better; which estimator wins there depends on the network and the machine, and
-# where points are plenty a sampled one is a fair choice. In *over repeats* the exact one has nothing left but
-# rounding. That is why the sweeps take it: on fixed points, two networks then differ by what they are alone.
+# Which estimator has the smallest product of variance and time (last column; smaller is better) depends on the
+# network and the machine. Where points are plentiful, a sampled estimator is a fair choice. On fixed points only
+# `exact` has no noise beyond rounding, so the sweeps use it: two networks then differ only by what they are.
 #
 # ## Linear in the radius
 #
 # > [...] Then, under a small perturbation $\epsilon$, we have the following: [...] (NeurIPS, Theorem 1)
 #
-# By its definition $P$ is linear in $\epsilon$ at every radius, small or not. Smallness matters for what a
-# *perturbed input* does: the difference quotient $\mathbb{E}\|f(x + u) - f(x)\|_2 / \epsilon$ equals
-# $P/\epsilon$ as long as $x$ and $\hat x$ share their linear region. Below, $P$ as in its definition with fresh
-# directions at each radius; a $P/\epsilon$ that drifts with $\epsilon$ by more than its noise would contradict
-# linearity. The quotient is divided by the derivative in the *same* directions, so that its last column has no
-# sampling noise in the leading order.
+# By its definition $P$ is linear in $\epsilon$ at every radius, small or not. A small radius matters for the
+# response to an actual *perturbed input*. The difference quotient $\mathbb{E}\|f(x + u) - f(x)\|_2 / \epsilon$
+# equals $P/\epsilon$ as long as $x$ and $\hat x$ share a linear region.
+#
+# The table samples $P$ as defined, with fresh directions at each radius. A $P/\epsilon$ that drifts with $\epsilon$
+# by more than its standard error would contradict linearity. Its last column divides the quotient by the derivative
+# in the *same* directions, so that the sampling noise cancels to leading order.
 
 # %%
 radii, jacobians = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0), jacobian(theirs, x_test[points])
@@ -228,10 +237,10 @@ print(f"mean length of an image: {x_test[points].norm(dim=1).mean():.2f}")
 plots.save_table(linear, "N_linear", profile)
 
 # %% [markdown]
-# Sampled and exact $P/\epsilon$ agree over three decades of $\epsilon$, up to the directions drawn. The last
-# one leaves 1 where the ball reaches beyond one linear region, long before $\epsilon$ is the length of an image
-# (printed above). A measured quotient at a large radius is thus another quantity than $P/\epsilon$, and this
-# companion reports the latter.
+# Sampled and exact $P/\epsilon$ agree over three decades of $\epsilon$, up to sampling noise. The last column
+# leaves 1 once the ball reaches beyond one linear region, long before $\epsilon$ is the length of an image (printed
+# above). A difference quotient at a large radius is therefore a different quantity. This companion reports
+# $P/\epsilon$.
 #
 # ## The training loop
 #
@@ -239,8 +248,8 @@ plots.save_table(linear, "N_linear", profile)
 # > of the learning rate is 0.001. After the first 25 epochs, the learning rate is multiplied by a factor of 0.1
 # > every 10 epochs. The SGD is used to optimize all the models, while the cross-entropy loss is used.
 #
-# Here on digits for two epochs, in float64, with the rate drops at half, seven tenths and nine tenths of
-# training:
+# Here for two epochs on digits, in float64. The learning rate drops after half, seven tenths and nine tenths of
+# training, as in the paper's 50 epochs:
 
 # %%
 cell = rk.Cell(width=width, depth=depth, seed=seed, epochs=2, lr=0.05, precision="float64", points=256)
@@ -251,12 +260,12 @@ for _ in range(2):
             weight.requires_grad_(True)
         loss = torch.nn.functional.cross_entropy(network(weights, x_train[batch]), data.y_train[batch])
         gradients = torch.autograd.grad(loss, weights)
-        rate = 0.05 * 0.1 ** sum(step >= round(part * 46) for part in (0.5, 0.7, 0.9))  # 46 steps in all
-        weights = [(w - rate * g).detach() for w, g in zip(weights, gradients)]
+        lr = 0.05 * 0.1 ** sum(step >= round(part * 46) for part in (0.5, 0.7, 0.9))  # 46 steps in all
+        weights = [(w - lr * g).detach() for w, g in zip(weights, gradients)]
         step += 1
 
 # %% [markdown]
-# `robustkit` trains the same cell and measures it. Same loss, same stability:
+# `robustkit` trains and measures the same network. Loss and stability agree:
 
 # %%
 row = measure(cell)["measures"]
@@ -270,14 +279,15 @@ pandas.DataFrame({"plain": plain, "robustkit": {name: row[name] for name in plai
 # %% [markdown]
 # ## $P$ and the norm of the Jacobian
 #
-# How much does the average over directions add to a plain norm of the Jacobian? Very little: with $c_d$ the
-# factor between a Gaussian and the ball, $c_d = \frac{d}{d+1} \big/ \mathbb{E}\|g\|_2$,
+# Up to a constant, $P/\epsilon$ is nearly the Frobenius norm of the Jacobian: averaging over directions adds very
+# little. With $c_d = \frac{d}{d+1} \big/ \mathbb{E}\|g\|_2$, the factor that turns a mean over Gaussian vectors $g$
+# into a mean over the ball,
 #
 # $$\sqrt{2/\pi}\, c_d\, \|J\|_F \leq P/\epsilon \leq \|J\|_F / \sqrt{d+2}.$$
 #
-# The right side is Jensen's inequality, $(\mathbb{E}\|Ju\|)^2 \leq \mathbb{E}\|Ju\|^2$. The left one is reached
-# by a Jacobian of rank one, as a network with one output has. A single point outside the two ends would
-# contradict it.
+# The upper limit is Jensen's inequality, $(\mathbb{E}\|Ju\|)^2 \leq \mathbb{E}\|Ju\|^2$. The lower one is attained
+# by a Jacobian of rank one, such as that of a network with one output. A single point outside the two limits would
+# contradict them.
 
 # %%
 low, high = frobenius_sandwich(64)
@@ -303,22 +313,27 @@ assert all((r > low * (1 - 1e-9)).all() and (r < high * (1 + 1e-9)).all() for r 
 plots.save_table(sandwich, "N_sandwich", profile)
 
 # %% [markdown]
-# All lie between the ends, the rank-one Jacobians on the lower and the identity close to the upper, and the
-# ends are close together: $P$ ranks networks almost as $\|J\|_F$ does. The proof of Theorem 1 (workshop, B.2)
-# takes the same Jensen step for its second term; over directions it costs little. It takes it over the weights,
-# too, and what that costs stands in the last column of Table 1 below.
+# All points lie between the limits: rank-one Jacobians on the lower one, the identity close to the upper one. The
+# limits are close together, so $P$ ranks networks almost as $\|J\|_F$ does.
+#
+# The proof of Theorem 1 (workshop, B.2) uses the same Jensen step for its second term. Over directions that step
+# costs little. The proof takes it over the weights as well; the last column of Table 1 below shows what that costs.
 #
 # ## At initialisation, exactly
 #
-# The expectation of $P/\epsilon$ over the initial weights has a closed form, at any input and for any of the
-# schemes, with $M_m$ the mean stretch of a vector by a ReLU layer of unit variance:
+# The mean of $P/\epsilon$ over initial weights has a closed form, for any input and any of the schemes. With $M_m$
+# the mean factor by which a ReLU layer of unit variance and width $m$ stretches a vector, and $\mathbb{E}\chi_o$
+# the mean norm of $o$ standard Gaussians,
 #
 # $$\mathbb{E}_W P/\epsilon = \frac{1}{\alpha} \frac{d}{d+1}\, \beta_1 M_m\, (\beta M_m)^{L-2}\, \beta_L\, \mathbb{E}\chi_o$$
 #
-# (`rk.theory.stability_at_init`; it rests on the layer law of the workshop's Lemma 2, and on the same law where
-# the signs $D$ come from another vector than the one that is sent, which the workshop uses without stating it:
-# row T02 of the ledger.) Fifty networks a row, each with seeds of its own, against it. Twelve rows are twelve
-# tests: one $|z|$ beyond 2 is no surprise; one beyond 4, or all of one sign, would contradict the formula.
+# (`rk.theory.stability_at_init`). It rests on the law of one layer in the workshop's Lemma 2, and on the same law
+# when the signs $D$ come from a vector other than the one that is propagated. The workshop uses this second form
+# without stating it; row T02 of the ledger (notebook 6) tests both.
+#
+# Each row of the table compares the formula with the mean of fifty independently initialised networks. Twelve rows
+# are twelve tests: one $|z|$ beyond 2 is no surprise. One beyond 4, or all of the same sign, would contradict the
+# formula.
 
 # %%
 grid = [(init, m, L) for init in ("lecun", "he", "ntk") for m in (16, 64) for L in (2, 6)]
@@ -334,7 +349,7 @@ at_start = torch.stack([torch.stack([jacobian(net.double(), few) for net in nets
 
 # %%
 initial = pandas.DataFrame(grid, columns=["init", "m", "L"])
-means = rk.expected_norm(at_start).mean(2)  # (rows, 50): one P/eps a network
+means = rk.expected_norm(at_start).mean(2)  # (rows, 50): one P/eps per network
 initial["mean of 50"] = means.mean(1)
 initial["standard error"] = means.std(1) / math.sqrt(50)
 initial["exact"] = [theory.stability_at_init(i, width=m, depth=L, d_in=64, d_out=10) for i, m, L in grid]
@@ -344,18 +359,23 @@ plots.save_table(initial, "N_initial", profile).round(3)
 # %% [markdown]
 # ## How many seeds an initial value needs
 #
-# The same law gives the fourth moment, for one fixed perturbation $u$ and the same for every scheme:
+# Narrow and deep networks need most. The same law gives the fourth moment, for one fixed perturbation $u$ and for
+# every scheme alike:
 #
 # $$\mathbb{E}\|Ju\|^4 / (\mathbb{E}\|Ju\|^2)^2 = (1 + 5/m)^{L-1} (1 + 2/o).$$
 #
-# The second moment is exact: for a vector $u$ of length 1 it is the square of the second term in the workshop's
-# B.2, $\mathbb{E}\|Ju\|^2 = \frac{mo}{2} \beta_1^2 \beta_L^2 \gamma^{2(L-2)}$. (Its Lemma 5 is an equality, with
-# $\mathbb{E}\|\delta\|^2 = \epsilon^2 d/(d+2)$ in place of $\epsilon^2$; the $t_l$ of its proof misses its
-# matrices $W_l \cdots W_2$; row T03.) We divide the mean fourth power by *that* squared: the square of a sample
-# mean in its place would make the ratio come out too small, as the networks with a large response raise both.
-# What is left is noise, and much of it in the rows where the ratio is large. A measured ratio far from the
-# formula in the same direction for most rows would contradict it. Minus 1, it bounds the relative variance over
-# networks of $\|J\|_F^2$, since averaging over $u$ can only lower it.
+# The second moment is exact too. For $\|u\| = 1$ it is the square of the second term in the workshop's B.2,
+# $\mathbb{E}\|Ju\|^2 = \frac{mo}{2} \beta_1^2 \beta_L^2 \gamma^{2(L-2)}$. (Its Lemma 5 is an equality if
+# $\epsilon^2$ is replaced by $\mathbb{E}\|\delta\|^2 = \epsilon^2 d/(d+2)$; the $t_l$ of its proof omits its
+# matrices $W_l \cdots W_2$. Row T03 of the ledger.)
+#
+# The table divides the measured mean fourth power by the *exact* second moment squared. Dividing by the square of
+# the sample mean would bias the ratio downwards, since the networks with a large response raise both. What remains
+# is noise, most of it in the rows where the ratio is large. Measured ratios that miss the formula in the same
+# direction in most rows would contradict it.
+#
+# The ratio minus 1 bounds the relative variance of $\|J\|_F^2$ over networks, since averaging over $u$ can only
+# lower the variance.
 
 # %%
 direction = torch.nn.functional.normalize(torch.randn(20, 64, generator=stream_generator(0, "one direction")), dim=1)
@@ -375,14 +395,14 @@ spread["its bound"] = spread["formula"] - 1
 plots.save_table(spread, "N_spread", profile).round(3)
 
 # %% [markdown]
-# Narrow and deep networks scatter most, whatever the scheme: there, a curve of initial values over a few seeds
-# is a rough one. The last two columns keep their order in every row.
+# Narrow and deep networks scatter most, under every scheme: there, a curve of initial values over a few seeds is
+# rough. The measured relative variance stays below its bound in every row (last two columns).
 #
 # ## Table 1, with numbers
 #
-# The bounds are orders: "$\lesssim$" hides a constant, and the two versions of the paper keep different ones.
-# Here each is evaluated as printed, for MNIST ($d = 784$, $o = 10$), beside the exact expectation of
-# $P/\epsilon$ at initialisation, which has a closed form (`rk.theory.stability_at_init`).
+# The bounds are orders: "$\lesssim$" hides a constant, and the two versions of the paper keep different ones. The
+# table evaluates each as printed, for MNIST ($d = 784$, $o = 10$), beside the exact mean of $P/\epsilon$ at
+# initialisation.
 
 # %%
 shapes = [dict(width=m, depth=L, d_in=784, d_out=10) for m in (16, 256, 4096) for L in (2, 6, 10)]
@@ -400,8 +420,8 @@ table1["second term / exact"] = table1["B.2, second term"] / table1["exact at in
 plots.save_table(table1, "N_Table1", profile).round(4)
 
 # %% [markdown]
-# The last column is the price of Jensen's inequality over directions and weights, the same for every scheme: a
-# network that is wide or shallow pays next to nothing.
+# The last column is what Jensen's inequality over directions and weights costs. It is the same for every scheme,
+# and small for a wide or shallow network.
 
 # %%
 by_shape = table1.groupby(["m", "L"])["second term / exact"].max()
@@ -416,8 +436,9 @@ print(f"second term / exact: {by_shape.max():.3f} at m = {narrow}, L = {deep}")
 # > result of [Wu et al., 2021] can be reduced to $\sqrt{mL}$ as the $\frac{m}{(\log m)^6} \geq L^{12}$
 # > condition is required).
 #
-# NTK initialisation. Only shapes in $m$ and $L$ can be compared: each column hides its own constant. The two
-# versions of the paper differ in their own column alone, by $\sqrt{\pi/4} \approx 0.886$ in its first term.
+# These are for the NTK initialisation. Each column hides its own constant, so only shapes in $m$ and $L$ can be
+# compared. The two versions of the paper differ only in their own column, by a factor of
+# $\sqrt{\pi/4} \approx 0.886$ in its first term.
 
 # %%
 sizes2 = [{"width": s["width"], "depth": s["depth"], "d_out": 10} for s in shapes]
@@ -431,9 +452,9 @@ plots.save_table(table2, "N_Table2", profile).round(2)
 # ## Measure your own model
 #
 # Any classifier will do: a module or callable from a batch to logits, and a float tensor of points of shape
-# `(n, ...)`. Here a ResNet-18 with random weights. `eval()` fixes batch normalisation and switches dropout off:
-# without it a point's logits would depend on its neighbours and on chance, and the call would refuse. `exact`
-# costs one backward pass a logit, `jvp` a single forward pass.
+# `(n, ...)`. The example is a ResNet-18 with random weights. `eval()` freezes batch normalisation and switches
+# dropout off. Without it a point's logits would depend on the rest of the batch and on chance, and the call would
+# be refused. `exact` costs one backward pass per logit, `jvp` a single forward pass.
 
 # %%
 import torchvision
@@ -448,8 +469,8 @@ for method in ("exact", "jvp"):
 # %% [markdown]
 # ## Your turn
 #
-# A network at its start, and numbers of yours: change them and run the cell again. What does a factor of four in the
-# width do, and what in the depth, under each scheme?
+# This cell measures a network at initialisation, with numbers that you choose: change them and run it again. What
+# does a fourfold width do, and what a greater depth, under each scheme?
 
 # %%
 m, L, eps, scheme = 64, 4, 0.5, "he"  # width, depth, radius; "he", "lecun" or "ntk"
@@ -466,12 +487,12 @@ print(f"perturbed by up to eps: {quotient.mean:.4f}; expected over networks: {ex
 # %% [markdown]
 # ## What we saw
 #
-# - $P(f, \epsilon)/\epsilon$ does not depend on $\epsilon$: it is an average of $\|Ju\|$, and can be had
-#   exactly. A difference quotient agrees as long as the perturbation stays in one linear region.
-# - It is the Frobenius norm of the Jacobian up to a factor between two close ends.
-# - Its mean over initial weights is known exactly, and so is how far one draw may stray from it.
-# - The network, the metric and the loop are thirty lines, and `robustkit` gives the same numbers as they do.
+# - $P(f, \epsilon)/\epsilon$ does not depend on $\epsilon$: it is an average of $\|Ju\|$ and can be computed
+#   exactly. A difference quotient agrees as long as the perturbation stays within one linear region.
+# - It is the Frobenius norm of the Jacobian up to a factor between two close limits.
+# - Its mean over initial weights is known exactly, and so is a bound on how far a single network strays from it.
+# - The network, the metric and the training loop are thirty lines, and `robustkit` gives the same numbers.
 # - At initialisation the second term of Theorem 1 is close to the exact value in wide or shallow networks, and up
-#   to half as large again in narrow and deep ones (last column of Table 1, and the two lines below it); the first
+#   to half as large again in narrow and deep ones (last column of Table 1, and the two lines below it). The first
 #   term is the one that rises and falls with width. What training does to $P$ is the subject of the next
 #   notebooks.

@@ -12,15 +12,20 @@
 # <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F01_regimes.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/01_regimes.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
 #
 # Before asking about robustness, the paper checks that its initialisations train in the regime that the theory
-# is about. It measures how far the weights move:
+# covers. It measures how far the weights move:
 #
 # > To this end, we define a measure for the *lazy training ratio*, i.e.,
 # > $\kappa = \frac{\sum_{l=1}^L \|W_l(t) - W_l(0)\|_F}{\sum_{l=1}^L \|W_l(0)\|_F}$. [...] A smaller $\kappa$
 # > implies that the neural network is close to lazy training. (NeurIPS, Sec. 5.2)
 #
-# This notebook draws NeurIPS Figures 2 and 3 (workshop Figures 4 and 5): two-layer networks under He
-# initialisation and under $\beta_1 = \beta_2 = 1/m^2$. **What would contradict the paper:** a $\kappa$ of order
-# one under He, a He $\kappa$ that grows with width, or a non-lazy $\kappa$ as small as the lazy one.
+# This notebook draws NeurIPS Figures 2 and 3 (workshop Figures 4 and 5): two-layer networks under He initialisation
+# and under $\beta_1 = \beta_2 = 1/m^2$. **What would contradict the paper:** a $\kappa$ of order one under He, a He
+# $\kappa$ that grows with width, or a non-lazy $\kappa$ as small as the lazy one.
+#
+# **In short, on the shipped rows.** Under He, $\kappa$ stays below one and falls with width, but it keeps growing
+# after the first tenth of training. The non-lazy $\kappa$ is far larger at every width. Its growth in time is close
+# to a straight line only in the narrowest networks; wider ones start exponentially. Numbers with intervals are
+# below and in notebook 6.
 
 # %%
 # Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
@@ -64,8 +69,9 @@ plots.against(lazy, right, y="kappa")
 plots.save(figure, "N2", profile, lazy)
 
 # %% [markdown]
-# (a) left: $\kappa$ over epochs, a line a width, thin lines single seeds, grey where the rate drops. (b) right:
-# $\kappa$ at the end, against width. How well the networks are trained belongs beside it:
+# (a) Left: $\kappa$ over epochs, one line per width; thin lines are single seeds, and grey verticals mark the drops
+# of the learning rate. (b) Right: $\kappa$ at the end of training, against width. Next, how well these networks are
+# trained:
 
 # %%
 figure, (left, right) = plots.panels(2)
@@ -85,7 +91,7 @@ plots.save(figure, "N2_training", profile, lazy)
 # > The tendency of $\kappa$ for non-lazy training is increasing with the width and then decreasing, i.e., a
 # > phase transition in Fig. 3(b). (NeurIPS, caption of Figure 3)
 #
-# Text and caption describe Figure 3(b) differently; the ledger (notebook 6) judges both.
+# Text and caption describe Figure 3(b) differently. The ledger (notebook 6) judges both.
 
 # %%
 nonlazy = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
@@ -103,12 +109,15 @@ plots.save(figure, "N3_training", profile, nonlazy)
 # %% [markdown]
 # ### Why is it not a straight line?
 #
-# From weights near zero both layers grow together: $\dot W_1$ is proportional to $W_2$ and $\dot W_2$ to $W_1$, so
-# that $\kappa$ grows exponentially, at a rate set by the data and not by $m$ or $c$, until the loss comes down. The
-# smaller the weights of $\beta = m^{-c}$, the later. On the left, in logarithms, all curves should start on one line;
-# in the middle, each over its last value, what is left of a straight line; on the right Figure 3(b) under each reading
-# of "$\beta = 1/m^2$". The paper calls $\beta$ a standard deviation, which is $c = 2$; as a variance it would be
-# $c = 1$. **What would speak for the paper's line:** a curve in the middle that is straight up to epoch 25.
+# Because both layers start near zero and grow together. $\dot W_1$ is proportional to $W_2$ and $\dot W_2$ to
+# $W_1$, so $\kappa$ grows exponentially at first. The rate of this growth is set by the data, not by $m$ or $c$,
+# and it lasts until the loss comes down. The smaller the initial weights of $\beta = m^{-c}$, the later that is.
+#
+# Left, on a logarithmic axis: all curves should start on one line. Middle: each curve divided by its last value, to
+# compare it with a straight line. Right: Figure 3(b) under each reading of "$\beta = 1/m^2$" (a *reading* is one
+# interpretation of a choice the paper leaves open). The paper calls $\beta$ a standard deviation, which is $c = 2$;
+# if $1/m^2$ were a variance, $c$ would be 1. **What would support the paper:** a curve in the middle panel that is
+# straight up to epoch 25.
 
 # %%
 powers = rk.collect("W7", profile, device=device, seeds=seeds, widths=widths)
@@ -128,22 +137,24 @@ plots.save(figure, "N3_readings", profile, powers)
 # > Combining the results about tendency with time, the ratio will be expected to increase as the time until
 # > infinity. (NeurIPS, Sec. 5.2, on non-lazy training)
 #
-# In Figures 2 and 3 the rate drops a thousandfold before the end, and $\kappa$ must flatten whatever the
-# network would have done. So we keep the rate constant. **What would contradict the paper:** a non-lazy
-# $\kappa$ that levels off. No finite run can show the opposite: a network that separates its data under cross
-# entropy has no finite optimum, so slow growth without end is what one expects of the lazy networks as well.
+# In Figures 2 and 3 the learning rate drops a thousandfold before the end, so $\kappa$ must flatten whatever the
+# network would have done. Here the learning rate is constant. (On MNIST these runs use the short schedule: a tenth
+# of the steps at ten times the learning rate.) **What would contradict the paper:** a non-lazy $\kappa$ that levels
+# off. No finite run can prove growth without bound. Nor would it set the non-lazy networks apart: under cross
+# entropy a network that separates its data has no finite optimum, so slow growth without end is expected of the
+# lazy networks as well.
 
 # %%
 steady = rk.collect("constant_rate", profile, device=device, seeds=seeds, widths=widths)
 figure, (left, right) = plots.panels(2)
-plots.over_time(steady[steady["init"] == "he"], left).set_ylabel(r"$\kappa$, He, constant rate")
-plots.over_time(steady[steady["init"] == "power"], right).set_ylabel(r"$\kappa$, non-lazy, constant rate")
+plots.over_time(steady[steady["init"] == "he"], left).set_ylabel(r"$\kappa$, He, constant learning rate")
+plots.over_time(steady[steady["init"] == "power"], right).set_ylabel(r"$\kappa$, non-lazy, constant learning rate")
 plots.save(figure, "N23_constant_rate", profile, steady)
 
 # %% [markdown]
-# The second half of training in one number, $\kappa$ at the end over $\kappa$ at half time: 2 is a straight
-# line through the origin, $\sqrt 2 \approx 1.41$ a square root, 1 no growth at all, and more than 2 a late
-# start.
+# The table gives the growth over the second half of training as one number, $\kappa$ at the end divided by $\kappa$
+# at half time. A straight line through the origin gives 2, a square root $\sqrt 2 \approx 1.41$, no growth 1, and a
+# late start more than 2.
 
 # %%
 plots.save_table(plots.late_growth(steady), "N23_constant_rate_growth", profile).round(4)
@@ -154,9 +165,9 @@ plots.save_table(plots.late_growth(steady), "N23_constant_rate_growth", profile)
 # > Commonly used initializations such as NTK initialization, LeCun initialization, He's initialization lead to
 # > lazy training. (NeurIPS, Sec. 4.2)
 #
-# $\kappa$ at the end against width, shallow and deep: He and LeCun in the trainings of the paper's figures.
-# **What would contradict the paper:** a curve that does not come down as the networks grow wider, or that stays
-# near one. A deep LeCun network that has not learned has not moved much either; its loss is in notebook 3.
+# $\kappa$ at the end of training against width, for shallow and deep He and LeCun networks, in the runs of the
+# paper's figures. **What would contradict the paper:** a curve that does not fall with width, or that stays near
+# one. A deep LeCun network that has not learned has not moved much either; its loss is in notebook 3.
 
 # %%
 choices = dict(device=device, seeds=seeds, widths=widths, depths=[2, 6])
@@ -167,8 +178,8 @@ plots.against(lecun, right, y="kappa").set_xlabel("width $m$, LeCun")
 plots.save(figure, "N_lazy", profile, plots.together(he, lecun))
 
 # %% [markdown]
-# All three schemes in one run beside the figures, which on MNIST takes a tenth of the steps at ten times the
-# rate. Compare heights within this picture; with the one above, tendencies only.
+# All three schemes side by side. On MNIST these runs use the short schedule. Values can be compared within this
+# picture; with the picture above, compare only trends.
 
 # %%
 figure, (ax,) = plots.panels(1, width=5.5)
@@ -176,8 +187,8 @@ plots.against(plots.named(ntk), ax, y="kappa", by="curve")
 plots.save(figure, "N_lazy_schemes", profile, ntk)
 
 # %% [markdown]
-# The power of $m$ in each curve, with a 95 % interval from the spread over seeds. "Lazier with width" is a
-# negative power; an interval that holds 0 decides nothing.
+# The table fits a power of $m$ to each curve, with a 95 % interval from the spread over seeds. "Lazier with width"
+# is a negative power; an interval that contains 0 decides nothing.
 
 # %%
 plots.save_table(plots.powers(plots.together(he, lecun, ntk), "kappa"), "N_lazy_powers", profile)
@@ -185,9 +196,9 @@ plots.save_table(plots.powers(plots.together(he, lecun, ntk), "kappa"), "N_lazy_
 # %% [markdown]
 # ## Your turn
 #
-# Change the network and run the cell: it is trained on scikit-learn's digits within seconds, and drawn as a star
-# among networks that differ from it in width, depth and seed alone. Which choice moves it furthest from lazy
-# training, $\kappa \ll 1$, and does it still learn?
+# Change the network and run the cell: it trains on scikit-learn's digits within seconds and appears as a star among
+# networks that differ from it only in width, depth and seed. Which choice takes it furthest from lazy training,
+# $\kappa \ll 1$, and does the network still learn?
 
 # %%
 width, depth, init, power = 32, 3, "ntk", None  # ntk, he or lecun; or power, with a number c: beta = m^-c
@@ -201,8 +212,9 @@ interactive.show_yours(yours, right, y="test_accuracy", log=False)
 # %% [markdown]
 # ## What we saw
 #
-# $\kappa$ at the end of training under both initialisations, and the part of its growth that comes after the
-# first tenth of training ("almost unchanged" means a ratio near 1):
+# Under He, $\kappa$ falls with width but keeps growing during training; under the non-lazy initialisation it is
+# larger at each width. The table gives $\kappa$ at the end, its growth since the first tenth of training ("almost
+# unchanged" would be a ratio near 1), and how well the networks are trained:
 
 # %%
 both = pandas.concat([lazy, nonlazy])
@@ -211,7 +223,6 @@ both = both.assign(growth_after_a_tenth=late)
 both.groupby(["init", "width"])[["kappa", "growth_after_a_tenth", "train_loss", "test_accuracy"]].mean().round(4)
 
 # %% [markdown]
-# A non-lazy network starts from weights so small that its output and its gradients are near zero. Under the
-# paper's schedule a wide one may not leave that start at all: compare its loss with $\log 10 \approx 2.303$,
-# the loss of guessing. Whether $\kappa$ is then "almost linear in time" is judged on the curve itself, in
-# notebook 6.
+# A non-lazy network starts from weights so small that its output and its gradients are near zero. Under the paper's
+# schedule a wide one may never leave that start: compare its loss with $\log 10 \approx 2.303$, the loss of
+# guessing. Notebook 6 judges on the curves themselves whether $\kappa$ is "almost linear in time".

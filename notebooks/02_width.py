@@ -16,9 +16,15 @@
 # > existence of a phase transition. (NeurIPS, Sec. 1)
 #
 # This notebook draws NeurIPS Figure 4 (workshop Figure 2): $P/\epsilon$ against width for five depths under He
-# initialisation, with the bound of Theorem 1 in each of its printed forms, and lazy against non-lazy training
-# at two layers. **What would contradict the paper:** a curve without an interior peak on a grid that reaches
-# past the predicted one, or a non-lazy $P/\epsilon$ that is not below the lazy one.
+# initialisation, and lazy against non-lazy training at two layers. It adds the bound of Theorem 1 in each of its
+# printed forms, measures the step of its proof that concerns training, and asks how much of the picture comes from
+# training rather than from width. **What would contradict the paper:** a curve without an interior peak on a grid
+# that reaches past the predicted one, or a non-lazy $P/\epsilon$ that is not below the lazy one.
+#
+# **In short, on the shipped rows.** No depth shows a clear interior peak. The widths end well before the paper's,
+# so the question stays open. Non-lazy $P/\epsilon$ is below lazy $P/\epsilon$ at every width, at matched training
+# loss too. It falls with width, while its training loss rises; trained to a common loss it does not fall. The
+# Jacobian's change in training does not decay exponentially in $m/L^3$, as Lemma 4 of the proof says it should.
 
 # %%
 # Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
@@ -72,15 +78,16 @@ plots.against(rows, right, y="train_loss")
 plots.save(figure, "N4a", profile, rows)
 
 # %% [markdown]
-# Left, the figure: dots are seeds, bands 95 % intervals of the geometric mean. Right, the training loss: at a
-# fixed rate and a fixed number of steps a wider network is trained further, so width and training change
+# Left, the figure: dots are seeds, bands 95 % intervals of the geometric mean. Right, the training loss. At a fixed
+# learning rate and a fixed number of steps a wider network reaches a lower loss, so width and training change
 # together.
 #
-# ### Wider, on a shorter schedule
+# ### Wider networks, on a shorter schedule
 #
-# On MNIST a laptop's wider networks take a tenth of the steps at ten times the rate. The deeper a raw He network,
-# the lower this proxy leaves its $P/\epsilon$, by about the same factor at each width (notebook 6 holds the two
-# schedules side by side). So it can speak of the shape over width, and not of the distance between depths.
+# On MNIST the `laptop` profile trains its wider networks on the short schedule (a tenth of the steps at ten times
+# the learning rate). With pixels in $[0, 1]$ this schedule leaves a He network with a lower $P/\epsilon$, and the
+# more so the deeper it is, by about the same factor at each width; notebook 6 compares the two schedules. So these
+# curves can speak of the shape over width, but not of the distance between depths.
 
 # %%
 wider = rk.collect("flow10", profile, **choices)
@@ -97,14 +104,13 @@ plots.save(figure, "N4_wider", profile, wider)
 # > **Theorem 1.** [...] Then, under a small perturbation $\epsilon$, we have the following:
 # > $$\frac{\mathcal{P}(f, \epsilon)}{\epsilon} \lesssim \left( \sqrt{L^3 m^2 \beta_1^2 \beta_L^2} e^{-m/L^3} + \sqrt{m o \beta_1^2 \beta_L^2} \right) \gamma^{L-2}. \quad (3)$$
 #
-# The workshop version prints $\sqrt{\pi/8}$ in front of the first term and $1$ as the second; its proof (end of
-# B.2) ends with $\sqrt{mo/2}\,\beta_1 \beta_L$ there. All three are drawn with their constants as printed.
-# "$\lesssim$" leaves a constant open, so only shapes can be compared: the bound rises until $m = L^3/2$ and
-# falls after it.
+# The workshop version prints $\sqrt{\pi/8}$ in front of the first term, and $1$ as the second; the end of its proof
+# (B.2) has $\sqrt{mo/2}\,\beta_1 \beta_L$ instead of that $1$. All three forms are drawn with their constants as
+# printed. "$\lesssim$" leaves a constant open, so only shapes can be compared: the bound rises until $m = L^3/2$
+# and falls beyond it.
 #
-# The theorem assumes $\|x\|_2 = 1$ and the squared loss; these networks were trained on pixels in $[0, 1]$ with
-# cross entropy, as in the paper's experiments. They are *outside its hypotheses*, and the comparison is of
-# shapes only.
+# The theorem assumes $\|x\|_2 = 1$ and the squared loss. These networks were trained on pixels in $[0, 1]$ with
+# cross entropy, as in the paper's experiments, and so are *outside its hypotheses*.
 
 # %%
 figure, axes = plots.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
@@ -117,8 +123,8 @@ for ax, (_, curve) in zip(axes, rows.groupby("depth")):
 plots.save(figure, "N4a_bounds", profile, rows)
 
 # %% [markdown]
-# **Turn it yourself.** The printed bound and its parts at any depth and scheme, for MNIST's dimensions (in a
-# running notebook with sliders, on a page at $L = 6$). The vertical line is $m = L^3/2$.
+# **Move the sliders.** The printed bound and its parts at any depth and initialisation, with MNIST's dimensions.
+# (Sliders need a running notebook; a static page shows $L = 6$.) The vertical line is $m = L^3/2$.
 
 # %%
 interactive.sliders(
@@ -131,11 +137,13 @@ interactive.sliders(
 # %% [markdown]
 # ### Which of the two terms carries the curve?
 #
-# The second term bounds the network at initialisation (Lemma 5 of the workshop version); the first is to cover
-# what training adds (Lemma 4), and it alone rises and falls with width. Here both stand apart, as printed in
-# the NeurIPS version. **What would contradict the theorem:** no single curve, as "$\lesssim$" leaves a
-# constant; but if the constant it needs keeps growing with width or depth, there is none. And if training lifts
-# $P/\epsilon$ where the first term has long vanished, then that term is not what describes training.
+# The second term bounds the network at initialisation (Lemma 5 of the workshop version). The first is meant to
+# cover what training adds (Lemma 4), and it alone rises and falls with width. They are drawn separately here, as
+# printed in the NeurIPS version.
+#
+# **What would contradict the theorem:** no single curve can, since "$\lesssim$" leaves a constant open. But if the
+# constant that the theorem needs keeps growing with width or depth, no constant will do. And if training raises
+# $P/\epsilon$ at widths where the first term has long vanished, then that term does not describe training.
 
 # %%
 figure, axes = plots.panels(len(rows["depth"].unique()) or 1, width=2.3, height=2.6, sharey=True)
@@ -147,23 +155,24 @@ for ax, (_, curve) in zip(axes, rows.groupby("depth")):
 plots.save(figure, "N4a_terms", profile, rows)
 
 # %% [markdown]
-# The smallest constant $C$ with $P/\epsilon \le C \cdot$ bound on these widths, the width that sets it, and the
-# same without the first term. "Range over widths" is how far the bound's shape is from the measured one: 1 if
-# the bound were the curve up to a constant. First at initialisation, which the second term alone should cover:
+# The table gives the smallest constant $C$ with $P/\epsilon \le C \cdot$ bound on these widths, the width that
+# determines it, and the smallest constant without the first term. "Range over widths" is the largest ratio of
+# $P/\epsilon$ to the bound over these widths, divided by the smallest: 1 if the bound had the shape of the curve.
+# First at initialisation, which the second term alone should cover:
 
 # %%
 table = plots.save_table(plots.domination(rows), "N4a_domination", profile)
 table.filter(regex="depth|initial").rename(columns=lambda name: name.replace(", initial", ""))
 
 # %% [markdown]
-# and after training:
+# After training:
 
 # %%
 table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", trained", ""))
 
 # %% [markdown]
-# The same under the theorem's own hypotheses, as far as a run can meet them: points of unit norm, squared loss,
-# a constant rate, and training to a common loss, so that no width is trained further than another unless it
+# Now under the theorem's own hypotheses, as far as a run can meet them: points of unit norm, squared loss, a
+# constant learning rate, and training to a common loss. No width is then trained further than another, unless it
 # runs out of time before it gets there.
 
 # %%
@@ -174,20 +183,20 @@ table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", 
 # %% [markdown]
 # ### Where is the peak?
 #
-# The paper names no location. Its Table 1 does: under each of the three initialisations the first term is a
-# constant times $\sqrt m\, e^{-m/L^3}$, which is largest at $m = L^3/2$. A rival needs no bound at all: the
-# width at which the network has as many parameters as there are training points. **What would contradict the
-# printed form:** measured peaks that do not move out with $L$ like $L^3$. A peak at either end of the grid is
+# The paper names no location, but its Table 1 implies one. Under each of the three initialisations the first term
+# is a constant times $\sqrt m\, e^{-m/L^3}$, which is largest at $m = L^3/2$. A rival explanation needs no bound:
+# the peak would be where the network has as many parameters as there are training points. **What would contradict
+# the printed form:** measured peaks whose location does not grow like $L^3$. A maximum at either end of the grid is
 # not a peak: "over the narrowest" or "over the widest" is then 1.
 
 # %%
 plots.save_table(plots.peak_places(rows), "N4a_peaks", profile)
 
 # %% [markdown]
-# At $L = 2$ the printed peak is $m = 4$: on the paper's grid, from 16 on, its bound predicts no rise.
+# At $L = 2$ the printed peak is at $m = 4$, so on the paper's grid, which starts at 16, its bound predicts no rise.
 #
-# The ledger in notebook 6 asks more: both ratios above 1 by more than the seeds' spread, on a grid that reaches
-# well past $L^3/2$.
+# The ledger in notebook 6 asks for more: both ratios must exceed 1 by more than the spread over seeds, on a grid
+# that reaches well past $L^3/2$.
 #
 # ## Lemma 4: how far the Jacobian moves
 #
@@ -195,31 +204,35 @@ plots.save_table(plots.peak_places(rows), "N4a_peaks", profile)
 # > $$\mathbb{E}_{x, \hat{x}, W} \left\| \nabla_x f(x)^\top (x - \hat{x}) - W_L D_{L-1} \cdots D_1 W_1 (x - \hat{x}) \right\|_2 \leq \Theta \left( \epsilon \gamma^{L-2} \sqrt{\frac{\pi L^3 m^2 \beta_1^2 \beta_L^2}{8}} e^{-m/L^3} \right). \quad (9)$$
 # > (workshop, Appendix B.1)
 #
-# On the left stand the Jacobian after training and the one before, so the lemma says that training moves the
-# Jacobian by an amount that falls exponentially in $m/L^3$. **What would contradict it:** a distance
-# $\mathbb{E}\|J_T - J_0\|_2$ that falls like a power of $m$, or not at all, where $m$ is several times $L^3$.
-# That is the left side of the proof's (10), while (9) averages over $x - \hat{x}$. By the sandwich of notebook 0,
-# (9)'s left side is at least $\sqrt{2/\pi}\, c_d \|J_T - J_0\|_F$ times $\epsilon$, so it cannot decay
-# exponentially if this does not.
+# The left side compares the Jacobian after training with the one before, so the lemma says that training changes
+# the Jacobian by an amount that decays exponentially in $m/L^3$. **What would contradict it:** a distance
+# $\mathbb{E}\|J_T - J_0\|_2$ that falls like a power of $m$, or not at all, where $m$ is several times $L^3$. This
+# distance is the left side of (10) in the proof; (9) averages over $x - \hat{x}$ instead. By the limits of notebook
+# 0, the left side of (9) is at least $\sqrt{2/\pi}\, c_d \|J_T - J_0\|_F$ times $\epsilon$, so it cannot decay
+# exponentially if this distance does not.
 #
-# One step of the proof gives us pause (workshop appendix; the NeurIPS supplement may differ). The expectation is
-# an integral of a tail bound over $\delta$ from 0, but the bound holds only where $\omega^2 \ge 0$, that is above
-# $\delta = \sqrt{m/u}$ with $u = 2/(m \beta_1^2 \beta_L^2 \gamma^{2(L-2)})$. Below it a probability is at most 1,
-# and that piece is $\sqrt{m/u}$ in full: under He $\sqrt{2m/d}$, which grows like $\sqrt m$ and does not decay.
-# Three smaller points of the same proof: $\omega$ is a fixed radius of the trained weights, and yet it is tuned
-# with $\delta$; the chosen $s = m/(L^3 \log m) + \omega^2/\log m$ exceeds its own upper limit, of order
-# $m/(L^3 \log m)$, once $\omega$ grows; and the constants inside $\Omega(\cdot)$ are dropped from the exponent.
+# One step of the proof does not hold as printed (workshop appendix; the NeurIPS supplement may differ). The
+# expectation is the integral of a tail bound over $\delta$ from 0. That bound holds only where $\omega^2 \ge 0$,
+# which means above $\delta = \sqrt{m/u}$ with $u = 2/(m \beta_1^2 \beta_L^2 \gamma^{2(L-2)})$. Below that point
+# only the trivial bound 1 on a probability is available, and the integral up to there is $\sqrt{m/u}$. Under He
+# this omitted piece is $\sqrt{2m/d}$, which grows like $\sqrt m$ and does not decay.
+#
+# The same proof has three smaller problems. $\omega$ is a fixed radius for the trained weights, yet it is tuned
+# with $\delta$. The chosen $s = m/(L^3 \log m) + \omega^2/\log m$ exceeds its own upper limit, of order
+# $m/(L^3 \log m)$, once $\omega$ grows. And the constants inside $\Omega(\cdot)$ are dropped from the exponent.
 
 # %%
 table = plots.lemma4(widths=(16, 64, 256, 1024, 4096), depths=(2, 6, 10), d_in=784, d_out=10)
 plots.save_table(table, "W_Lemma4", profile).map("{:.4g}".format)
 
 # %% [markdown]
-# The ratio is $2 e^{m/L^3} / \sqrt{\pi L^3}$ under every initialisation. A narrow and deep network has it below
-# one, and there the printed term covers the omitted piece. From a few times $L^3$ on the omitted piece takes
-# over, so that what the proof gives for wide networks is a bound of order $\sqrt m$, as in Wu et al.; the lemma
-# may still hold for another reason, and the measured distance is what can tell. So we train the networks of the
-# `theorem1` control (unit norm, squared loss, to a common loss) again and take the distance of their Jacobians.
+# The ratio is $2 e^{m/L^3} / \sqrt{\pi L^3}$ under every initialisation. For a narrow and deep network it is below
+# one, and the printed term covers the omitted piece. From a few times $L^3$ on the omitted piece dominates. For
+# wide networks the proof therefore gives a bound of order $\sqrt m$, as in Wu et al.
+#
+# The lemma may still hold for another reason, and only a measured distance can tell. So the networks of the
+# `theorem1` control (unit norm, squared loss, to a common loss) are trained again, and the distance between their
+# Jacobians is recorded.
 
 # %%
 if profile == "shipped":
@@ -232,21 +245,22 @@ plots.against(moved, right, y="jacobian_init").set_ylabel(r"$\mathbb{E}\|J_0\|_2
 plots.save(figure, "W_Lemma4_measured", profile, moved)
 
 # %% [markdown]
-# At the measured depths and widths: the printed term, the omitted piece, the distance, and what (9)'s left side
-# is at least (over $\epsilon$). "Printed" keeps its constants; only how the columns go with $m$ can be compared.
+# For the measured depths and widths, the table lists the printed term, the omitted piece, the measured distance,
+# and a lower bound on the left side of (9) over $\epsilon$. "Printed" keeps its constants, so only the dependence
+# on $m$ can be compared.
 
 # %%
 plots.save_table(plots.lemma4_measured(moved), "W_Lemma4_beside", profile)
 
 # %% [markdown]
-# The distance is of the order of the Jacobian itself: these networks have learned, so their outputs and with
-# them their Jacobians have moved by $O(1)$, although each weight moved little. Row T06 of the ledger fits the
-# printed law to it and sets the rate against 1.
+# The distance is of the order of the Jacobian itself. These networks have learned, so their outputs, and with them
+# their Jacobians, have changed by $O(1)$ although each weight moved little. Row T06 of the ledger fits
+# $\sqrt m\, e^{-a m/L^3}$ to the distance and tests $a$ against the lemma's 1.
 #
-# The last two columns are about the proof's own range. The workshop's appendix prints
-# $s \in [\Omega(d/\log m), O(m/(L^3 \log m))]$, which holds an $s$ only from $m$ of order $d L^3$ on. In the
-# paper's notation $d$ is the input size; in Allen-Zhu et al., where the range comes from, it is the output size,
-# our $o$. We count by the latter. With $d = 784$ the range would begin at $m = 6272$ for $L = 2$.
+# The last two columns mark the range in which the proof applies. The workshop's appendix prints
+# $s \in [\Omega(d/\log m), O(m/(L^3 \log m))]$, an interval that is empty unless $m$ is at least of order $d L^3$.
+# In the paper's notation $d$ is the input size. In Allen-Zhu et al., where the range comes from, it is the output
+# size, our $o$, and the ledger uses that. With $d = 784$ the range would begin at $m = 6272$ for $L = 2$.
 #
 # ## Figure 4(b): lazy against non-lazy, two layers
 #
@@ -255,7 +269,7 @@ plots.save_table(plots.lemma4_measured(moved), "W_Lemma4_beside", profile)
 # > decreases with the width of the neural network increases, which coincides with our theoretical result, i.e.,
 # > no phase transition phenomenon. (NeurIPS, Sec. 5.3)
 #
-# The loss stands beside it: a network that has not learned anything is perfectly stable.
+# The training loss is drawn beside it: a network that has learned nothing is perfectly stable.
 
 # %%
 two = rk.collect("N4b", profile, device=device, seeds=seeds, widths=widths)
@@ -274,10 +288,10 @@ plots.save(figure, "N4b", profile, two)
 # > root of $m$.
 # > (NeurIPS, Sec. 4.1)
 #
-# The three orders of Table 2 against networks trained from the NTK initialisation. Each is scaled to pass
-# through the narrowest network, which leaves their shape in $m$ alone. **What would contradict the paper:** a
-# measured curve that follows the square root of $m$. An upper bound above the curve contradicts nothing, and
-# the entries of Wu et al. and Huang et al. are the paper's own translation into $P/\epsilon$.
+# The figure compares the three orders of Table 2 with networks trained from the NTK initialisation. Each order is
+# scaled to pass through the narrowest network, so that only its shape in $m$ remains. **What would contradict the
+# paper:** a measured curve that follows the square root of $m$. An upper bound above the curve contradicts nothing.
+# The entries of Wu et al. and Huang et al. are the paper's own translation into $P/\epsilon$.
 
 # %%
 ntk = plots.only(rk.collect("ntk_full", profile, **choices), "ntk")
@@ -290,8 +304,9 @@ for ax, (_, curve) in zip(axes, ntk.groupby("depth")):
 plots.save(figure, "N_Table2_shapes", profile, ntk)
 
 # %% [markdown]
-# The power of $m$ in each: measured with a 95 % interval from the spread over seeds, and of the three orders on
-# the same widths. A straight power is a summary here, since neither ours nor the measured curve need be one.
+# The table fits a power of $m$ to each: the measured curve, with a 95 % interval from the spread over seeds, and
+# the three orders on the same widths. One power is only a summary here, since neither the paper's order nor the
+# measured curve need be a power law.
 
 # %%
 plots.save_table(plots.table2_slopes(ntk), "N_Table2_powers", profile).round(3)
@@ -299,21 +314,22 @@ plots.save_table(plots.table2_slopes(ntk), "N_Table2_powers", profile).round(3)
 # %% [markdown]
 # ## Width or training?
 #
-# Wider networks are trained further by the same schedule, so the falling part of Figure 4(a), and the gap of
-# Figure 4(b), could come from training alone. Five looks at it, of which the first two are runs of their own.
-# They stand beside the paper's figures and do not overturn them: the paper's statement is about its own
-# schedule.
+# The same schedule trains wider networks further, so training alone could cause the falling part of Figure 4(a) and
+# the gap of Figure 4(b). Five controls separate the two; the first two are runs of their own. They complement the
+# paper's figures and do not overturn them, since the paper's statement is about its own schedule.
 #
-# ### A rate in proportion to $1/m$
+# ### A learning rate proportional to $1/m$
 #
-# How fast a network starts to learn at one rate is told by its tangent kernel, for one output and at
-# initialisation on average $\|x\|^2 (1 + (L-1)\, m/d)$ under He: the first layer's part does not grow with width.
-# It is proportional to $m$ only where $(L-1)\, m \gg d = 784$, and for narrower networks a rate of $128/m$ times
-# the usual one over-corrects: their training loss now rises with width over most of the grid, where at one rate
-# it fell. So read $P/\epsilon$ together with the loss; the two rates bracket a matched one. Under NTK the kernel
-# is $\|x\|^2 (1 + (L-1)\, m/(2o))$, proportional to $m$ much earlier, so that NTK curves are the cleaner look
-# where the figure has them. Small non-lazy weights grow only slowly, and at this rate the wide ones may not learn
-# at all.
+# The tangent kernel tells how fast a network starts to learn at a given learning rate. For one output, at
+# initialisation and on average, it is $\|x\|^2 (1 + (L-1)\, m/d)$ under He, because the first layer's part does not
+# grow with width. So it is proportional to $m$ only where $(L-1)\, m \gg d = 784$. For narrower networks, $128/m$
+# times the usual learning rate over-corrects: their training loss now rises with width over most of the grid, where
+# at one learning rate for all widths it fell. Read $P/\epsilon$ together with the loss: the two rules bracket the
+# one at which networks of all widths learn equally fast.
+#
+# Under NTK the kernel is $\|x\|^2 (1 + (L-1)\, m/(2o))$, which is proportional to $m$ much earlier. Where the
+# figure has NTK curves, they are the cleaner test. Small non-lazy weights grow only slowly, and at this learning
+# rate the wide networks may not learn at all.
 
 # %%
 slower = rk.collect("inverse_width", profile, **choices)
@@ -324,12 +340,12 @@ plots.against(plots.named(slower), right, y="test_accuracy", by="curve", log=Fal
 plots.save(figure, "N4_inverse_width", profile, slower)
 
 # %% [markdown]
-# A $P/\epsilon$ that falls with width while the loss *rises* may be a matter of training alone. What both rates
-# show, a matched one between them can be expected to show, too.
+# A $P/\epsilon$ that falls with width while the loss *rises* may be due to training alone. A trend that both
+# learning-rate rules show can be expected at the matched rule between them as well.
 #
-# On MNIST these runs took the proxy schedule, which moves deep networks (notebook 6), at this rate the narrow ones
-# most, since theirs is the largest. So the He curves again, under the paper's schedule. **What would speak for the
-# peak:** that it stays.
+# On MNIST these runs use the short schedule, which changes $P$ of deep networks (notebook 6). At this learning rate
+# it changes the narrow ones most, since theirs is the largest. So the He curves are run again under the paper's
+# schedule. **What would support the peak:** that it remains.
 
 # %%
 whole = rk.collect("inverse_width_full", profile, **choices)
@@ -341,8 +357,8 @@ plots.save(figure, "N4_inverse_width_full", profile, whole)
 # %% [markdown]
 # ### Training to a common loss
 #
-# Every network stops at the first of 50 looks at which its training loss is 0.5 or lower. Where the loss stays
-# above that line, the network ran out of time before it got there, and its point is no fair comparison.
+# Every network stops at the first of 50 evaluation points at which its training loss is 0.5 or lower. Where the
+# loss stays above that line, the network ran out of time first, and its point is not a fair comparison.
 
 # %%
 stopped = rk.collect("common_loss", profile, **choices)
@@ -355,9 +371,9 @@ plots.save(figure, "N4_common_loss", profile, stopped)
 # %% [markdown]
 # ### The paper's own runs, at matched loss
 #
-# The trainings of Figure 4(b) again. At each width the common loss is where the less trained of the two curves
-# ends; $P/\epsilon$ of both is read off there, between the seven instants at which it was measured. **What
-# would contradict the paper's reading:** a gap on the left that closes on the right.
+# These are the runs of Figure 4(b) again. At each width the common loss is where the less trained of the two curves
+# ends. $P/\epsilon$ of both is read off at that loss, interpolated between its seven evaluation points. **What
+# would contradict the paper:** a gap on the left that closes on the right.
 
 # %%
 figure, (left, right) = plots.panels(2)
@@ -368,8 +384,8 @@ plots.save(figure, "N4b_matched", profile, two)
 # %% [markdown]
 # ### $P/\epsilon$ along training
 #
-# Each network from its start (ring) to its end (dot); training goes to the right. If networks of all widths
-# moved on one line, their loss would say all there is to say, and width nothing more.
+# Each line is one network, from its start (ring) to its end (dot), with training to the right. If networks of all
+# widths followed one line, their loss would explain $P/\epsilon$ completely and width would add nothing.
 
 # %%
 figure, (left, middle, right) = plots.panels(3, width=2.9)
@@ -382,12 +398,12 @@ plots.save(figure, "N4_along_training", profile, plots.together(rows, two[two["i
 # %% [markdown]
 # ### Three more comparisons
 #
-# Left: $P/\epsilon$ after training against before; dots on the line have not changed. Middle: at training
-# points against test points; the paper's $\mathcal{D}_X$ is the data's distribution, and points the network has
-# fitted could be special. Right: $P/\epsilon$ relative to the size of the output, the mean norm of the centred
-# logits. A network whose logits are twice as large has twice the $P/\epsilon$ and the same decisions, and
-# logits grow as the loss falls. **If the peak were a matter of output size alone,** the right panel would be
-# flat.
+# - Left: $P/\epsilon$ after training against before. Dots on the diagonal have not changed.
+# - Middle: $P/\epsilon$ at training points against test points. The paper's $\mathcal{D}_X$ is the data
+#   distribution, and points that the network has fitted could be special.
+# - Right: $P/\epsilon$ divided by the size of the output, the mean norm of the centred logits. A network with
+#   logits twice as large has twice the $P/\epsilon$ and makes the same decisions, and logits grow as the loss
+#   falls. **If the peak were a matter of output size alone,** this panel would be flat.
 
 # %%
 figure, (left, middle, right) = plots.panels(3, width=2.9)
@@ -400,9 +416,9 @@ plots.save(figure, "N4a_comparisons", profile, rows)
 # %% [markdown]
 # ## Your turn
 #
-# Change the network and run the cell: it is trained on scikit-learn's digits within seconds, and drawn as a star
-# among networks that differ from it in width, depth and seed alone. Can you find a width beyond which $P/\epsilon$
-# falls while the training loss does not?
+# Change the network and run the cell: it trains on scikit-learn's digits within seconds and appears as a star among
+# networks that differ from it only in width, depth and seed. Can you find a width beyond which $P/\epsilon$ falls
+# while the training loss does not?
 
 # %%
 width, depth, init, power = 32, 3, "he", None  # he, lecun or ntk; or power, with a number c: beta = m^-c
@@ -416,15 +432,15 @@ interactive.show_yours(yours, right, y="train_loss")
 # %% [markdown]
 # ## What we saw
 #
-# The shape of Figure 4(a), in words: for each depth the largest rise from one width to a wider one, and the
-# largest fall. The paper's statement needs both, with the largest value inside the grid; a step smaller than the
-# interval of a mean is no step.
+# For each depth of Figure 4(a): the largest rise of $P/\epsilon$ from one width to a wider one, and the largest
+# fall. The paper's statement needs both, and the largest value inside the grid. A step smaller than the interval of
+# a mean does not count.
 
 # %%
 Markdown(sentences.width_in_words(rows))
 
 # %% [markdown]
-# At two layers, $P/\epsilon$, loss and accuracy of lazy and non-lazy networks at each width:
+# At two layers: $P/\epsilon$, training loss and test accuracy of lazy and non-lazy networks at each width.
 
 # %%
 two.groupby(["init", "width"])[["stability", "train_loss", "test_accuracy"]].mean().unstack("init").round(4)
@@ -443,9 +459,9 @@ found.assign(**{"common loss": at_loss.groupby("width")["common loss"].first()})
 Markdown(sentences.lazy_in_words(two))
 
 # %% [markdown]
-# And the power of $m$ in $P/\epsilon$ over all widths, in the paper's runs and in the two controls. One power
-# is a poor summary of a curve with a peak; where it changes sign between the columns, training and width are
-# entangled.
+# Finally, the power of $m$ in $P/\epsilon$ over all widths, in the paper's runs and in the two controls. One power
+# is a poor summary of a curve with a peak. Where its sign differs between the settings, the effects of training and
+# of width cannot be told apart.
 
 # %%
 paper = plots.together(rows, two[two["init"] == "power"])

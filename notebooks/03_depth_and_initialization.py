@@ -16,8 +16,13 @@
 # > it hurts robustness in a polynomial order under He-initialization and under Neural Tangent Kernel (NTK)
 # > initialization. (NeurIPS, Sec. 1)
 #
-# This notebook draws NeurIPS Figure 5 (workshop Figure 3) with width on the axis and with depth on the axis.
-# **What would contradict the paper:** a He curve that falls with depth, or a LeCun curve that rises with it.
+# This notebook draws NeurIPS Figure 5 (workshop Figure 3), once with width on the axis and once with depth. It then
+# compares Table 1 with trained networks over depth. **What would contradict the paper:** a He curve that falls with
+# depth, or a LeCun curve that rises with it.
+#
+# **In short, on the shipped rows.** He rises with depth at every width, as the paper says. LeCun falls with depth
+# at initialisation, but after training it rises wherever the deep networks have learned. A fall goes with networks
+# that have hardly left their start.
 
 # %%
 # Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
@@ -71,14 +76,14 @@ plots.save(figure, "N5a", profile, he)
 # %% [markdown]
 # ## Figure 5(b): LeCun initialisation
 #
-# LeCun weights are smaller by $\sqrt 2$: without training every layer halves the energy, and $P/\epsilon$
-# starts at $2^{-L/2}$ of He's. The paper names the price itself:
+# LeCun weights are smaller than He's by a factor of $\sqrt 2$. Before training, every layer therefore halves the
+# energy, and $P/\epsilon$ starts at $2^{-L/2}$ of He's. The paper itself names the price:
 #
 # > Since the activation function ReLU loses half of the energy in every layer, training a deep network with the
 # > LeCun initialization is difficult. (NeurIPS, Sec. 4.1)
 #
-# So read the right panel, the training loss, together with the middle one: a deep network that has not yet
-# learned is stable for that reason alone.
+# So read the middle panel together with the right one, the training loss. A deep network that has not learned yet
+# is stable for that reason alone.
 
 # %%
 lecun = rk.collect("N5b", profile, **choices)
@@ -90,10 +95,10 @@ plots.against(lecun, right, x="depth", y="train_loss", by="width")
 plots.save(figure, "N5b", profile, lecun)
 
 # %% [markdown]
-# How the depths get there: $P/\epsilon$ against training loss, each network from its start (ring) to its end
-# (dot), training to the right. At the start the loss is near $\log 10 \approx 2.303$, the loss of guessing.
-# **What would contradict "depth helps":** deep networks that, once they are trained as far as shallow ones, lie
-# no lower.
+# Next, the path from start to end for each depth: $P/\epsilon$ against training loss, from the start of each
+# network (ring) to its end (dot), with training to the right. At the start the loss is near
+# $\log 10 \approx 2.303$, the loss of guessing. **What would contradict "depth helps":** deep networks that lie no
+# lower once they are trained as far as shallow ones.
 
 # %%
 figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
@@ -106,10 +111,11 @@ plots.save(figure, "N5b_along_training", profile, lecun)
 # %% [markdown]
 # ## Another reading: points of unit norm
 #
-# The paper does not say how its pixels were scaled, and its Assumption 1 asks for $\|x\|_2 = 1$. An MNIST image
-# of pixels in $[0, 1]$ has a norm of about 9, so that a unit-norm network at the same rate is trained far less.
-# On MNIST this reading uses the proxy schedule, a tenth of the steps at ten times the rate, and is never pooled
-# with the above.
+# The paper does not say how its pixels were scaled, so every choice is a *reading*: one interpretation of a choice
+# the paper leaves open. Assumption 1 asks for $\|x\|_2 = 1$. An MNIST image with pixels in $[0, 1]$ has a norm of
+# about 9, so at the same learning rate a network is trained far less on points of unit norm. On MNIST this reading
+# uses the short schedule (a tenth of the steps at ten times the learning rate). It is never pooled with the curves
+# above.
 
 # %%
 unit = rk.collect("unit", profile, **choices)
@@ -123,10 +129,9 @@ plots.save(figure, "N5_unit", profile, unit)
 # %% [markdown]
 # ## Before and after training
 #
-# At initialisation the exact value is known (thin black, `rk.theory.stability_at_init`): nearly flat in depth
-# under He, falling by $\sqrt 2$ a layer under LeCun. The bound of Table 1 is drawn for the middle width; it
-# keeps an unknown constant, and its LeCun form is *not* monotone in $L$: at a fixed width it rises before it
-# falls.
+# At initialisation the exact value is known (thin black lines, `rk.theory.stability_at_init`): nearly flat in depth
+# under He, falling by $\sqrt 2$ per layer under LeCun. The bound of Table 1 is drawn for the middle width. It hides
+# an unknown constant, and its LeCun form is *not* monotone in $L$: at a fixed width it rises before it falls.
 
 # %%
 figure, (left, right) = plots.panels(2, width=3.8, height=3.2)
@@ -145,10 +150,9 @@ plots.save(figure, "N5_initial", profile, he)
 # > robustness in a polynomial order under He-initialization [...] and under the NTK initialization
 # > (NeurIPS, Sec. 4.1)
 #
-# Table 1 as printed in the NeurIPS version (dashed) and trained networks (solid), three widths in the same
-# colours. Only shapes can be compared. **What would contradict the paper:** a solid curve that falls under He
-# or NTK, one that rises under LeCun, or one that a dashed curve, moved up or down as a whole, cannot stay
-# above.
+# Dashed: Table 1 as printed in the NeurIPS version. Solid: trained networks, for three widths in the same colours.
+# Only shapes can be compared. **What would contradict the paper:** a solid curve that falls under He or NTK, one
+# that rises under LeCun, or one that does not stay below its dashed curve however far that is shifted as a whole.
 
 # %%
 ntk = plots.only(rk.collect("ntk_full", profile, **choices), "ntk")
@@ -169,23 +173,23 @@ plots.save(figure, "N_Table1_depth", profile, plots.together(he, lecun, ntk))
 # > decrease speed than the first and second parts and plays a major role in the tendency. The perturbation
 # > stability of the neural network exponentially decreases with respect to the depth. (NeurIPS, Sec. 4.1)
 #
-# This is so in the limit of large $L$. Up to there the other parts are faster: a layer adds
-# $\frac{3}{2L} + \frac{3m}{L^4}$ to the logarithm of $\sqrt{L^3 m/d}\, e^{-m/L^3}$, and $\gamma$ takes
-# $\frac{1}{2} \log 2 \approx 0.347$ away. Where the printed bound rises most in $L$, as far as $L = 40$, for
-# MNIST ($d = 784$, $o = 10$); a factor of 1 means that it only falls:
+# This is true in the limit of large $L$. Before that, the other factors grow faster. One more layer adds
+# $\frac{3}{2L} + \frac{3m}{L^4}$ to the logarithm of $\sqrt{L^3 m/d}\, e^{-m/L^3}$, while $\gamma$ takes
+# $\frac{1}{2} \log 2 \approx 0.347$ away. The table shows between which depths, up to $L = 40$, the printed bound
+# rises most, for MNIST ($d = 784$, $o = 10$). A factor of 1 means that it only falls:
 
 # %%
 table = plots.rise_in_depth(widths=(16, 64, 256, 1024, 4096, 16384), d_in=784, d_out=10)
 plots.save_table(table, "N_Table1_rise", profile).round(3)
 
 # %% [markdown]
-# The remark thus describes the factor $\gamma^{L-2}$, and the bound as a whole only beyond its peak. The two
-# versions differ in constants alone, and these matter: the workshop's second term is larger on MNIST and hides
-# part of the rise. A measured LeCun curve that rises with depth therefore speaks against the remark, and not
-# against the bound that it was drawn from.
+# So the remark describes the factor $\gamma^{L-2}$, and the bound as a whole only beyond its peak. The two versions
+# of the paper differ only in constants, but these matter: on MNIST the workshop's second term is larger and hides
+# part of the rise. A measured LeCun curve that rises with depth therefore contradicts the remark, but not the bound
+# that the remark describes.
 #
-# **Turn it yourself.** Table 1 in depth at any width and scheme, with both versions' constants (in a running
-# notebook with sliders; a page shows LeCun at $m = 256$).
+# **Move the sliders.** Table 1 in depth at any width and initialisation, with the constants of both versions.
+# (Sliders need a running notebook; a static page shows LeCun at $m = 256$.)
 
 # %%
 interactive.sliders(
@@ -201,10 +205,10 @@ interactive.sliders(
 # > If some initialization schemes admit $\gamma > 1$, then the depth $L$ will hurt the robustness of the neural
 # > network at an exponentially increasing rate. (NeurIPS, Sec. 4.1)
 #
-# (The workshop version prints $\gamma \geq 1$ here; $\gamma = 1$ does not grow.) The paper runs no such scheme. We
-# take He weights times 1.25, so $\gamma = 1.25$. At initialisation the exact
-# value is known (thin black) and grows by nearly that factor a layer. Whether training keeps the growth is
-# open. **What would contradict the paper:** a trained curve that does not rise with depth.
+# (The workshop version prints $\gamma \geq 1$ here, but $\gamma = 1$ gives no growth.) The paper trains no such
+# network. We multiply He weights by 1.25, so that $\gamma = 1.25$. At initialisation the exact value is known (thin
+# black) and grows by nearly that factor per layer. Whether the growth survives training is open. **What would
+# contradict the paper:** a trained curve that does not rise with depth.
 
 # %%
 gain = rk.collect("gain_full", profile, **choices)
@@ -215,25 +219,26 @@ plots.against(gain, right, x="depth", y="train_loss", by="width")
 plots.save(figure, "N_gain", profile, gain)
 
 # %% [markdown]
-# The factor by which $P/\epsilon$ changes from one layer to the next (a line through $\log P$ in $L$, its 95 %
-# interval from the spread over seeds): exact at initialisation, measured there, and after training. A factor away
-# from 1 is a rise or a fall, and no more than that: five depths cannot tell an exponential from a power. Table
-# 1's own polynomial, $L^{3/2}$, gives $(5^{3/2})^{1/8} \approx 1.35$ a layer from $L = 2$ to $10$.
+# The table gives the factor by which $P/\epsilon$ changes from one layer to the next: exact at initialisation,
+# measured at initialisation, and after training. The measured factors come from a line through $\log P$ in $L$,
+# with a 95 % interval from the spread over seeds. A factor away from 1 shows a rise or a fall and no more, since
+# five depths cannot tell an exponential from a power. Table 1's own polynomial, $L^{3/2}$, would give
+# $(5^{3/2})^{1/8} \approx 1.35$ per layer from $L = 2$ to $10$.
 
 # %%
 everything = plots.together(he, lecun, ntk, gain)
 plots.save_table(plots.per_layer(everything), "N_per_layer", profile)
 
 # %% [markdown]
-# At initialisation a gain of 1.25 shows as it should. What training leaves of it is the last column: set it beside
-# He's at the same width, which starts flat and learns to rise.
+# At initialisation a gain of 1.25 shows as expected. The last column shows what is left of it after training.
+# Compare it with He at the same width, which starts flat and rises with training.
 
 # %% [markdown]
 # ## Your turn
 #
-# Change the network and run the cell: it is trained on scikit-learn's digits within seconds, and drawn as a star
-# among networks that differ from it in depth, width and seed alone. Under which initialisation does training turn
-# a fall over depth into a rise?
+# Change the network and run the cell: it trains on scikit-learn's digits within seconds and appears as a star among
+# networks that differ from it only in depth, width and seed. Under which initialisation does training turn a fall
+# over depth into a rise?
 
 # %%
 depth, width, init = 5, 32, "lecun"  # lecun, he or ntk
@@ -248,7 +253,10 @@ interactive.show_yours(yours, right, x="depth", y="train_loss", by="width")
 # %% [markdown]
 # ## What we saw
 #
-# $P/\epsilon$ after training, He and LeCun, and the training loss beside it (geometric means over seeds):
+# He rises with depth, as the paper says. LeCun falls with depth at initialisation, and where it has learned it
+# rises: in these runs a fall goes with networks that have hardly left their start.
+#
+# $P/\epsilon$ after training for He and LeCun, and the training loss for LeCun (geometric means over seeds):
 
 # %%
 plots.summarise(he, x="depth", y="stability", by="width").pivot(index="width", columns="depth", values="mean").round(
@@ -266,11 +274,7 @@ plots.summarise(lecun, x="depth", y="train_loss", by="width").pivot(
 ).round(3)
 
 # %% [markdown]
-# In words, from the same rows ("has learned": a training loss below half of $\log 10$ at the largest depth):
+# The same rows in words. "Has learned" means a training loss below half of $\log 10$ at the largest depth.
 
 # %%
 Markdown(sentences.depth_in_words(he, "He") + "\n\n" + sentences.depth_in_words(lecun, "LeCun"))
-
-# %% [markdown]
-# He rises with depth, as the paper says. LeCun falls with depth at initialisation, and where it has learned it
-# rises: in these runs a fall goes with networks that have hardly left their start.

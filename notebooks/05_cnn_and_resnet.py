@@ -12,11 +12,16 @@
 # <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F05_cnn_and_resnet.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/05_cnn_and_resnet.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
 #
 # The workshop version looks beyond fully connected networks twice: Figure 6 (a CNN on MNIST) and Table 4
-# (ResNet-110 on CIFAR). It gives neither architecture in full, so what is drawn here are *readings*, and each says
-# what was chosen. The last section asks what every reader asks next: does robustness on average, which is what
-# $P$ measures, say anything about attacks? **What would contradict the paper:** a gap between the depths of the
-# CNN that is no larger than that of the fully connected net; lazy and non-lazy accuracies that differ by more than
-# a point.
+# (ResNet-110 on CIFAR). It gives neither architecture in full, so everything here is a *reading*, one
+# interpretation of a choice the paper leaves open, and each section says what was chosen. The last section asks a
+# question that the paper does not: does robustness on average, which is what $P$ measures, say anything about
+# attacks? **What would contradict the paper:** a gap between depths that is no larger for the CNN than for the
+# fully connected net; or lazy and non-lazy accuracies that differ by more than a point.
+#
+# **In short, on the shipped rows.** The CNN's gap is much larger only with a pooling head at the base learning
+# rate, where the shallowest networks have hardly trained; otherwise it is not shown to be larger. Table 4 needs
+# CIFAR and a GPU, and is still missing. Over fully connected networks, $P$ ranks widths and depths much as
+# Lipschitz constants and attacks do.
 
 # %%
 # Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
@@ -53,8 +58,6 @@ from robustkit.plots import interactive
 from robustkit.profiles import grid
 from robustkit.sweep.train_missing import further
 
-choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
-
 # %% [markdown]
 # ## Figure 6: the CNN beside the fully connected net
 #
@@ -62,26 +65,30 @@ choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 # > gap between different depths is much larger than fully connected network, which is more in line with the
 # > relationship between robustness and depth under He initialization in Theorem 1. (Workshop, E.4)
 #
-# Our reading: $L - 1$ convolutions ($3 \times 3$, padding 1, no bias, stride 2 at the second and fourth) with
-# $m$ channels, ReLU, then a linear head, He initialisation with $\beta = \sqrt{2/\text{fan-in}}$, no
-# normalisation; channels stand beside the neurons of a fully connected net of the same $m$. The head is a reading
-# of its own: *flatten* keeps every pixel, *pooling* averages over the image. An average over $k$ pixels has $1/k$
-# of the gradient in each, so pooled networks are slow, $L = 4$ most, whose $k$ is four times as large: MNIST
-# profiles run them at ten times the rate as well, beside fully connected ones at that rate.
+# Our reading of the network: $L - 1$ convolutions with $m$ channels ($3 \times 3$, padding 1, no bias, stride 2 at
+# the second and fourth), each followed by a ReLU, then a linear head. There is no normalisation, and the
+# initialisation is He with $\beta = \sqrt{2/\text{fan-in}}$. A CNN of $m$ channels is compared with a fully
+# connected net of $m$ neurons per layer.
+#
+# The head is a further choice: *flatten* keeps every pixel, *pooling* averages over the image. An average over $k$
+# pixels passes $1/k$ of the gradient to each, so pooled networks learn slowly, and those with $L = 4$ most slowly,
+# since their $k$ is four times as large. The MNIST profiles therefore also train them at ten times the base
+# learning rate, beside fully connected nets at that learning rate.
 
 # %%
-rows = rk.collect("W6", profile, **choices)
+rows = rk.collect("W6", profile, device=device, seeds=seeds, widths=widths, depths=depths)
 seen = plots.views(rows)
-slow = "CNN, pooling" if len(seen) > 3 else ""  # where there is a faster rate, the other has a figure of its own
+slow = "CNN, pooling" if len(seen) > 3 else ""  # it has its own figure below
 main = {name: part for name, part in seen.items() if name != slow}
 figure, axes = plots.panels(len(main), 2, width=2.4, height=2.8)
 plots.figure_6(main, axes)  # this line draws Figure 6
 plots.save(figure, "W6", profile, plots.together(*main.values()))
 
 # %% [markdown]
-# $P/\epsilon$ above, training loss below, on one scale. On a laptop all of them take the proxy schedule, a tenth of the
-# steps at ten times the rate, which lowers the $P$ of deep fully connected nets; notebook 6 shows by how much, and what
-# it does to the narrowest CNN. Pooling at the paper's rate, on a scale of its own:
+# $P/\epsilon$ above, training loss below, each row of panels on one scale. In the `laptop` profile all of these
+# networks use the short schedule (a tenth of the steps at ten times the learning rate), which lowers $P$ of deep
+# fully connected nets; notebook 6 shows by how much, and what it does to the narrowest CNN. Pooling at the base
+# learning rate has a figure of its own:
 
 # %%
 pooled = seen["CNN, pooling"]
@@ -91,35 +98,41 @@ plots.against(pooled, right, y="train_loss")
 plots.save(figure, "W6_pooling", profile, pooled)
 
 # %% [markdown]
-# Where the loss has stayed at $\log 10 \approx 2.3$, nothing has been learned, and $P$ is that of the start: a gap
-# between a depth that has left it and one that has not is a gap in training. The same holds of narrow, deep fully
-# connected nets.
+# Where the loss has stayed at $\log 10 \approx 2.3$, nothing has been learned, and $P$ is that of the initial
+# network. A gap between a depth that has left its start and one that has not is a gap in training. The same is true
+# of narrow, deep fully connected nets.
 #
 # ### How large is the gap?
 #
-# Two networks a pair, over the widths and depths that both have. *Rise over depth* is the factor by which $P$
-# grows from the shallowest to the deepest along a straight line through $\log P$ (below 1 it falls); *highest /
-# lowest* takes whichever depths these are, which noise enlarges. The paper's axes are not in the text, and a CNN's
-# $P$ may have another scale, so factors are compared. Last, whether the rise of the CNN is larger in size: *yes* is
-# twice as large in $\log P$, *partly* larger, *no* smaller, each with its 95 % interval over seeds.
+# The table compares each CNN with the fully connected net, over the widths and depths that both have.
+#
+# - *Rise over depth* is the factor by which $P$ grows from the shallowest network to the deepest, along a
+#   straight line through $\log P$; below 1 it falls.
+# - *Highest / lowest* compares the depths with the largest and the smallest $P$, whichever these are. Noise
+#   enlarges it.
+# - The last column says whether the CNN's rise is larger in size: *yes* means twice as large in $\log P$,
+#   *partly* larger, *no* smaller, each by its 95 % interval over seeds.
+#
+# Factors are compared because the values on the paper's axes are not in its text, and because a CNN's $P$ may be on
+# another scale.
 
 # %%
 plots.save_table(plots.gaps(seen), "W6_gaps", profile)
 
 # %% [markdown]
-# ### Is it there before training?
+# ### Is the gap there before training?
 
 # %%
-start = {name: part for name, part in seen.items() if "rate" not in name}  # a start knows no rate
+start = {name: part for name, part in seen.items() if "rate" not in name}  # no learning rate at the start
 figure, axes = plots.panels(len(start), width=2.6, height=2.8)
 drawn = [plots.against(part, ax, y="stability_init") for ax, part in zip(axes, start.values())]
 titles = [ax.set_title(f"{name}\n\n") for ax, name in zip(axes, start)]
 plots.save(figure, "W6_initial", profile, plots.together(*start.values()))
 
 # %% [markdown]
-# Under pooling $L = 4$ should start at about half of the others: with one stride in place of two it averages over
-# four times as many pixels, and a mean of $k$ nearly independent gradients shrinks as $1/\sqrt k$. Where the bands
-# overlap here and not in Figure 6 above, training made the gap.
+# Under pooling, $L = 4$ should start at about half the value of the others. With one stride instead of two it
+# averages over four times as many pixels, and a mean of $k$ nearly independent gradients shrinks as $1/\sqrt k$.
+# Where the bands overlap here but not in Figure 6 above, training made the gap.
 #
 # ## Table 4: ResNet-110, lazy and non-lazy
 #
@@ -128,12 +141,14 @@ plots.save(figure, "W6_initial", profile, plots.together(*start.values()))
 # > Notice that the non-lazy training regime achieves a similar performance to lazy training regime. (Workshop, E.3)
 #
 # Our reading is the recipe that E.3 links to: 16, 32 and 64 channels, 1 730 714 parameters for 10 classes, 164
-# epochs at rate 0.1 (times 0.1 after 81 and 122), momentum 0.9, weight decay $10^{-4}$, batch 128, crops and flips.
-# "Lazy" is He with fan-out, as the linked code has it (E.1 says fan-in; the two differ at the stem and where a stage
-# begins), "non-lazy" $\beta = m^{-2}$ with $m$ the fan-in of each layer. Unlike the recipe, each channel is divided
-# by its own standard deviation, which enters the unit of $P$, and a GPU multiplies in TF32. The recipe reports the
-# best epoch on the test set; the last one is shown beside it, since the best of 164 looks at a test set is
-# flattering. `python -m robustkit run paper --claim E15` trains the twelve networks on a GPU.
+# epochs at learning rate 0.1 (times 0.1 after 81 and 122), momentum 0.9, weight decay $10^{-4}$, batch size 128,
+# crops and flips. It departs from the recipe in two ways: each channel is divided by its own standard deviation,
+# which changes the unit of $P$, and a GPU multiplies in TF32.
+#
+# "Lazy" is He with fan-out, as in the linked code. (E.1 says fan-in; the two differ in the first convolution and
+# where a stage begins.) "Non-lazy" is $\beta = m^{-2}$ with $m$ the fan-in of each layer. The recipe reports the
+# best epoch on the test set. The last epoch is shown beside it, since the best of 164 evaluations on a test set is
+# biased upwards. `python -m robustkit run paper --claim E15` trains the twelve networks on a GPU.
 
 # %%
 resnets = rk.collect("WT4", profile, device=device, seeds=seeds)
@@ -150,12 +165,15 @@ plots.save(figure, "W_Table4_accuracy", profile, resnets)
 # %% [markdown]
 # ### What batch normalisation does to a non-lazy start
 #
-# In training mode each convolution's output is centred, then divided by $\sqrt{\sigma^2 + 10^{-5}}$, with $\sigma^2$
-# its own variance. As long as $\sigma^2$ is much larger than the constant, the network does not see the scale $c$
-# of its convolutions: its function is the same, and a step moves them $1/c^2$ times as far relative to their size.
-# The initial scale is then a choice of rate. Once the constant is the larger one, the scale is back. Below, all
-# convolutions of one He ResNet-8 times $c$, and last the non-lazy scale itself, which is each layer's own: about
-# $4 \cdot 10^{-4}$ of He where a layer has 144 inputs, less where it has more, a tenth at this stem with its 9.
+# It hides the initial scale, unless the scale is very small. In training mode each convolution's output is centred,
+# then divided by $\sqrt{\sigma^2 + 10^{-5}}$, with $\sigma^2$ its own variance. As long as $\sigma^2$ is much
+# larger than $10^{-5}$, the network does not see the scale $c$ of its convolutions. Its function is unchanged, and
+# one step moves the weights $1/c^2$ times as far relative to their size, so the initial scale acts as a choice of
+# learning rate. Once $10^{-5}$ is the larger term, the scale matters again.
+#
+# The table multiplies all convolutions of one He ResNet-8 by $c$. Its last row is the non-lazy scale itself, which
+# differs from layer to layer: about $4 \cdot 10^{-4}$ of He where a layer has 144 inputs, less where it has more,
+# and a tenth in the first convolution with its 9.
 
 # %%
 x = rk.load_dataset("digits", scaling="standard").x_train[:128]
@@ -169,18 +187,21 @@ changes = [((f - outputs[0]).norm() / outputs[0].norm()).item() for f in outputs
 plots.save_table(pandas.DataFrame({"c": list(scales), "change of the logits": changes}), "W_Table4_scale", profile)
 
 # %% [markdown]
-# At a tenth of the scale next to nothing has changed; far below, the constant has taken over and little but biases
-# is left. The non-lazy start lies between: its stem is still normalised, its residual branches nearly switched off,
-# and its linear layer, which nothing normalises and which is left as it is above, starts at almost 0 as well. Where
-# such a net trains, its small weights grow many times over, and $\kappa$ is divided by their small start. Neither
-# $\kappa$ nor Theorem 2, whose networks have no normalisation, says which regime this is: the ledger reports
-# $\kappa$ and judges the accuracies alone.
+# At a tenth of the scale almost nothing has changed. Far below that, the constant dominates and little but biases
+# is left. The non-lazy start lies in between: the first convolution is still normalised, and the residual branches
+# are nearly switched off. In the non-lazy runs the linear layer, which nothing normalises and which keeps its own
+# scale in this table, also starts near 0.
+#
+# Where such a network trains, its small weights grow many times over, and $\kappa$ divides by their small start.
+# Neither $\kappa$ nor Theorem 2, whose networks have no normalisation, can say which regime this is. The ledger
+# therefore reports $\kappa$ and judges only the accuracies.
 #
 # ## On average and in the worst case
 #
-# $P$ averages over directions, an attack looks for the worst one. For a few dozen fully connected networks,
-# trained again for this: the local Lipschitz constant $\|J\|_2$, the product of the layers' spectral norms, which
-# bounds it everywhere, and the accuracy under PGD. The paper makes no such statement, so there is no verdict.
+# $P$ averages over directions; an attack looks for the worst one. A few dozen fully connected networks were trained
+# again to compare the two. For each, the figure shows the local Lipschitz constant $\|J\|_2$, the product of the
+# layers' spectral norms, which bounds it everywhere, and the accuracy under PGD. The paper makes no statement on
+# this, so there is no verdict.
 
 # %%
 few = [16, 64] if profile == "smoke" else [16, 32, 64, 128]
@@ -200,12 +221,12 @@ plots.average_against_worst(attacked, axes[3], y="accuracy_pgd_l2_1", over="marg
 plots.save(figure, "E22_attacks", profile, attacked)
 
 # %% [markdown]
-# A network with ten times the logits has ten times the $P$ and falls to the same attacks. So $P$ cannot decide
-# alone, and the fourth panel divides it by the mean margin $f_y - \max_{k \neq y} f_k$, which grows with the scale as
-# $P$ does; whether that ranks these networks better is for the correlations below to say. Nor does a small $P$ help
-# a network that was hardly trained: its clean accuracy is lost before any attack.
+# A network with ten times the logits has ten times the $P$ and falls to the same attacks, so $P$ alone cannot
+# decide. The fourth panel divides it by the mean margin $f_y - \max_{k \neq y} f_k$, which grows with the scale as
+# $P$ does. Whether this ranks the networks better is for the correlations below to say. Nor does a small $P$ help a
+# network that was hardly trained: its clean accuracy is lost before any attack.
 #
-# And the same on other outputs and points: $P$ of the softmax, and at training points.
+# The same for other outputs and points: $P$ of the softmax, and $P$ at training points.
 
 # %%
 figure, axes = plots.panels(2)
@@ -222,9 +243,9 @@ Markdown("\n".join(f"- {part.text}" for part in worst_case.under_attack(attacked
 # %% [markdown]
 # ## Your turn
 #
-# Change the CNN and run the cell: it is trained on scikit-learn's digits in some ten seconds with its company, and
-# drawn as a star among networks that differ from it in width and depth alone. What is left of the gap between the
-# depths under the other head, or at another scaling?
+# Change the CNN and run the cell: it trains on scikit-learn's digits in some ten seconds, together with the
+# networks it is compared with, and appears as a star among CNNs that differ from it only in width and depth. What
+# is left of the gap between depths under the other head, or with another scaling?
 
 # %%
 width, depth, head = 12, 4, "pooling"  # m channels; pooling or flatten
@@ -238,7 +259,7 @@ interactive.show_yours(yours, right, y="train_loss")
 # %% [markdown]
 # ## What we saw
 #
-# The ledger's rows on this notebook, as these trainings decide them:
+# The two rows of the ledger that this notebook's runs decide:
 
 # %%
 pandas.set_option("display.max_colwidth", None)
@@ -246,8 +267,9 @@ ledger = verdicts.ledger(plots.together(rows, resnets), only=["E12", "E15"])
 ledger[["id", "claim", "verdict", "readings", "finding"]]
 
 # %% [markdown]
-# - How much of $P$ the depth of a CNN makes, by head and rate and beside the training loss, is in the table of gaps.
-# - Table 4 needs CIFAR and a GPU; what a smaller machine trains is labelled scaled down and decides nothing.
-# - Batch normalisation hides the initial scale of a ResNet, but not one as small as the non-lazy one.
-# - How far $P$ ranks networks as Lipschitz constants and attacks do, and whether it does so better relative to the
-#   margin, stands in the correlations.
+# - The table of gaps shows how much of $P$ depends on the depth of a CNN, for each head and learning rate, beside
+#   the training loss.
+# - Table 4 needs CIFAR and a GPU. What a smaller machine trains is labelled scaled down and decides nothing.
+# - Batch normalisation hides the initial scale of a ResNet, but not one as small as the non-lazy scale.
+# - The rank correlations show how far $P$ ranks networks as Lipschitz constants and attacks do, and whether
+#   dividing by the margin improves this.

@@ -11,18 +11,28 @@
 #
 # <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F06_claims.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/06_claims.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
 #
-# Each row is a statement of the paper that a run or a calculation can decide, in the paper's words, with a
-# criterion fixed before the shipped runs (but for the rules named below) and a verdict that is computed from
-# the rows. *Missing* names the trainings that would decide a row; *inconclusive* says that the interval allows
-# both answers; *outside hypotheses* says what a run does not meet; *measured* asks for no verdict. None of
-# them is a verdict on the authors: their code was not to be found, and the text leaves choices open, which
-# [the README](../README.md) lists. A column is left for their response.
+# This notebook judges the paper's claims on the rows of all the others. Each row of the ledger is a statement that
+# a run or a calculation can decide, in the paper's words. Its criterion was fixed before the shipped runs (except
+# for the rules named at the head of the ledger), and its verdict is computed from the rows. **What contradicts the
+# paper** is stated row by row, as that criterion.
 #
-# E is an empirical claim, T one of the theory. A claim is judged under every *reading* that the rows allow
-# (data scaling, loss, schedule, rate rule, training to a common loss, the $c$ of $\beta = m^{-c}$); readings are
-# never pooled. Three kinds of reading are shown small and are not counted: one that lacks some of the claim's curves,
-# one whose networks have not left their start (a network at its start is stable, but was not trained), and one of the
-# proxy schedule where that moves $P$ by more than the seeds' spread, as shown below.
+# - *Inconclusive*: the interval allows both answers.
+# - *Missing*: the row names the runs that would decide it.
+# - *Outside hypotheses*: the row says which assumption the runs do not meet.
+# - *Measured*: the row asks for no verdict.
+#
+# None of these is a verdict on the authors. Their code could not be found, and the text leaves choices open, which
+# [the README](../README.md) lists. The ledger has a column for their response.
+#
+# Ids that begin with E are empirical claims, those with T theoretical ones. A claim is judged under every *reading*
+# that the rows allow. A reading is one interpretation of a choice the paper leaves open: data scaling, loss,
+# schedule, how the learning rate depends on width, training to a common loss, the $c$ of $\beta = m^{-c}$. Readings
+# are never pooled. Three kinds of reading are drawn small and not counted:
+#
+# - one that lacks some of the claim's curves;
+# - one whose networks have not left their start (such a network is stable, but was not trained);
+# - one on the short schedule (a tenth of the steps at ten times the learning rate) where this schedule changes
+#   $P$ by more than the spread over seeds, as shown below.
 
 # %%
 # Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
@@ -57,17 +67,17 @@ from robustkit.training.remeasure import FURTHER
 
 # %%
 rows = rk.collect("all", profile, device=device, seeds=seeds, widths=widths)
-measured = [] if profile == "smoke" else FURTHER  # what trainings were run again for, on MNIST
+measured = [] if profile == "smoke" else FURTHER  # what MNIST runs were repeated for
 further = {name: rk.load_further(name, local=profile != "shipped") for name in measured}
 ledger = verdicts.save(verdicts.ledger(rows, further=further), profile)
-print(f"{len(rows)} trainings; {len(rows.attrs['missing'])} of the grid are missing")
+print(f"{len(rows)} runs; {len(rows.attrs['missing'])} of the grid are missing")
 
 # %% [markdown]
 # ## In ten seconds
 #
-# A framed square is the verdict under the main reading, the others are the other readings, the smallest of them not
-# counted. *Open* is what the rows cannot decide yet, which is no verdict against a claim. The ten headline claims
-# stand first.
+# The framed square is the verdict under the main reading, the others are the other readings, and the smallest of
+# them are not counted. *Open* is what the rows cannot decide yet, which is no verdict against a claim. The ten
+# headline claims stand first.
 
 # %%
 figure, (ax,) = plots.panels(1, width=7.2, height=7.6)
@@ -77,7 +87,7 @@ plots.save(figure, "ledger", profile, rows)
 # %% [markdown]
 # ## The ten headline claims, with their numbers
 #
-# Under the main reading; numbers in brackets are 95 % intervals over seeds.
+# These are under the main reading; numbers in brackets are 95 % intervals over seeds.
 
 # %%
 Markdown(sentences.save(sentences.found(rows, ledger), profile))
@@ -85,8 +95,8 @@ Markdown(sentences.save(sentences.found(rows, ledger), profile))
 # %% [markdown]
 # ## In how many readings does a headline claim hold?
 #
-# A specification curve: each column is one reading of what the paper leaves open. The black frame marks the
-# reading that gives the verdict.
+# This is a specification curve: each column is one reading, and the black frame marks the reading that gives the
+# verdict.
 
 # %%
 tried = [r.id for r in ledger.head(10).itertuples() if len(r.readings_detail) > 2]
@@ -96,11 +106,13 @@ if tried:
 plots.save(figure, "specification", profile, rows)
 
 # %% [markdown]
-# ## May a tenth of the steps stand for all of them?
+# ## Can the short schedule stand in for the paper's?
 #
-# Other readings than the main one train for a tenth of the steps at ten times the rate: the same time of gradient
-# flow. Here the same networks, from the same first weights, were trained under both schedules. **What would speak
-# against the proxy:** a ratio away from 1 by more than the standard deviation over seeds (a ring).
+# Mostly at two layers, and at unit norm. With raw or standardised pixels it lowers $P$ of deeper networks, and the
+# more so the deeper they are. Many readings other than the main one use the short schedule, which trains for the
+# same time of gradient flow. Here the same networks, from the same initial weights, were trained under both
+# schedules. **What would contradict the short schedule:** a ratio that differs from 1 by more than the standard
+# deviation over seeds (drawn as a ring).
 
 # %%
 figure, axes = plots.panels(3, width=3.1, height=3.6)
@@ -113,20 +125,20 @@ plots.save_table(table, "proxy_pairs", profile).round(3)
 # %% [markdown]
 # ## Which runs meet which assumptions
 #
-# The figures of the paper train with cross-entropy, which no theorem of the paper covers; the controls
-# `theorem1`, `theorem2` and `theorem3` are the runs that meet the assumptions. "m >> d" is read as ten times.
+# The figures of the paper train with cross entropy, which no theorem of the paper covers. The controls `theorem1`,
+# `theorem2` and `theorem3` are the runs made to meet the assumptions. "m >> d" is taken as a factor of ten.
 
 # %%
 card = plots.hypothesis_card(profile_cells(profile))
 plots.save_table(card.reset_index(), "hypotheses", profile)
 pandas.set_option("display.max_rows", None)
-card.T[[f"Theorem {k}" for k in (1, 2, 3)]]  # which assumption fails stands in the file plots.md
+card.T[[f"Theorem {k}" for k in (1, 2, 3)]]  # which assumption fails stands in the file hypotheses.md
 
 # %% [markdown]
-# ## The story, told with its verdicts
+# ## The claims section by section
 #
-# Verdicts and findings below are computed; *finding* is the first and the last thing seen under the main reading,
-# with 95 % intervals, and the whole of it stands in the ledger at the end.
+# Verdicts and findings below are computed. *Finding* is the first and the last observation under the main reading,
+# with 95 % intervals; all of them are in the ledger at the end.
 
 # %%
 pandas.set_option("display.max_colwidth", None)
@@ -137,11 +149,12 @@ said = {name: f"{name}: *{verdict}*" for name, verdict in story["verdict"].items
 # %%
 Markdown(
     "**Width (the good).** The paper's picture is a rise, a peak, a fall and a constant. "
-    f"The peak under He is {said['E06']}, under He and LeCun {said['E11']}, under NTK {said['E19']}; its place in "
-    f"depth {said['T08']}; the constant at the end {said['T09']}. That $P$ grows by less than the square root of "
-    f"the width, which earlier bounds allow, is {said['T15']}. At the start of training there is no peak: the exact value "
-    f"rises to a constant, and the theorem's second term covers it ({said['T04']}). A peak would be the work of "
-    "training, and the width at which training is longest differs with the rate: notebook 2 shows both."
+    f"The peak under He is {said['E06']}, under He and LeCun {said['E11']}, under NTK {said['E19']}; "
+    f"its place moving with depth is {said['T08']}, and the constant at the end {said['T09']}. "
+    f"That $P$ grows by less than the square root of the width, which earlier bounds allow, is {said['T15']}. "
+    "At initialisation there is no peak: the exact value rises to a constant, and the theorem's second term "
+    f"bounds it ({said['T04']}). So a peak would have to come from training, and the width at which networks are "
+    "trained furthest depends on the learning rate. Notebook 2 shows both."
 )
 
 # %%
@@ -149,12 +162,13 @@ story.loc[["E06", "E11", "E19", "T08", "T09", "T15", "T04"], columns].reset_inde
 
 # %%
 Markdown(
-    "**Depth (the bad) and initialisation (the ugly).** He networks should suffer from depth "
-    f"({said['E09']}), NTK networks too ({said['E21']}), LeCun networks should gain ({said['E10']}) and be harder "
-    f"to train ({said['T17']}); a gain above 1 should explode ({said['T16']}), and the conclusion adds a turn "
-    f"({said['E18']}). Before training all of this is exact, and the LeCun half is the paper's: $P$ falls by "
-    f"$\\sqrt 2$ a layer ({said['T05']}). What training makes of it depends on how far the deep networks get: the "
-    "controls in the ledger compare depths at one training loss."
+    "**Depth (the bad) and initialisation (the ugly).** By the paper, depth hurts He networks "
+    f"({said['E09']}) and NTK networks ({said['E21']}), and helps LeCun networks ({said['E10']}), which become "
+    f"harder to train ({said['T17']}). With a gain above 1 it hurts exponentially ({said['T16']}). The conclusion "
+    f"adds that robustness first gets worse with depth and then better ({said['E18']}). Before training all of this "
+    f"is known exactly, and there the paper is right about LeCun: $P$ falls by $\\sqrt 2$ per layer ({said['T05']}). "
+    "What training makes of it depends on how far the deep networks get. The controls in the ledger compare depths "
+    "at one training loss."
 )
 
 # %%
@@ -162,11 +176,11 @@ story.loc[["E09", "E10", "E21", "T17", "T16", "E18", "T05"], columns].reset_inde
 
 # %%
 Markdown(
-    f"**Lazy and non-lazy.** The lazy networks move little ({said['E01']}) and less the wider they are "
-    f"({said['E02']}, {said['E17']}); the non-lazy ones move far ({said['E05']}), in a straight line of time by the "
-    f"paper ({said['E03']}), and end with a smaller $P$ ({said['E07']}) that falls with width ({said['E08']}, "
-    f"{said['E13']}), at a training loss that rises with it. On small runs made to meet the theorems' assumptions, "
-    f"Theorem 2's conclusion is {said['T11']}, and so far as the start of training goes Theorem 3's rate {said['T12']}."
+    f"**Lazy and non-lazy.** The lazy networks move little ({said['E01']}), and less the wider they are "
+    f"({said['E02']}, {said['E17']}). The non-lazy ones move far ({said['E05']}), linearly in time by the paper "
+    f"({said['E03']}). They end with a smaller $P$ ({said['E07']}), which falls with width ({said['E08']}, "
+    f"{said['E13']}) while their training loss rises. On small runs made to meet the theorems' assumptions, "
+    f"Theorem 2's conclusion is {said['T11']}, and Theorem 3's rate, early in training, is {said['T12']}."
 )
 
 # %%
@@ -176,10 +190,11 @@ story.loc[lazy, columns].reset_index(drop=True)
 # %%
 Markdown(
     f"**The proofs.** The lemmas about random networks are exact ({said['T01']}, {said['T02']}, {said['T03']}, "
-    f"{said['T10']}). The lemma that is to carry the bound from the start to the end of training is not what is "
-    f"measured ({said['T06']}), and the bound itself holds up to a constant in part ({said['T07']}; during training "
-    f"{said['T18']}). That the radius on which Appendix D rests is positive is {said['T13']}, its Gram matrix lemmas {said['T14']}, as "
-    "printed in the workshop version; the NeurIPS supplement was not at hand and may differ."
+    f"{said['T10']}). Lemma 4, which is to carry the bound from the start of training to its end, is compared with "
+    f"measured Jacobians ({said['T06']}), and the bound itself with trained networks, up to a constant "
+    f"({said['T07']}; during training {said['T18']}). That the radius on which Appendix D rests is positive is "
+    f"{said['T13']}, and its lemmas on the Gram matrix are {said['T14']}. This is about the workshop version as "
+    "printed; the NeurIPS supplement was not available and may differ."
 )
 
 # %%
@@ -188,9 +203,9 @@ story.loc[proofs, columns].reset_index(drop=True)
 
 # %%
 Markdown(
-    f"**Beyond the fully connected net.** That the gap between depths is much larger in a CNN is {said['E12']} under the "
-    f"heads tried; that lazy and non-lazy ResNet-110 reach a similar accuracy is {said['E15']}; how $P$ goes with "
-    f"Lipschitz constants and attacks is {said['E22']} (notebook 5)."
+    "**Beyond the fully connected net.** That the gap between depths is much larger in a CNN is "
+    f"{said['E12']}, under the heads tried. That lazy and non-lazy ResNet-110 reach a similar accuracy is "
+    f"{said['E15']}. How $P$ relates to Lipschitz constants and attacks is {said['E22']} (notebook 5)."
 )
 
 # %%
@@ -199,8 +214,8 @@ story.loc[["E12", "E15", "E22"], columns].reset_index(drop=True)
 # %% [markdown]
 # ## Your turn
 #
-# Name a claim by its id and run the cell: its criterion, all that was seen, and what each other reading gives. Would
-# you have judged it by that criterion?
+# Name a claim by its id and run the cell: it prints the claim's criterion, everything that was observed, and what
+# each other reading gives. Would you have judged the claim by that criterion?
 
 # %%
 claim = "E09"  # the id of any row above
@@ -208,7 +223,7 @@ claim = "E09"  # the id of any row above
 Markdown("\n".join([f"**{mine.claim}**: {mine.criterion}\n", *(f"- {line}" for line in mine.evidence.split("\n"))]))
 
 # %% [markdown]
-# ## The ledger in full
+# ## What we saw: the ledger in full
 
 # %%
 Markdown(verdicts.to_markdown(ledger))

@@ -1,10 +1,10 @@
-"""Three cells trained from the paper's text alone (from_the_paper.py) beside the shipped rows of the same cells.
+"""Three cells trained from the paper's text alone (from_the_paper.py), compared with the shipped rows of the same.
 
     python benchmarks/beside_the_paper.py
 
 Reads from_the_paper.csv, which lies beside this file, and results/shipped.jsonl; trains nothing. Writes
-figures/benchmarks/from_the_paper.md (.csv, .tex): mean and standard deviation over seeds of each, and the p of
-Welch's t test. The two have neither code nor seeds nor test points in common.
+figures/benchmarks/from_the_paper.md (.csv, .tex): mean and standard deviation over seeds of each, and the p-value
+of Welch's t test. The two share neither code nor seeds nor test points.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUANTITIES = ("stability", "stability_init", "train_loss", "test_accuracy", "kap
 
 
 def table() -> pandas.DataFrame:
-    """A row a cell and quantity."""
+    """One row per cell and quantity."""
     lines = []
     for (init, depth, width), plain in pandas.read_csv(PLAIN).groupby(["init", "depth", "width"]):
         shipped = rk.collect(FIGURES[init], "shipped", depths=[depth], widths=[width])
@@ -38,5 +38,5 @@ def table() -> pandas.DataFrame:
 
 
 if __name__ == "__main__":
-    found = output.save_table(table().round({"p": 3}), "from_the_paper", "benchmarks")
-    print(found.to_string(index=False))
+    saved = output.save_table(table().round({"p": 3}), "from_the_paper", "benchmarks")
+    print(saved.to_string(index=False))

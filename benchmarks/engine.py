@@ -1,9 +1,10 @@
-"""Network-steps per second of the engine and of the loops a user would write, side by side in one run.
+"""Network-steps per second of the engine and of the loops a user would write, measured together.
 
     python benchmarks/engine.py [--device cuda] [--seconds 0.5] [--rounds 5]
 
-Needs MNIST. Writes figures/benchmarks/engine_<device>.md, .tex, .csv, .png and machine_<device>.md, .tex, .csv. Each
-round runs every loop for `seconds`; numbers are medians over rounds, ratios those of one and the same round.
+A network-step is one SGD step of one network. Needs MNIST. Writes figures/benchmarks/engine_<device>.md, .tex, .csv,
+.png and machine_<device>.md, .tex, .csv. Each round runs every loop for `seconds`. Numbers are medians over rounds;
+a ratio is taken within one round.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def now(device: str) -> float:
 
 
 class Clock:
-    """Times a loop that calls `observe` every few steps; the first two calls are the warm-up."""
+    """Times a loop that calls `observe` every few steps. The first two calls are warm-up."""
 
     def __init__(self, device: str, seconds: float, every: int = 10):
         self.device, self.seconds, self.every, self.times = device, seconds, every, []
-        self.instants = range(0, 10**9, every)
+        self.evaluate_at = range(0, 10**9, every)
 
     def observe(self, _=None) -> bool:
         self.times.append(now(self.device))
@@ -109,12 +110,12 @@ def memory(width: int, depth: int, device: str, clock: Clock) -> float:
     """The package's plain loop: the whole dataset is a tensor on the device, and autograd does the rest."""
     cell, data = cell_of(width, depth), dataset(device)
     model, order = build(cell).to(device), stream_generator(0, "order")
-    train(model, data.x_train, data.y_train, cell, order=order, evaluate_at=clock.instants, observe=clock.observe)
+    train(model, data.x_train, data.y_train, cell, order=order, evaluate_at=clock.evaluate_at, observe=clock.observe)
     return clock.steps_per_second()
 
 
 def vmap(width: int, depth: int, device: str, clock: Clock) -> float:
-    """As many networks as (d) trains at once, by vmap(grad)."""
+    """As many networks at once as (d), by vmap(grad)."""
     networks, data = group_size(cell_of(width, depth), device), dataset(device)
     models = [build(cell_of(width, depth, seed)).to(device) for seed in range(networks)]
     weights = [torch.stack([m.weights[layer].detach() for m in models]) for layer in range(depth)]
@@ -138,11 +139,11 @@ def vmap(width: int, depth: int, device: str, clock: Clock) -> float:
 
 
 def ensemble(width: int, depth: int, device: str, clock: Clock) -> float:
-    """The engine, with the group it takes for this shape."""
+    """The engine, with the group size that it chooses for this shape."""
     networks, data = group_size(cell_of(width, depth), device), dataset(device)
     nets = Ensemble([cell_of(width, depth, seed) for seed in range(networks)], device, torch.float32)
     observe = lambda step: [clock.observe()] * networks  # noqa: E731
-    nets.train(data.x_train, data.y_train, evaluate_at=clock.instants, observe=observe)
+    nets.train(data.x_train, data.y_train, evaluate_at=clock.evaluate_at, observe=observe)
     return networks * clock.steps_per_second()
 
 
@@ -150,7 +151,7 @@ def ensemble(width: int, depth: int, device: str, clock: Clock) -> float:
 
 
 def matrix_rate(device: str, size: int = 1024, seconds: float = 0.2) -> float:
-    """Operations a second of a large float32 product, in full precision."""
+    """Operations per second of a large matrix product in full float32 precision."""
     a, b, out = (torch.rand(size, size, device=device) for _ in range(3))
     clock = Clock(device, seconds, every=5)
     while clock.observe():
@@ -160,7 +161,7 @@ def matrix_rate(device: str, size: int = 1024, seconds: float = 0.2) -> float:
 
 
 def bandwidth(device: str) -> float:
-    """Bytes a second read and written by a large copy."""
+    """Bytes per second read and written by a large copy."""
     a, b = (torch.rand(2**28, device=device) for _ in range(2))
     clock = Clock(device, 0.2, every=5)
     while clock.observe():
@@ -170,34 +171,34 @@ def bandwidth(device: str) -> float:
 
 
 def operations(width: int, depth: int) -> float:
-    """Of one step of one network: 6 a weight and point, less the gradient in the inputs, which nobody needs."""
+    """Operations of one step of one network: 6 per weight and point, without the gradient in the inputs (unused)."""
     cell = cell_of(width, depth)
     return 64 * (6 * cell.parameters - 2 * cell.d_in * width)
 
 
 def compare(shapes, device: str, seconds: float, rounds: int) -> pandas.DataFrame:
-    """One line a shape: network-steps a second of each loop, (d) over the others, and over the GEMM rate."""
+    """One row per shape: network-steps per second of each loop, (d) over the others, and (d) over the GEMM rate."""
     lines = []
     for width, depth in shapes:
-        found = {name: [] for name in LOOPS} | {"gemm": []}
+        speeds = {name: [] for name in LOOPS} | {"gemm": []}
         for _ in range(rounds):
-            found["gemm"].append(matrix_rate(device, 1024 if device == "cpu" else 8192))
+            speeds["gemm"].append(matrix_rate(device, 1024 if device == "cpu" else 8192))
             for name in LOOPS:
-                found[name].append(globals()[name](width, depth, device, Clock(device, seconds)))
+                speeds[name].append(globals()[name](width, depth, device, Clock(device, seconds)))
         line = {"depth": depth, "width": width, "group": group_size(cell_of(width, depth), device)}
-        line |= {f"{name} /s": statistics.median(found[name]) for name in LOOPS}
+        line |= {f"{name} /s": statistics.median(speeds[name]) for name in LOOPS}
         for letter, name in zip("abc", LOOPS, strict=False):
-            ratios = [ours / other for ours, other in zip(found["ensemble"], found[name], strict=True)]
+            ratios = [ours / other for ours, other in zip(speeds["ensemble"], speeds[name], strict=True)]
             line[f"d/{letter}"] = statistics.median(ratios)
-        parts = [n * operations(width, depth) / g for n, g in zip(found["ensemble"], found["gemm"], strict=True)]
+        parts = [n * operations(width, depth) / g for n, g in zip(speeds["ensemble"], speeds["gemm"], strict=True)]
         line["of GEMM"] = statistics.median(parts)
-        line["spread of d"] = max(found["ensemble"]) / min(found["ensemble"]) - 1
+        line["spread of d"] = max(speeds["ensemble"]) / min(speeds["ensemble"]) - 1
         lines.append(line)
         print("  ".join(f"{k} {v:.3g}" for k, v in line.items()), flush=True)
     return pandas.DataFrame(lines)
 
 
-# ------------------------------------------------------------------------------------------------ and around it
+# ------------------------------------------------------------------------------------------------ other costs
 
 
 def _rate_in_worker(width: int, depth: int, seconds: float) -> float:
@@ -206,8 +207,8 @@ def _rate_in_worker(width: int, depth: int, seconds: float) -> float:
 
 
 def two_workers(shapes, seconds: float, rounds: int) -> dict[str, float]:
-    """Network-steps a second of two processes together, as a multiple of one alone."""
-    found = {}
+    """Network-steps per second of two processes together, as a multiple of one alone."""
+    speedups = {}
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_rate_in_worker, [16, 16], [2, 2], [1.0, 1.0]))  # both load torch and the data
         for width, depth in shapes:
@@ -216,8 +217,8 @@ def two_workers(shapes, seconds: float, rounds: int) -> dict[str, float]:
                 alone = pool.submit(_rate_in_worker, width, depth, 2 * seconds).result()
                 both = [pool.submit(_rate_in_worker, width, depth, 2 * seconds) for _ in range(2)]
                 ratios.append(sum(future.result() for future in both) / alone)
-            found[f"two workers, width {width}, depth {depth}, against one"] = statistics.median(ratios)
-    return found
+            speedups[f"two workers, width {width}, depth {depth}, against one"] = statistics.median(ratios)
+    return speedups
 
 
 def storing() -> float:
@@ -232,7 +233,7 @@ def storing() -> float:
 
 
 def exact_stability(device: str) -> dict[str, float]:
-    """Time of the exact estimator, 1000 points, width 1024, depth 10, as a multiple of its products' alone."""
+    """Time of the exact estimator (1000 points, width 1024, depth 10) as a multiple of that of its products alone."""
     cell, x = cell_of(1024, 10), dataset(device).x_test[:1000]
     model, nets = build(cell).to(device), Ensemble([cell], device, torch.float32)
     ways = {"engine": lambda: ball_norms(nets, x), "any module": lambda: rk.perturbation_stability(model, x)}
@@ -245,24 +246,23 @@ def exact_stability(device: str) -> dict[str, float]:
             way()
             ratios[name].append((now(device) - started) * gemm / products)
     words = "exact stability, width 1024, depth 10, over its products"
-    return {f"{words}, {name}": statistics.median(found) for name, found in ratios.items()}
+    return {f"{words}, {name}": statistics.median(values) for name, values in ratios.items()}
 
 
 def wide_on_gpu(shapes, device: str) -> dict[str, float]:
-    """Time of a step against the slower of 16 bytes a weight at the bandwidth and its products at the matrix rate."""
-    found = {}
-    bytes_a_second, operations_a_second = bandwidth(device), matrix_rate(device, 8192)
-    found |= {"bandwidth, TB/s": bytes_a_second / 1e12, "float32 products, TFLOP/s": operations_a_second / 1e12}
+    """Time of a step compared with the slower of 16 bytes per weight at the bandwidth and its products' time."""
+    bytes_per_second, operations_per_second = bandwidth(device), matrix_rate(device, 8192)
+    facts = {"bandwidth, TB/s": bytes_per_second / 1e12, "float32 products, TFLOP/s": operations_per_second / 1e12}
     for width, depth in shapes:
         networks = group_size(cell_of(width, depth), device)
         seconds = 1 / ensemble(width, depth, device, Clock(device, 1.0))
-        by_bytes = 16 * cell_of(width, depth).parameters / bytes_a_second
-        by_operations = operations(width, depth) / operations_a_second
+        by_bytes = 16 * cell_of(width, depth).parameters / bytes_per_second
+        by_operations = operations(width, depth) / operations_per_second
         name = f"width {width}, depth {depth}, group {networks}"
-        found[f"{name}: of the bandwidth"] = by_bytes / seconds
-        found[f"{name}: of the matrix rate"] = by_operations / seconds
-        found[f"{name}: time over the roofline"] = seconds / max(by_bytes, by_operations)
-    return found
+        facts[f"{name}: of the bandwidth"] = by_bytes / seconds
+        facts[f"{name}: of the matrix rate"] = by_operations / seconds
+        facts[f"{name}: time over the roofline"] = seconds / max(by_bytes, by_operations)
+    return facts
 
 
 def picture(table: pandas.DataFrame, device: str, words: str) -> None:
@@ -273,7 +273,7 @@ def picture(table: pandas.DataFrame, device: str, words: str) -> None:
         ax.set(xscale="log", yscale="log", xlabel="width $m$", title=f"depth $L$ = {depth}")
         ax.set_xticks(part["width"], part["width"].astype(str))
         ax.minorticks_off()
-    axes[0].set_ylabel("network-steps a second")
+    axes[0].set_ylabel("network-steps per second")
     axes[0].legend(fontsize=7)
     figure.supxlabel(words, fontsize=6, color="0.35")
     figure.savefig(figures_folder("benchmarks") / f"engine_{device}.png", metadata={"Software": None})

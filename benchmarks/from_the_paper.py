@@ -21,8 +21,8 @@ COLUMNS = ["init", "depth", "width", "seed", "stability", "stability_init", "tra
 SEEDS = range(101, 106)
 DIM, CLASSES = 784, 10  # input and output dimension, d and o of Section 3
 ALPHA = 1.0  # scaling factor of Eq. (2): 1 in Table 1 and in Section 5.1
-EPOCHS, BATCH, RATE, DROPS = 50, 64, 1e-3, [25, 35, 45]  # Section 5.1: rate times 0.1 after these epochs
-POINTS, DRAWS = 1000, 256  # Monte Carlo sizes of the expectation in Eq. (1), over x and for each x over x_hat
+EPOCHS, BATCH, RATE, DROPS = 50, 64, 1e-3, [25, 35, 45]  # Section 5.1: learning rate times 0.1 after these epochs
+POINTS, DRAWS = 1000, 256  # Monte Carlo sizes in Eq. (1): number of x, and of x_hat for each x
 
 
 def read_idx(name):
@@ -46,7 +46,7 @@ def initial_weights(init, depth, width):
     return [beta(m_in) * torch.randn(m_out, m_in) for m_in, m_out in zip(sizes[:-1], sizes[1:], strict=True)]
 
 
-def f(x, weights):  # Eq. (2), a row of x for each input; the logits, no bias
+def f(x, weights):  # Eq. (2): the logits, one row of x per input, no bias
     for w in weights[:-1]:
         x = relu(x @ w.T)
     return x @ weights[-1].T / ALPHA
@@ -74,7 +74,7 @@ def stability(weights, x):
     out = f(x, weights)
     gradients = [torch.autograd.grad(out[:, k].sum(), x, retain_graph=True)[0] for k in range(CLASSES)]
     jacobian = torch.stack(gradients, dim=1)
-    # Every point has its own perturbations: (points, o, d) times (points, d, draws), in parts to save memory.
+    # Every point has its own perturbations: (points, o, d) times (points, d, draws), in chunks to save memory.
     change = [j @ uniform_in_unit_ball(len(j) * DRAWS).view(-1, DRAWS, DIM).mT for j in jacobian.split(50)]
     return torch.cat(change).norm(dim=1).mean().item()
 
@@ -89,7 +89,7 @@ def main(out):
     (x, y), (x_test, y_test) = mnist("train"), mnist("t10k")
     torch.manual_seed(0)
     points = x_test[torch.randperm(len(x_test))[:POINTS]]  # the same for all networks
-    with open(out, "w", newline="", buffering=1) as file:  # line by line, so that a row is there when it is done
+    with open(out, "w", newline="", buffering=1) as file:  # line-buffered, so that finished rows are kept
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for init, depth, width in CELLS:

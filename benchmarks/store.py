@@ -1,9 +1,9 @@
-"""How long the store takes: the statuses of 100 000 rows, the frame of 10 000, the saving of one.
+"""Time the store: the statuses of 100 000 rows, the frame of 10 000, the saving of one.
 
     python benchmarks/store.py
 
-Rows are copies of the first shipped one under keys of their own, some 4 kB each; 430 MB lie in a temporary folder
-meanwhile. Each time is the best of five, once as the clock saw it and once as time of this process alone.
+Rows are copies of the first shipped one with distinct keys, about 4 kB each; they take 430 MB in a temporary folder.
+Each time is the best of five, as wall-clock time and as CPU time of this process.
 
 Last run on two busy CPU cores: statuses 0.53 s (0.51 s of this process), frame 1.01 s (0.98 s), of which rows 0.83 s
 (0.82 s), saving 0.004 s (0.0005 s).
@@ -21,7 +21,7 @@ from robustkit.sweep import store, train_missing
 
 
 def write(path: Path, count: int) -> None:
-    """A file of rows that differ in their key alone."""
+    """Write a file of rows that differ only in their keys."""
     with open(store.SHIPPED) as file:
         row = store.decode(next(file).rstrip("\n"))
     with open(path, "w") as file:
@@ -29,12 +29,12 @@ def write(path: Path, count: int) -> None:
             file.write(store.encode(row | {"key": f"{number:064}"}) + "\n")
 
 
-def seconds(what: Callable) -> str:
-    """The best of five."""
+def seconds(call: Callable) -> str:
+    """The best of five calls, in wall-clock and CPU time."""
     times = []
     for _ in range(5):
         clock, own = time.perf_counter(), time.process_time()
-        what()
+        call()
         times.append((time.perf_counter() - clock, time.process_time() - own))
     clocks, owns = zip(*times, strict=True)
     return f"{min(clocks):.4f} s ({min(owns):.4f} s of this process)"

@@ -73,7 +73,8 @@ from robustkit.sweep.train_missing import further
 # The head is a further choice: *flatten* keeps every pixel, *pooling* averages over the image. An average over $k$
 # pixels passes $1/k$ of the gradient to each, so pooled networks learn slowly, and those with $L = 4$ most slowly,
 # since their $k$ is four times as large. The MNIST profiles therefore also train them at ten times the base
-# learning rate, beside fully connected nets at that learning rate.
+# learning rate (the paper's, or its counterpart on a shorter schedule), beside fully connected nets at that
+# learning rate.
 
 # %%
 rows = rk.collect("W6", profile, device=device, seeds=seeds, widths=widths, depths=depths)

@@ -150,7 +150,7 @@ said = {name: f"{name}: *{verdict}*" for name, verdict in story["verdict"].items
 Markdown(
     "**Width (the good).** The paper's picture is a rise, a peak, a fall and a constant. "
     f"The peak under He is {said['E06']}, under He and LeCun {said['E11']}, under NTK {said['E19']}; "
-    f"its place moving with depth is {said['T08']}, and the constant at the end {said['T09']}. "
+    f"that its place moves like $L^3$ is {said['T08']}, and the constant at the end {said['T09']}. "
     f"That $P$ grows by less than the square root of the width, which earlier bounds allow, is {said['T15']}. "
     "At initialisation there is no peak: the exact value rises to a constant, and the theorem's second term "
     f"bounds it ({said['T04']}). So a peak would have to come from training, and the width at which networks are "

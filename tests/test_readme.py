@@ -25,7 +25,7 @@ def test_it_says_how_many_claims_there_are():
 def test_its_counts_of_trainings_are_those_of_the_grids():
     for profile in ("smoke", "laptop", "paper"):
         line = next(line for line in TEXT.splitlines() if line.startswith(f"| `{profile}` |"))
-        assert f"{len(profile_cells(profile))} trainings" in line
+        assert f"{len(profile_cells(profile))} runs" in line
     for figure in FIGURES.keys() | READINGS.keys() - {"standard"}:
         name = {"unit": "N5_unit", "flow10": "N4_wider", "WT4": "W_Table4"}.get(figure, figure)
         line = next(line for line in TEXT.splitlines() if line.startswith("| ") and f"`{name}`" in line)

@@ -1,29 +1,32 @@
-"""The profiles smoke, laptop, paper and shipped, and the trainings behind each figure."""
+"""The profiles smoke, laptop, paper and shipped, and the cells (runs to train) behind each figure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from .cell import Cell
 from .checks import InputError, check_choice
 
-PROFILES = ("smoke", "laptop", "paper", "shipped")
+# ------------------------------------------------------------------------------------------------ profiles
 
-# What each profile trains on. "shipped" draws the rows that the laptop grid has put into results/shipped.jsonl.
-_LAPTOP = {"dataset": "mnist", "epochs": 50, "lr": 0.001, "points": 1000}
+PROFILES = ("smoke", "laptop", "paper", "shipped")  # shipped: the laptop's cells as results/shipped.jsonl holds them
+PAPER_DEPTHS, PAPER_WIDTHS = (2, 4, 6, 8, 10), tuple(2**k for k in range(4, 15))
+
+_MNIST = {"dataset": "mnist", "epochs": 50, "lr": 0.001, "points": 1000}
 SETTINGS = {
     "smoke": {"dataset": "digits", "epochs": 50, "lr": 0.04, "points": 256},
-    "laptop": _LAPTOP,
-    "paper": _LAPTOP,
-    "shipped": _LAPTOP,
+    "laptop": _MNIST,
+    "paper": _MNIST,
 }
-WIDTHS = {
-    "smoke": tuple(2**k for k in range(4, 9)),
-    "laptop": tuple(2**k for k in range(4, 10)),
-    "paper": tuple(2**k for k in range(4, 15)),
-}
-DEPTHS = {"smoke": (2, 4, 6), "laptop": (2, 4, 6, 8, 10), "paper": (2, 4, 6, 8, 10)}
-WIDTHS["shipped"], DEPTHS["shipped"] = WIDTHS["laptop"], DEPTHS["laptop"]
+WIDTHS = {"smoke": PAPER_WIDTHS[:5], "laptop": PAPER_WIDTHS[:6], "paper": PAPER_WIDTHS}
+DEPTHS = {"smoke": (2, 4, 6), "laptop": PAPER_DEPTHS, "paper": PAPER_DEPTHS}
+
+# The short schedule, "flow10" in the data: a tenth of the paper's steps at ten times its learning rate. It stands in
+# where the paper's would take a laptop too long.
+SHORT = {"epochs": 5, "lr": 0.01}
+
+# ------------------------------------------------------------------------------------------------ the paper's figures
 
 # The curves behind each figure: (init, power, its depths; None for all of the profile's).
 FIGURES = {
@@ -38,14 +41,14 @@ FIGURES = {
     "WT4": [("he", None, None), ("power", 2.0, None)],
 }
 
-# Figure 6 of the workshop version: a CNN under two heads, and the fully connected net beside it. A laptop takes the
-# proxy's schedule, for which see below. Averaging over the image divides the gradient: at the paper's rate the pooled
-# nets hardly leave their start, so they run at ten times the rate as well.
+# W6, Figure 6 of the workshop version: a CNN under two heads, and the fully connected network beside it, on a laptop
+# under the short schedule. Averaging over the image divides the gradient: at the paper's learning rate the pooled
+# CNNs hardly leave their initial weights, so they run at ten times the learning rate as well.
 HEADS = ("pooling", "flatten")
 FASTER = 10
 CNN_WIDTHS = {"smoke": (8, 16), "laptop": (8, 16, 32, 64), "paper": (8, 16, 32, 64, 128, 256)}
 
-# Its Table 4: the published recipe, and scaled down where there is no GPU: then a check of the pipeline, no more.
+# WT4, its Table 4: the published recipe; scaled down where there is no GPU, which only checks the pipeline.
 RECIPE = {"model": "resnet", "scaling": "standard", "batch_size": 128, "lr": 0.1, "milestones": (81 / 164, 122 / 164)}
 RECIPE |= {"momentum": 0.9, "weight_decay": 1e-4}
 RESNETS = {
@@ -56,30 +59,25 @@ RESNETS = {
         for name in ("cifar10", "cifar100")
     ],
 }
-for _own in (CNN_WIDTHS, RESNETS):
-    _own["shipped"] = _own["laptop"]
 
-# Other readings of what the paper leaves open: reading -> (its fields, its depths, its widths; None: the profile's).
-# On MNIST they take a tenth of the steps at ten times the rate, the proxy schedule "flow10", which goes on to wider
-# nets. They stand beside the main reading and are never pooled with it.
-PROXY = {"epochs": 5, "lr": 0.01}
+# ------------------------------------------------------------------------------------------------ beside the figures
+
+# Readings of what the paper leaves open, each of Figures 4 and 5: name -> (its fields, its depths, its widths; None
+# for the profile's). On MNIST under the short schedule. They stand beside the main reading, never pooled with it.
 READINGS = {
     "unit": ({"scaling": "unit"}, None, None),
     "standard": ({"scaling": "standard"}, (2, 6), None),
     "flow10": ({}, None, (*WIDTHS["laptop"], 1024, 2048)),
 }
 
-# Where the proxy is held against the paper's schedule, kind by kind: (width, depths). The other half of "flow10" are
-# Figures 4 and 5, of "ntk", "gain" and some of "inverse_width" the controls that end in _full.
-TWINS = dict.fromkeys(("unit", "standard", "inverse_width"), (64, (2, 6))) | {"W6": (8, (4, 10))}
-
-# Runs beside the figures, for what the ledger asks and no figure shows: name -> (curves as in FIGURES, their fields,
-# widths (None for the profile's), seeds). On MNIST their schedule is the proxy's unless they have their own or end in
-# _full: the proxy moves deep NTK networks, those of a gain, and those at a rate of 1/m (see proxy.py).
+# Runs for what the ledger asks and no figure shows: name -> (curves as in FIGURES, their fields, widths (None for the
+# profile's), number of seeds). On MNIST under the short schedule unless they have their own or end in _full: it
+# changes P of deep NTK networks, of those with a gain, and of those at a learning rate in 1/m.
 _TWO = [("he", None, (2, 6)), ("power", 2.0, (2,))]
-_LONG = {"milestones": (), "scaling": "unit", "loss": "squared"}  # constant rate, Assumption 1, the theorems' loss
-_SCALAR = _LONG | {"target": "parity", "epochs": 400}
-_SMALL = [("power", c, (2,)) for c in (1.5, 2.0, 3.0)]
+_THEOREM = {"milestones": (), "scaling": "unit", "loss": "squared"}  # constant learning rate, Assumption 1
+_SCALAR = _THEOREM | {"target": "parity", "epochs": 400}  # one output, trained on the parity of the class
+_NON_LAZY = [("power", c, (2,)) for c in (1.5, 2.0, 3.0)]
+_FAR = (64, 256, 1024, 4096, 16384)
 CONTROLS = {
     "ntk": ([("ntk", None, None), ("he", None, (2,)), ("lecun", None, (2,))], {}, None, 3),
     "ntk_full": ([("ntk", None, None)], {}, (16, 64, 128, 256), 3),
@@ -89,14 +87,18 @@ CONTROLS = {
     "constant_rate": ([("he", None, (2,)), ("power", 2.0, (2,))], {"milestones": ()}, (16, 64, 256), 3),
     "gain": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
     "gain_full": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
-    "theorem1": ([("he", None, None)], _LONG | {"lr": 0.1, "stop_loss": 0.2}, None, 3),
+    "theorem1": ([("he", None, None)], _THEOREM | {"lr": 0.1, "stop_loss": 0.2}, None, 3),
     "theorem2": ([("power", 2.0, (2,))], _SCALAR | {"dataset": "digits", "lr": 0.1}, (64, 256, 1024, 4096), 5),
-    "theorem3_n8": (_SMALL, _SCALAR | {"n_train": 8, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
-    "theorem3_n16": (_SMALL, _SCALAR | {"n_train": 16, "lr": 0.05}, (64, 256, 1024, 4096, 16384), 3),
-    "theorem3_n32": (_SMALL, _SCALAR | {"n_train": 32, "lr": 0.05}, (64, 256, 1024, 4096, 16384, 32768), 3),
 }
+for _n, _widths in ((8, _FAR), (16, _FAR), (32, (*_FAR, 32768))):  # full batches; the widest exceed 10 n^2
+    _own = _SCALAR | {"n_train": _n, "batch_size": _n, "points": 100, "lr": 0.05}
+    CONTROLS[f"theorem3_n{_n}"] = (_NON_LAZY, _own, _widths, 3)
 
-# What each notebook draws, by its number; 06 judges all of it.
+# The short schedule is compared with the paper's on cells of these kinds: kind -> (width, depths). Figures 4 and 5
+# serve for "flow10", and the controls that end in _full for "ntk", "gain" and some of "inverse_width".
+TWINS = dict.fromkeys(("unit", "standard", "inverse_width"), (64, (2, 6))) | {"W6": (8, (4, 10))}
+
+# The names that each notebook draws, by its number; 06 judges all of them.
 NOTEBOOKS = {
     "00": (),
     "01": ("N2", "N3", "W7", "constant_rate", "N4a", "N5b", "ntk"),
@@ -108,69 +110,93 @@ NOTEBOOKS = {
 }
 
 
-def seeds_of(profile: str, width: int) -> tuple[int, ...]:
-    """Seeds of a profile at a width: fewer where a training is dear."""
-    return tuple(range(2 if profile == "smoke" else 5 if width <= 256 else 3))
+# ------------------------------------------------------------------------------------------------ cells
+
+
+def named_cells(name: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
+    """The cells of a figure, a reading, a control, "twins", or "all" of a profile; keywords replace its choices.
+
+    Empty where none of the depths occurs. Raises InputError on an unknown name, profile or field, and on a
+    list that is empty or repeats itself.
+    """
+    check_choice("figure", name, (*FIGURES, *READINGS, *CONTROLS, "twins", "all"))
+    check_choice("profile", profile, PROFILES)
+    for field in ("width", "depth", "seed"):
+        if field in fields:
+            raise InputError(f"{field} is {fields[field]!r}, but a grid takes {field}s, a list")
+    seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
+    if name in ("twins", "all"):
+        several = twin_cells if name == "twins" else profile_cells
+        return several(profile, seeds=seeds, widths=widths, depths=depths, **fields)
+    profile = "laptop" if profile == "shipped" else profile
+    smoke, base = profile == "smoke", SETTINGS[profile]
+    seeds = seeds or (range(2) if smoke else None)
+    if name == "WT4":
+        return _table_4(profile, seeds or range(3), widths, depths, fields)
+    depths = depths or DEPTHS[profile]
+    if name == "W6":
+        return _figure_6(profile, seeds or range(3), widths, depths, fields)
+    if name in FIGURES:
+        return _cells(FIGURES[name], profile, seeds, widths, depths, base | fields)
+    base = base if smoke or name.endswith("_full") else base | SHORT
+    if name in READINGS:
+        own, own_depths, own_widths = READINGS[name]
+        curves = [curve for figure in ("N4a", "N4b", "N5b") for curve in FIGURES[figure]]
+        depths = [depth for depth in depths if own_depths is None or depth in own_depths]
+        widths = widths or ((16, 64, 256) if smoke else own_widths or WIDTHS[profile])
+        return _cells(curves, profile, seeds or range(3), widths, depths, base | own | fields)
+    curves, own, own_widths, count = CONTROLS[name]
+    if smoke and "target" not in own:
+        own = own | {"epochs": base["epochs"]}
+    own_widths = own_widths or ((16, 64) if smoke else WIDTHS[profile])
+    widths = widths or own_widths[: 2 if smoke else None]
+    return _cells(curves, profile, seeds or range(count), widths, depths, base | own | fields)
+
+
+grid = named_cells  # as notebooks call it
+
+
+def _cells(curves: Iterable, profile: str, seeds, widths, depths: Sequence, fields: dict) -> list[Cell]:
+    """The cells of curves (see FIGURES), each once; with seeds None fewer of them where a run is expensive."""
+    cells = [
+        Cell(**{"init": init, "power": power, "depth": depth, "width": width, "seed": seed} | fields)
+        for init, power, own_depths in curves
+        for depth in depths
+        if own_depths is None or depth in own_depths
+        for width in widths or widths_of(profile, init)
+        for seed in seeds or range(5 if width <= 256 else 3)
+    ]
+    return list(dict.fromkeys(cells))
 
 
 def widths_of(profile: str, init: str) -> tuple[int, ...]:
-    """Widths of a profile; on a laptop the two-layer non-lazy networks go on to 1024."""
-    return (*WIDTHS[profile], 1024) if init == "power" and profile in ("laptop", "shipped") else WIDTHS[profile]
+    """Widths of a profile; on a laptop the two-layer non-lazy networks reach 1024."""
+    return (*WIDTHS[profile], 1024) if (profile, init) == ("laptop", "power") else WIDTHS[profile]
 
 
-def grid(figure: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
-    """The trainings behind one figure (a key of FIGURES) in one profile; keywords replace the profile's choices.
-
-    Empty where a figure has none of the depths. Raises InputError on an unknown figure, profile or field, and on a
-    list that is empty or repeats itself.
-    """
-    check_choice("figure", figure, FIGURES)
-    check_choice("profile", profile, PROFILES)
-    for name in ("width", "depth", "seed"):
-        if name in fields:
-            raise InputError(f"{name} is {fields[name]!r}, but a grid takes {name}s, a list")
-    seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
-    if figure in ("W6", "WT4"):
-        return (_figure_6 if figure == "W6" else _table_4)(profile, seeds, widths, depths, fields)
-    cells = []
-    for init, power, own_depths in FIGURES[figure]:
-        for depth in depths or DEPTHS[profile]:
-            if own_depths is None or depth in own_depths:
-                for width in widths or widths_of(profile, init):
-                    curve = (
-                        {"init": init, "power": power, "depth": depth, "width": width} | SETTINGS[profile] | fields
-                    )
-                    cells += [Cell(seed=seed, **curve) for seed in seeds or seeds_of(profile, width)]
-    return cells
-
-
-def _figure_6(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
-    """CNN under both heads, the fully connected nets beside it; the pooled CNN at the faster rate, with its own."""
-    shorter = {"smoke": {"epochs": 20, "lr": 0.1}, "paper": {}}.get(profile, PROXY)  # the same flow time
-    base = SETTINGS[profile] | shorter | fields
-    kept = [depth for depth in FIGURES["W6"][0][2] if depth in (depths or DEPTHS[profile])]
+def _figure_6(profile: str, seeds, widths, depths: Sequence, fields: dict) -> list[Cell]:
+    """CNN under both heads, the fully connected networks beside it; then those at the faster learning rate."""
+    smoke = {"epochs": 20, "lr": 0.1}  # the same flow time as the figures
+    base = SETTINGS[profile] | {"smoke": smoke, "paper": {}}.get(profile, SHORT) | fields
     own = CNN_WIDTHS[profile]
     models = [({"model": "cnn", "head": head}, own) for head in HEADS] + [({}, WIDTHS[profile])]
     if profile != "smoke":
         faster, shared = {"lr": base["lr"] * FASTER}, [m for m in own if m in WIDTHS[profile]]
         models += [({"model": "cnn", "head": "pooling"} | faster, own), (faster, shared)]
     return [
-        Cell(width=width, depth=depth, seed=seed, **base | model)
+        cell
         for model, its_widths in models
-        for depth in kept
-        for width in widths or its_widths
-        for seed in seeds or range(2 if profile == "smoke" else 3)
+        for cell in _cells(FIGURES["W6"], profile, seeds, widths or its_widths, depths, base | model)
     ]
 
 
 def _table_4(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
-    """He and non-lazy ResNets, of 16 channels in the first stage unless told otherwise; a depth of its own."""
+    """He and non-lazy ResNets, of 16 channels in the first stage, each of its own depth."""
     return [
-        Cell(**RECIPE | {"width": 16} | own | {"init": init, "power": power, "seed": seed} | fields)
+        cell
         for own in RESNETS[profile]
         if (depths is None or own["depth"] in depths) and (widths is None or 16 in widths)
-        for init, power, _ in FIGURES["WT4"]
-        for seed in seeds or range(2 if profile == "smoke" else 3)
+        for cell in _cells(FIGURES["WT4"], profile, seeds, [16], [own["depth"]], RECIPE | own | fields)
     ]
 
 
@@ -187,84 +213,33 @@ def _list(name: str, values) -> list | None:
     return values
 
 
-def reading_cells(reading: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
-    """The trainings of one other reading (a key of READINGS): Figures 4 and 5 again, fewer seeds or widths."""
-    check_choice("reading", reading, READINGS)
-    check_choice("profile", profile, PROFILES)
-    seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
-    own, own_depths, own_widths = READINGS[reading]
-    kept = [depth for depth in depths or DEPTHS[profile] if own_depths is None or depth in own_depths]
-    if profile == "smoke":
-        choices = {"widths": widths or (16, 64, 256), "seeds": seeds} | own | fields
-    else:
-        choices = {"widths": widths or own_widths or WIDTHS[profile], "seeds": seeds or range(3)}
-        choices |= own | PROXY | fields
-    found = [grid(figure, profile, depths=kept, **choices) for figure in ("N4a", "N4b", "N5b")] if kept else []
-    return list(dict.fromkeys(cell for cells in found for cell in cells))
-
-
-def control_cells(control: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
-    """The trainings of one control (a key of CONTROLS); keywords replace its choices.
-
-    theorem2 and theorem3 train one output on the parity of the class; theorem3 in full batches of n_train points.
-    """
-    check_choice("control", control, CONTROLS)
-    check_choice("profile", profile, PROFILES)
-    curves, own, own_widths, count = CONTROLS[control]
-    small = profile == "smoke"
-    base = SETTINGS[profile] | ({} if small or control.endswith("_full") else PROXY)
-    own = own | ({"batch_size": own["n_train"], "points": 100} if "n_train" in own else {})
-    if small and "target" not in own:
-        own = {name: value for name, value in own.items() if name != "epochs"}
-    choices = base | own | fields
-    widths = (
-        _list("widths", widths) or (own_widths or ((16, 64) if small else WIDTHS[profile]))[: 2 if small else None]
-    )
-    seeds = _list("seeds", seeds) or range(2 if small else count)
-    cells = {}
-    for init, power, own_depths in curves:
-        for depth in _list("depths", depths) or DEPTHS[profile]:
-            if own_depths is None or depth in own_depths:
-                curve = {"init": init, "power": power, "depth": depth} | choices
-                cells |= {Cell(width=width, seed=seed, **curve): None for width in widths for seed in seeds}
-    return list(cells)
-
-
 def twin(cell: Cell) -> Cell:
-    """The same training at ten times the steps and a tenth of the rate: the paper's schedule for one of the proxy."""
+    """The same run under ten times the steps at a tenth of the learning rate: the short schedule's cell made full."""
     return replace(cell, epochs=10 * cell.epochs, lr=cell.lr / 10)
 
 
 def twin_cells(profile: str, **choices) -> list[Cell]:
-    """The trainings by which the proxy schedule is checked (see TWINS), and no figure of the paper shows."""
+    """The cells under the paper's schedule that only check the short one (see TWINS): no figure shows them."""
     if profile not in ("laptop", "shipped"):
         return []
-    own = [(cell, *TWINS[name]) for name in TWINS for cell in named_cells(name, profile, **choices)]
-    own = [
-        cell for cell, width, depths in own if (cell.width, cell.lr) == (width, PROXY["lr"]) and cell.depth in depths
-    ]
-    found = dict.fromkeys(map(twin, own))
-    names = (*FIGURES, *(name for name in CONTROLS if name.endswith("_full")))
-    there = {cell for name in names for cell in named_cells(name, profile, **choices)}
-    return [cell for cell in found if cell not in there]
+    shown = (*FIGURES, *(name for name in CONTROLS if name.endswith("_full")))
+    shown = {cell for name in shown for cell in named_cells(name, profile, **choices)}
+    twins = {
+        twin(cell): None
+        for name, (width, depths) in TWINS.items()
+        for cell in named_cells(name, profile, **choices)
+        if (cell.width, cell.lr) == (width, SHORT["lr"]) and cell.depth in depths
+    }
+    return [cell for cell in twins if cell not in shown]
 
 
 def profile_cells(profile: str, **choices) -> list[Cell]:
-    """Every training of a profile with the readings and controls it takes, each once, cheapest first."""
-    cells = {cell: None for figure in FIGURES for cell in grid(figure, profile, **choices)}
-    readings = {"smoke": ["unit"], "paper": []}.get(profile, READINGS)
-    cells |= {cell: None for reading in readings for cell in reading_cells(reading, profile, **choices)}
-    controls = () if profile == "paper" else CONTROLS
-    cells |= {cell: None for control in controls for cell in control_cells(control, profile, **choices)}
-    cells |= dict.fromkeys(twin_cells(profile, **choices))
-    return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
+    """Every cell of a profile, with the readings and controls that it takes, cheapest first."""
+    beside = {"smoke": ["unit", *CONTROLS], "paper": []}.get(profile, [*READINGS, *CONTROLS, "twins"])
+    names = (*FIGURES, *beside)
+    return cheapest_first(cell for name in names for cell in named_cells(name, profile, **choices))
 
 
-def named_cells(name: str, profile: str, **choices) -> list[Cell]:
-    """Trainings of a figure, a reading, a control, "twins", or "all" of a profile. Raises InputError on any other."""
-    check_choice("figure", name, (*FIGURES, *READINGS, *CONTROLS, "twins", "all"))
-    if name in ("twins", "all"):
-        return (twin_cells if name == "twins" else profile_cells)(profile, **choices)
-    return (reading_cells if name in READINGS else control_cells if name in CONTROLS else grid)(
-        name, profile, **choices
-    )
+def cheapest_first(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells, each once, by the operations of their training."""
+    return sorted(dict.fromkeys(cells), key=lambda cell: (cell.flops, cell.seed))

@@ -12,11 +12,9 @@ from robustkit.profiles import (
     FIGURES,
     NOTEBOOKS,
     PROFILES,
-    control_cells,
     grid,
     named_cells,
     profile_cells,
-    reading_cells,
 )
 
 EIGHT, ELEVEN = [2**k for k in range(4, 10)], [2**k for k in range(4, 15)]
@@ -78,8 +76,8 @@ def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
     cells = profile_cells(profile)
     assert len(cells) == len({c.key for c in cells})
     readings = {"smoke": ["unit"], "paper": []}.get(profile, ["unit", "standard", "flow10"])
-    beside = {c for reading in readings for c in reading_cells(reading, profile)}
-    beside |= {c for control in CONTROLS if profile != "paper" for c in control_cells(control, profile)}
+    beside = {c for reading in readings for c in grid(reading, profile)}
+    beside |= {c for control in CONTROLS if profile != "paper" for c in grid(control, profile)}
     beside |= set(named_cells("twins", profile))
     assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)} | beside
     assert set(grid("N4a", profile)) < set(cells)
@@ -127,14 +125,14 @@ def test_keywords_replace_the_profiles_choices():
     fields = {"depth": 3, "seed": 7, "epochs": 2, "scaling": "unit", "lr": 0.04, "points": 256}
     assert cells == [Cell(width=m, **fields) for m in (20, 30)]
     alone = {c for c in profile_cells("smoke", seeds=[0], widths=[16])}
-    controls = {c for name in CONTROLS for c in control_cells(name, "smoke", seeds=[0], widths=[16])}
+    controls = {c for name in CONTROLS for c in grid(name, "smoke", seeds=[0], widths=[16])}
     # He, LeCun, four powers; unit norm; two are in "ntk" as well; three nets of two depths for the CNN; two ResNets
     assert len(alone - controls) == 3 + 3 + 4 + 7 - 2 + 3 * 2 + 2
 
 
 def test_the_controls_are_what_they_are_called():
     def cells(name, profile="laptop"):
-        return control_cells(name, profile)
+        return grid(name, profile)
 
     assert {c.learning_rate(0) for c in cells("inverse_width") if c.width == 256} == {0.005}
     assert {c.stop_loss for c in cells("common_loss")} == {0.5}
@@ -150,19 +148,19 @@ def test_the_controls_are_what_they_are_called():
     for name in CONTROLS:
         assert {c.dataset for c in cells(name, "smoke")} == {"digits"}
         assert len(cells(name, "smoke")) <= 20
-    with pytest.raises(InputError, match="control is 'ntks'.*did you mean 'ntk'"):
-        control_cells("ntks", "laptop")
+    with pytest.raises(InputError, match="figure is 'ntks'.*did you mean 'ntk'"):
+        grid("ntks", "laptop")
 
 
 def test_other_readings_change_the_scaling_and_on_mnist_the_schedule():
-    digits, mnist = reading_cells("unit", "smoke"), reading_cells("unit", "laptop")
+    digits, mnist = grid("unit", "smoke"), grid("unit", "laptop")
     assert {c.scaling for c in digits + mnist} == {"unit"}
     assert {c.schedule for c in digits} == {"50 epochs at 0.04"} and {c.schedule for c in mnist} == {"flow10"}
-    assert {c.depth for c in reading_cells("standard", "laptop")} == {2, 6}
-    assert reading_cells("standard", "laptop", depths=[4]) == []
+    assert {c.depth for c in grid("standard", "laptop")} == {2, 6}
+    assert grid("standard", "laptop", depths=[4]) == []
     assert mnist[0].flow_time == pytest.approx(grid("N2", "laptop")[0].flow_time, rel=1e-3)
-    with pytest.raises(InputError, match="reading is 'units'.*did you mean 'unit'"):
-        reading_cells("units", "laptop")
+    with pytest.raises(InputError, match="figure is 'units'.*did you mean 'unit'"):
+        grid("units", "laptop")
 
 
 def test_a_field_given_to_the_grid_is_that_of_every_cell():

@@ -17,7 +17,7 @@ import pandas
 from ..cell import Cell
 from ..checks import check_choice
 from ..files import figures_folder, write_atomically
-from ..profiles import CONTROLS, READINGS, control_cells, grid, reading_cells, twin_cells
+from ..profiles import READINGS, named_cells, twin_cells
 from . import proxy_schedule
 from .claims import EMPIRICAL, PREAMBLE, THEORETICAL, Claim
 from .criteria import Part
@@ -37,9 +37,8 @@ def cells_of(claim: str, profile: str, **choices) -> list[Cell]:
     check_choice("claim", claim, _ALL)
     cells = {}
     for name in _ALL[claim].grids:
-        kind = reading_cells if name in READINGS else control_cells if name in CONTROLS else grid
         if name not in READINGS or profile != "paper":
-            cells |= dict.fromkeys(kind(name, profile, **choices))
+            cells |= dict.fromkeys(named_cells(name, profile, **choices))
     curves = _ALL[claim].curves
     rests = [
         cell

@@ -18,7 +18,7 @@ from ..checks import InputError, check_choice
 from ..data import MNIST_FILES
 from ..files import data_folder
 from ..ledger.rows import NAMES
-from ..profiles import PROXY, SETTINGS, grid
+from ..profiles import SETTINGS, SHORT, grid
 from ..sweep import store, train_missing
 from . import curves
 from .output import caption, panels
@@ -111,7 +111,7 @@ def your_turn(dataset: str = "digits", *, among: dict[str, Sequence], **mine) ->
     check_choice("dataset", dataset, ("digits", "mnist"))
     if dataset == "mnist":
         _check_mnist()
-        start = Cell(width=16, depth=2, **SETTINGS["laptop"] | PROXY)
+        start = Cell(width=16, depth=2, **SETTINGS["laptop"] | SHORT)
     else:
         start = grid("W6" if mine.get("model") == "cnn" else "N4a", "smoke")[0]
     own = replace(start, **mine)

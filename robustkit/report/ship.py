@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import files as files_module
 from ..checks import InputError
 from ..files import ROOT, figures_folder, results_folder
-from ..profiles import control_cells
+from ..profiles import named_cells
 from ..sweep import store
 from .notebooks import build_notebook, build_notebooks, execute, notebooks
 
@@ -23,7 +23,7 @@ def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
         if not path.is_file():
             raise InputError(f"the file to ship is {str(path)!r}, but there is no such file")
     shipped, notes = store.read_rows(store.SHIPPED), []
-    rows, small = shipped, {cell.key for cell in control_cells("theorem2", "laptop")}
+    rows, small = shipped, {cell.key for cell in named_cells("theorem2", "laptop")}
     for path in paths or [store.local_path()]:
         finished = [r for r in store.read_rows(path) if r["status"] != "failed"]
         finished = [r for r in finished if r["cell"]["dataset"] in SHIPPED_DATA or r["key"] in small]

@@ -207,7 +207,7 @@ def test_a_bad_grid_is_refused(choices, said):
     with pytest.raises(InputError, match=said):
         profiles.profile_cells("smoke", **choices)
     with pytest.raises(InputError, match=said):
-        profiles.reading_cells("unit", "smoke", **choices)
+        profiles.grid("unit", "smoke", **choices)
 
 
 @pytest.mark.parametrize("figure", ["N2", "unit", "theorem1", "all"])

@@ -11,7 +11,7 @@ from robustkit.cell import Cell
 from robustkit.ledger import proxy_schedule, verdicts
 from robustkit.plots import ledger as ledger_module
 from robustkit.plots import output
-from robustkit.profiles import control_cells, grid, named_cells, profile_cells, twin, twin_cells
+from robustkit.profiles import grid, named_cells, profile_cells, twin, twin_cells
 
 DEPTHS, WIDTHS = (2, 4, 6, 8, 10), (16, 64, 256, 1024)
 RATIOS = {2: 1.0, 4: 1.01, 6: 0.7, 8: 0.6, 10: 0.5}  # deep nets are moved
@@ -91,7 +91,7 @@ def test_the_twins_are_of_at_least_twelve_cells_of_different_kinds_with_the_pape
     kinds = {(c.model, c.head, c.scaling, c.lr_rule, c.init, c.depth) for c in cells}
     assert len(kinds) >= 12 and {k[0] for k in kinds} == {"fcn", "cnn"}
     every = {c for name in ("unit", "standard") for c in named_cells(name, "laptop")}
-    every |= {c for name in ("ntk", "inverse_width", "gain") for c in control_cells(name, "laptop")}
+    every |= {c for name in ("ntk", "inverse_width", "gain") for c in grid(name, "laptop")}
     every |= set(grid("W6", "laptop"))
     assert set(cells) <= {twin(c) for c in every}
     assert twin_cells("smoke") == twin_cells("paper") == []

@@ -45,9 +45,7 @@ def test_the_card_of_the_figures_own_setting_meets_no_theorem():
 
 def test_the_small_runs_meet_the_theorem_they_were_made_for():
     def entry(control, theorem):
-        return (
-            hypotheses.hypothesis_card(profiles.control_cells(control, "laptop")).loc[f"Theorem {theorem}"].tolist()
-        )
+        return hypotheses.hypothesis_card(profiles.grid(control, "laptop")).loc[f"Theorem {theorem}"].tolist()
 
     assert entry("theorem1", 1) == ["met", "met"]
     assert entry("theorem2", 2) == ["met from m = 1024"]  # m >= 10 d with d = 64

@@ -13,7 +13,7 @@ from robustkit import Cell, InputError
 from robustkit.data import MNIST_FILES
 from robustkit.plots import interactive
 from robustkit.plots import output as figures
-from robustkit.profiles import PROXY, SETTINGS
+from robustkit.profiles import SETTINGS, SHORT
 from robustkit.sweep import store
 
 CELL = """\
@@ -156,7 +156,7 @@ def test_a_network_on_mnist_stands_among_the_rows_there_are_and_trains_no_other(
         (tmp_path / "MNIST" / "raw" / name).touch()
     interactive.your_turn(width=8, depth=2, among={"seed": [0]})
     (row,) = store.load_rows()
-    alike = SETTINGS["laptop"] | PROXY
+    alike = SETTINGS["laptop"] | SHORT
     known = [
         *(Cell(width=m, depth=L, **alike) for m, L in ((8, 2), (16, 2), (16, 4))),
         Cell(width=32, depth=2, **alike | {"scaling": "unit"}),

@@ -46,3 +46,8 @@ def check_number(field: str, value, *, low=None, high=None, above=None, integer=
     if not fits:
         raise InputError(f"{field} is {value!r}, but must be {allowed}" + (" (or None)" if optional else ""))
     return int(value) if integer else number + 0.0  # -0.0 becomes 0.0: one value, one key
+
+
+def check_sizes(**sizes) -> list[int]:
+    """Return sizes by name as integers, or raise InputError: a depth is at least 2, any other at least 1."""
+    return [check_number(name, size, low=2 if name == "depth" else 1, integer=True) for name, size in sizes.items()]

@@ -1,11 +1,11 @@
-"""Scheme -> standard deviation of each layer. The only place that chooses fan-in or fan-out."""
+"""The standard deviation of each layer under each initialisation; fan-in or fan-out is chosen here alone."""
 
 from __future__ import annotations
 
 import math
 
 from .cell import INITS, INITS_OF
-from .checks import InputError, check_choice, check_number
+from .checks import InputError, check_choice, check_number, check_sizes
 
 
 def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> list[float]:
@@ -23,10 +23,7 @@ def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> lis
     Raises InputError on a bad scheme or number.
     """
     check_choice("init", init, INITS)
-    width = check_number("width", width, low=1, integer=True)
-    depth = check_number("depth", depth, low=2, integer=True)
-    d_in = check_number("d_in", d_in, low=1, integer=True)
-    d_out = check_number("d_out", d_out, low=1, integer=True)
+    width, depth, d_in, d_out = check_sizes(width=width, depth=depth, d_in=d_in, d_out=d_out)
     power, gain = _own("power", power, init), _own("gain", gain, init, above=0)
     fan_in = [d_in] + [width] * (depth - 1)
     if init == "ntk":
@@ -43,10 +40,10 @@ def cnn_stds(init, *, width, fan_ins, power=None) -> list[float]:
     "he": sqrt(2/fan_in), "lecun": sqrt(1/fan_in), "power": m**-power, with m = width channels. A convolution of
     kernel k has fan_in k^2 times its input channels (He et al.).
 
-    Raises InputError on a bad scheme or number. Source: workshop E.1, E.4; the paper says no more.
+    Raises InputError on a bad scheme or number. Source: workshop E.1, E.4, which say no more.
     """
     check_choice("init", init, INITS_OF["cnn"])
-    width, power = check_number("width", width, low=1, integer=True), _own("power", power, init)
+    (width,), power = check_sizes(width=width), _own("power", power, init)
     if init == "power":
         return [width**-power for _ in fan_ins]
     return [math.sqrt({"he": 2.0, "lecun": 1.0}[init] / n) for n in fan_ins]
@@ -55,7 +52,7 @@ def cnn_stds(init, *, width, fan_ins, power=None) -> list[float]:
 def resnet_std(init, *, fan_in, fan_out, power=None) -> float:
     """Standard deviation of a convolution of the ResNet.
 
-    "he": sqrt(2/fan_out) with fan_out = k^2 times its output channels, as the published recipe has it;
+    "he": sqrt(2/fan_out) with fan_out = k^2 times its output channels, as in the published recipe;
     "power": fan_in**-power, the non-lazy scheme with m read as the layer's own fan-in (the linear layer included).
 
     Raises InputError on a bad scheme or number. Source: workshop E.1, E.3, and the recipe that E.3 links to.
@@ -66,7 +63,7 @@ def resnet_std(init, *, fan_in, fan_out, power=None) -> float:
 
 
 def _own(name: str, value, init: str, **limits) -> float | None:
-    """The value of a field that belongs to the scheme of the same name, and to no other."""
+    """The value of a field that belongs to the initialisation of that name alone."""
     value = check_number(name, value, optional=init != name, **limits)
     if value is not None and init != name:
         raise InputError(f"{name} is {value!r}, but init is {init!r}: it must be None")

@@ -1,8 +1,11 @@
-"""Every bound, exact value and table of the paper as a plain float function.
+"""Every bound, exact value and table of the paper, each a plain function of floats; no torch.
+
+The mean of P over initial weights; Theorem 1 with Tables 1 and 2; Theorem 2; Theorem 3, ours in its place, and the
+kernel, radii and times of its proof in Appendix D.
 
 m = width, L = depth (number of weight matrices), d = d_in, o = d_out, beta_l = standard deviation of layer l.
 [N] is the NeurIPS paper, [W] its workshop version; remarks on proofs concern the appendix of [W].
-Bounds of the kind "<~" hide a constant: their values are orders, not numbers to lie above a measurement.
+Bounds written "<~" hide a constant: their values are orders, which a measurement may exceed.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import math
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from .checks import InputError, check_choice, check_number
+from .checks import InputError, check_choice, check_number, check_sizes
 from .initialization import layer_stds
+
+# ------------------------------------------------------------------------------------------------ logarithms
 
 
 def _exp(log: float) -> float:
@@ -30,6 +35,9 @@ def _log(value: float) -> float:
 def _log_chi_mean(k):
     """log of E chi_k = sqrt(2) Gamma((k+1)/2) / Gamma(k/2), the mean norm of k standard normals."""
     return 0.5 * math.log(2) + gammaln((k + 1) / 2) - gammaln(k / 2)
+
+
+# ------------------------------------------------------------------------------------------------ at initialisation
 
 
 @functools.lru_cache
@@ -71,10 +79,11 @@ def stability_spread(*, width, depth, d_out) -> float:
     the mean squared response: averaging over u as P does takes most of the factor 1 + 2/o away.
     Raises InputError on a bad number. Source: ours, from the layer law of [W Lemma 2].
     """
-    width = check_number("width", width, low=1, integer=True)
-    depth = check_number("depth", depth, low=2, integer=True)
-    d_out = check_number("d_out", d_out, low=1, integer=True)
+    width, depth, d_out = check_sizes(width=width, depth=depth, d_out=d_out)
     return _exp((depth - 1) * math.log1p(5 / width)) * (1 + 2 / d_out)
+
+
+# ------------------------------------------------------------------------------------------------ Theorem 1, tables
 
 
 def gamma(init, *, width, power=None, gain=None) -> float:
@@ -172,7 +181,21 @@ def peak_width(depth) -> float:
     Source: ours, from the form of Table 1 (beta_L ~ m^(-1/2)); the paper names no location. With beta_1 and beta_L
     held fixed, as [N Eq. 3] reads literally, m exp(-m/L^3) is largest at L^3.
     """
-    return check_number("depth", depth, low=2, integer=True) ** 3 / 2
+    (depth,) = check_sizes(depth=depth)
+    return depth**3 / 2
+
+
+def interpolation_width(depth, *, d_in, d_out, n) -> float:
+    """Width at which a network has as many parameters as there are training points: #parameters = n.
+
+    The positive root m of (L-2) m^2 + (d + o) m = n.  Raises InputError on a bad number. Source: ours.
+    """
+    depth, d_in, d_out, n = check_sizes(depth=depth, d_in=d_in, d_out=d_out, n=n)
+    ends, middle = d_in + d_out, depth - 2
+    return n / ends if middle == 0 else (math.sqrt(ends**2 + 4 * middle * n) - ends) / (2 * middle)
+
+
+# ------------------------------------------------------------------------------------------------ Theorem 2
 
 
 def theorem2(*, width, depth, betas, alpha=1.0) -> tuple[float, float]:
@@ -187,8 +210,7 @@ def theorem2(*, width, depth, betas, alpha=1.0) -> tuple[float, float]:
     Source: [N Theorem 2], bound from the last display but one of [W Appendix C]. As printed; its estimate of the
     initial norms, sqrt(3 m^3/2) beta_l, exceeds the true order m beta_l by sqrt(m), so the bound is loose by that.
     """
-    width = check_number("width", width, low=1, integer=True)
-    depth = check_number("depth", depth, low=2, integer=True)
+    width, depth = check_sizes(width=width, depth=depth)
     alpha = check_number("alpha", alpha, above=0)
     betas = [check_number("betas", beta, above=0) for beta in betas]
     if len(betas) != depth:
@@ -197,6 +219,9 @@ def theorem2(*, width, depth, betas, alpha=1.0) -> tuple[float, float]:
     condition = _exp(depth * log_sum - math.log(alpha))
     bound = _exp(math.log(alpha / 4) / depth - 0.5 * math.log(1.5) - log_sum) - 1 / depth - 1
     return condition, bound
+
+
+# ------------------------------------------------------------------------------------------------ Theorem 3
 
 
 def theorem3(*, n, width, power) -> float:
@@ -210,12 +235,7 @@ def theorem3(*, n, width, power) -> float:
     Source: [N Eq. 4] = [W Eq. 4]. The first inner term is the larger one from m = n^(3/(2(c-1))) on (n^1.5 for c = 2,
     n^3 for c = 1.5), and the order in m is then m^(1/2-c).
     """
-    n = check_number("n", n, low=1, integer=True)
-    width = check_number("width", width, low=1, integer=True)
-    power = check_number("power", power)
-    log_width = math.log(width)
-    front = math.log(math.sqrt(n * log_width) + n) + (1 - power) * log_width
-    return _exp(front - 0.5 * math.log(n**3 * width)) + _exp(front - (power - 0.5) * log_width)
+    return sum(_theorem3_terms(n, width, power))
 
 
 def theorem3_remark(*, n, width, power) -> float:
@@ -225,11 +245,14 @@ def theorem3_remark(*, n, width, power) -> float:
     Source: the Remark in [N Sec. 4.3] and in [W], which prints m^2.5 for c = 2 and m^4.5 for c = 3. Where m >> n^2
     this is the smaller term for both, so Eq. (4) does not give it.
     """
-    n = check_number("n", n, low=1, integer=True)
-    width = check_number("width", width, low=1, integer=True)
-    power = check_number("power", power)
-    log_width = math.log(width)
-    return _exp(math.log(math.sqrt(n * log_width) + n) - (2 * power - 1.5) * log_width)
+    return _theorem3_terms(n, width, power)[1]
+
+
+def _theorem3_terms(n, width, power) -> tuple[float, float]:
+    n, width = check_sizes(n=n, width=width)
+    power, log_width = check_number("power", power), math.log(width)
+    front = math.log(math.sqrt(n * log_width) + n) + (1 - power) * log_width
+    return _exp(front - 0.5 * math.log(n**3 * width)), _exp(front - (power - 0.5) * log_width)
 
 
 def theorem3_corrected(*, width, d_in, power, n, time, residual, alpha=1.0) -> float:
@@ -246,16 +269,17 @@ def theorem3_corrected(*, width, d_in, power, n, time, residual, alpha=1.0) -> f
     and dq/dt = 2 sum_i (y_i - f_i) f_i <= 2 sum_i |y_i| q/alpha, as |f_i| <= q/alpha; sum_i |y_i| <= sqrt(n) ||y||.
     With ||y - f|| <= ||y - f(0)|| instead, the second form. Rate in m at fixed t: m^(1-2c).
     """
-    width = check_number("width", width, low=1, integer=True)
-    d_in = check_number("d_in", d_in, low=1, integer=True)
+    width, d_in, n = check_sizes(width=width, d_in=d_in, n=n)
     power = check_number("power", power)
-    n = check_number("n", n, low=1, integer=True)
     time = check_number("time", time, low=0)
     residual = check_number("residual", residual, low=0)
     alpha = check_number("alpha", alpha, above=0)
     log_projection = gammaln(d_in / 2 + 1) - gammaln((d_in + 3) / 2) - 0.5 * math.log(math.pi)
     log_start = (1 - 2 * power) * math.log(width) + math.log((1 + d_in) / 2)
     return _exp(float(log_projection) + log_start - math.log(alpha) + 2 * math.sqrt(n) * residual * time / alpha)
+
+
+# ------------------------------------------------------------------------------------------------ Appendix D
 
 
 def h_infinity(x: np.ndarray, *, width, beta2, alpha=1.0) -> np.ndarray:
@@ -267,7 +291,7 @@ def h_infinity(x: np.ndarray, *, width, beta2, alpha=1.0) -> np.ndarray:
     Raises InputError on a bad number or shape, or a zero or non-finite input.
     Source: closed form of the expectation in [W Appendix D]; lambda_0 is its smallest eigenvalue.
     """
-    width = check_number("width", width, low=1, integer=True)
+    (width,) = check_sizes(width=width)
     beta2 = check_number("beta2", beta2, above=0)
     alpha = check_number("alpha", alpha, above=0)
     x = np.asarray(x, dtype=float)
@@ -293,8 +317,7 @@ def radii(*, lambda0, n, width, alpha, beta1, beta2) -> tuple[float, float]:
     Source: [W Eq. 17], as printed. For unit inputs lambda_0 <= trace/n = m beta_2^2/(2 alpha^2), so
     R_a <= beta_2 (1/(4 n^1.5) - sqrt(2/pi)) < 0 always: Lemmas 8 to 11 of [W] then apply to no network.
     """
-    n = check_number("n", n, low=1, integer=True)
-    width = check_number("width", width, low=1, integer=True)
+    n, width = check_sizes(n=n, width=width)
     for name, value in (("lambda0", lambda0), ("alpha", alpha), ("beta1", beta1), ("beta2", beta2)):
         check_number(name, value, above=0)
     r_a = alpha / n * math.sqrt(lambda0 / (8 * n * width)) - math.sqrt(2 / math.pi) * beta2

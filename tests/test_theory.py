@@ -161,6 +161,17 @@ def test_peak_width_is_where_the_table_is_largest(depth, init, version):
     assert 1 + int(np.argmax(values)) == theory.peak_width(depth)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 6, 10])
+@pytest.mark.parametrize(("d_in", "d_out", "n"), [(64, 10, 1437), (784, 10, 60_000), (3072, 100, 50_000)])
+def test_the_interpolation_width_is_where_the_weights_outnumber_the_points(depth, d_in, d_out, n):
+    def weights(width):
+        sizes = [d_in, *[width] * (depth - 1), d_out]
+        return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+    first = next(width for width in range(1, n) if weights(width) >= n)
+    assert first - 1 < theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) <= first
+
+
 def test_extreme_nets_neither_overflow_nor_underflow():
     shape = {"width": 2**14, "depth": 10, "d_in": 784, "d_out": 10}
     first, second = theory.theorem1_terms("power", power=3, **shape, version="neurips")

@@ -141,12 +141,6 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
     return pandas.concat(tables)[columns] if tables else pandas.DataFrame(columns=columns)
 
 
-def interpolation_width(depth: int, *, d_in: int, d_out: int, n: int) -> float:
-    """The width at which a net has n parameters: m of (L-2) m^2 + (d + o) m = n."""
-    ends, middle = d_in + d_out, depth - 2
-    return n / ends if middle == 0 else (math.sqrt(ends**2 + 4 * middle * n) - ends) / (2 * middle)
-
-
 def _dimensions(rows: pandas.DataFrame) -> tuple[int, int]:
     data = dataset_info(rows["dataset"].iloc[0])
     return math.prod(data.shape), data.classes

@@ -112,12 +112,6 @@ def _largest(rows: pandas.DataFrame) -> tuple[float, str]:
     return math.exp(cells.max()), f"{curve_name(init, depth=depth)}, width {width}"
 
 
-def interpolation_width(depth: int, *, d_in: int, d_out: int, n: int) -> float:
-    """The width at which a net has n parameters: the positive root m of (L-2) m^2 + (d + o) m = n."""
-    ends, middle = d_in + d_out, depth - 2
-    return n / ends if middle == 0 else (math.sqrt(ends**2 + 4 * middle * n) - ends) / (2 * middle)
-
-
 def _vertex(curve: dict) -> tuple[float, float, int] | None:
     """log of the fitted peak, its standard error from the seeds (delta method) and degrees of freedom."""
     curve = {x: v for x, v in sorted(curve.items()) if len(v)}
@@ -155,7 +149,7 @@ def peak_location(rows: pandas.DataFrame) -> list[Part]:
         found = {depth: top for depth, top in tops.items() if top}
         row = of_init.iloc[0]
         d_in, d_out, n = sizes(row)
-        rival = {depth: interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) for depth in tops}
+        rival = {depth: theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) for depth in tops}
         where = ", ".join(
             f"L={k} at {math.exp(top[0]):.0f} (L^3/2 = {theory.peak_width(k):g}, #parameters = n at {rival[k]:.0f})"
             for k, top in found.items()

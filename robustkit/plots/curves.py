@@ -21,7 +21,7 @@ from .. import theory
 from ..cell import EVALUATION_POINTS, FRACTIONS, dataset_info
 from ..ledger import rows as ledger_rows
 from ..ledger import statistics
-from ..ledger.rows import _dimensions, interpolation_width, summarise
+from ..ledger.rows import _dimensions, summarise
 
 LABELS = {
     "stability": r"perturbation stability $P/\epsilon$",
@@ -114,7 +114,7 @@ def mark_transitions(rows: pandas.DataFrame, ax):
     n = dataset_info(rows["dataset"].iloc[0]).n_train
     style = {"transform": ax.get_xaxis_transform(), "clip_on": False, "label": "_mark"}
     for colour, depth in zip(colours, depths, strict=False):
-        crossing, peak = interpolation_width(depth, d_in=d_in, d_out=d_out, n=n), theory.peak_width(depth)
+        crossing, peak = theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n), theory.peak_width(depth)
         if low <= crossing <= high:
             ax.plot([crossing], [0.03], "|", color=colour, markersize=8, markeredgewidth=1.5, **style)
         if low <= peak <= high:

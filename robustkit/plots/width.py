@@ -89,7 +89,7 @@ def peak_places(rows: pandas.DataFrame) -> pandas.DataFrame:
         return found.assign(**{"printed peak, L^3/2": [], "#parameters = n at": []})
     d_in, d_out = ledger_rows._dimensions(rows)
     n = dataset_info(rows["dataset"].iloc[0]).n_train
-    crossing = [ledger_rows.interpolation_width(int(L), d_in=d_in, d_out=d_out, n=n) for L in found["depth"]]
+    crossing = [theory.interpolation_width(int(L), d_in=d_in, d_out=d_out, n=n) for L in found["depth"]]
     printed = [theory.peak_width(L) for L in found["depth"]]
     return found.assign(**{"printed peak, L^3/2": printed, "#parameters = n at": crossing}).round(3)
 

@@ -203,12 +203,6 @@ def test_two_peaks_give_no_exponent_and_are_named():
     assert part.answer == "inconclusive" and "L=4" in part.text and "L=6" in part.text
 
 
-def test_interpolation_width_solves_for_n_parameters():
-    for depth in DEPTHS:
-        m = orders.interpolation_width(depth, d_in=784, d_out=10, n=60000)
-        assert m * (784 + (depth - 2) * m + 10) == pytest.approx(60000)
-
-
 def test_constant_in_width_needs_wide_nets():
     wide = tuple(2**k for k in range(11, 16))
     for truth, answer in ((lambda cell: 0.5, "yes"), (lambda cell: cell.width**0.3, "no")):

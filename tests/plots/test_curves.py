@@ -64,17 +64,6 @@ def test_the_spread_of_a_curve_is_pooled_over_its_points_and_not_over_curves():
         assert numpy.log(curve["high"] / curve["low"]).to_numpy() == pytest.approx(2 * half, rel=1e-9)
 
 
-@pytest.mark.parametrize("depth", [2, 3, 6, 10])
-@pytest.mark.parametrize(("d_in", "d_out", "n"), [(64, 10, 1437), (784, 10, 60_000), (3072, 100, 50_000)])
-def test_the_interpolation_width_is_where_the_weights_outnumber_the_points(depth, d_in, d_out, n):
-    def weights(width):
-        sizes = [d_in, *[width] * (depth - 1), d_out]
-        return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-
-    first = next(width for width in range(1, n) if weights(width) >= n)
-    assert first - 1 < ledger_rows.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) <= first
-
-
 def test_slopes_of_a_power_law_are_its_exponents():
     rows = [
         a_row(factor * width**-power, width=width, seed=seed, init="power", power=power)
@@ -142,7 +131,7 @@ def test_transitions_are_marked_at_the_interpolation_width_and_at_the_peak_of_th
     curves.mark_transitions(rows, ax)
     marks = [line for line in ax.get_lines() if line.get_label() == "_mark"]
     marks = {(line.get_marker(), round(float(line.get_xdata()[0]), 6)) for line in marks}
-    crossings = {ledger_rows.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
+    crossings = {theory.interpolation_width(depth, d_in=64, d_out=10, n=1437) for depth in (2, 4)}
     low, high = ax.get_xlim()
     assert marks == {("|", round(at, 6)) for at in crossings if low <= at <= high} | {("^", 32.0)}
 

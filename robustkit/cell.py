@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from .checks import InputError, check_choice, check_number
 from .datasets import DATASETS, dataset_info
-from .datasets import DatasetInfo as DatasetInfo
-from .datasets import read_npz as read_npz
 from .shapes import Layer, layers_of
 
 # Raise a family's number when an edit changes what its trainings measure: its old rows then stop matching.

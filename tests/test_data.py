@@ -3,13 +3,13 @@
 import gzip
 import hashlib
 import os
-import sys
 import time
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pooch
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -175,53 +175,57 @@ def test_a_gzip_bomb_is_not_unpacked(mnist):
         tracemalloc.stop()
 
 
-def test_without_the_files_and_without_torchvision_it_says_which_file_goes_where(mnist, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(InputError) as refused:
+@pytest.fixture
+def mirror(mnist, monkeypatch):
+    """In place of the network: `answers` by file, errors raised; `asked` for which file of which mirror."""
+    packed = {f"{name}.gz": gzip.compress(content) for name, content in mnist.contents.items()}
+    known = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in packed.items()}
+    monkeypatch.setattr(data, "MNIST_GZ", known)
+    monkeypatch.setitem(data.MIRRORS, "mnist", ["http://first/", "http://second/"])
+    state = SimpleNamespace(answers=dict(packed), packed=packed, down=[], asked=[])
+
+    def get(self, url, output_file, _):
+        state.asked.append(url)
+        if url.startswith(tuple(state.down)):
+            raise ConnectionError("no route")
+        Path(output_file).write_bytes(state.answers[url.rpartition("/")[2]])
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", get)
+    return state
+
+
+def test_a_download_is_checked_and_kept(mnist, mirror):
+    assert_is_small_mnist(mnist)
+    assert {path.name: path.read_bytes() for path in mnist.folder.iterdir()} == mirror.packed
+    assert mirror.asked == [f"http://first/{name}" for name in mirror.packed]
+    assert_is_small_mnist(mnist)
+    assert len(mirror.asked) == 4  # the second time nothing is downloaded
+
+
+def test_only_what_lacks_is_downloaded_and_from_the_mirror_that_is_there(mnist, mirror):
+    mnist.write()
+    (mnist.folder / IMAGES).unlink()
+    mirror.down.append("http://first/")
+    assert_is_small_mnist(mnist)
+    assert mirror.asked == [f"http://first/{IMAGES}.gz", f"http://second/{IMAGES}.gz"]
+    assert {path.name for path in mnist.folder.iterdir()} == {*mnist.contents, f"{IMAGES}.gz"} - {IMAGES}
+
+
+def test_a_damaged_download_is_refused_and_not_kept(mnist, mirror):
+    mirror.answers[f"{IMAGES}.gz"] = flipped(mirror.packed[f"{IMAGES}.gz"], 100)
+    with pytest.raises(InputError, match=rf"{IMAGES}.gz\) does not match the known hash"):
         load_dataset("mnist")
-    said = str(refused.value)
-    assert f"MNIST is not in {mnist.folder}" in said and "ROBUSTKIT_DATA" in said
-    assert all(name in said for name in mnist.contents)
     assert list(mnist.folder.iterdir()) == []
 
 
-def downloading(contents):
-    def download(root, download):
-        assert download
-        folder = Path(root) / "MNIST" / "raw"
-        folder.mkdir(parents=True)
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-
-    return SimpleNamespace(datasets=SimpleNamespace(MNIST=download))
-
-
-def test_a_download_is_checked_and_kept(mnist, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", downloading(mnist.contents))
-    assert_is_small_mnist(mnist)
-    assert {path.name for path in mnist.folder.iterdir()} == set(mnist.contents)
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    assert_is_small_mnist(mnist)  # the second time nothing is downloaded
-
-
-def test_a_damaged_download_is_refused_and_not_kept(mnist, monkeypatch):
-    damaged = mnist.contents | {IMAGES: flipped(mnist.contents[IMAGES], 100)}
-    monkeypatch.setitem(sys.modules, "torchvision", downloading(damaged))
-    with pytest.raises(InputError, match=f"{IMAGES} is damaged"):
-        load_dataset("mnist")
-    assert not (mnist.folder / IMAGES).exists()
-
-
-def test_what_a_killed_download_left_is_removed_a_day_later(mnist, monkeypatch):
-    lefts = [mnist.folder / "robustkit-part-old" / "MNIST" / "raw", mnist.folder / "robustkit-part-new"]
+def test_what_a_killed_download_left_is_removed_a_day_later(mnist, mirror):
+    lefts = [mnist.folder / "robustkit-part-old" / "of pooch", mnist.folder / "robustkit-part-new"]
     for left in lefts:
         left.mkdir(parents=True)
-    for path in (lefts[0], *lefts[0].parents[:2]):
+    for path in (lefts[0], lefts[0].parent):
         os.utime(path, (time.time() - 90000,) * 2)
-    monkeypatch.setitem(sys.modules, "torchvision", downloading(mnist.contents))
     assert_is_small_mnist(mnist)
-    assert {path.name for path in mnist.folder.iterdir()} == {*mnist.contents, "robustkit-part-new"}
+    assert {path.name for path in mnist.folder.iterdir()} == {*mirror.packed, "robustkit-part-new"}
 
 
 # ------------------------------------------------------------------------------------------------ a user's own data

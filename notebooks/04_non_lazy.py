@@ -52,7 +52,8 @@ import pandas
 
 import robustkit as rk
 from robustkit import plots, theory
-from robustkit.cell import FRACTIONS, dataset_info
+from robustkit.cell import FRACTIONS
+from robustkit.datasets import dataset_info
 from robustkit.ledger import appendix_d, statistics, theorems2_3
 from robustkit.plots import interactive
 from robustkit.profiles import CONTROLS

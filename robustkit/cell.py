@@ -1,4 +1,4 @@
-"""Where things live, and what one training is (Cell)."""
+"""One run, described in full (Cell), and the names and evaluation points of what a row keeps of it; no torch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,15 @@ from .checks import InputError, check_choice, check_number
 from .datasets import DATASETS, dataset_info
 from .shapes import Layer, layers_of
 
-# Raise a family's number when an edit changes what its trainings measure: its old rows then stop matching.
+# Raise a family's number when an edit changes what its runs measure: its old rows then stop matching.
 NUMERICS = {"fcn": 1, "cnn": 1, "resnet": 1}
 
 INITS = ("he", "lecun", "ntk", "power", "gain")
 INITS_OF = {"fcn": INITS, "cnn": ("he", "lecun", "power"), "resnet": ("he", "power")}
 
-# When a training is looked at, as fractions of it: loss and kappa at 51 instants, stability and movement at seven.
+# The evaluation points, as fractions of a run: of loss and kappa, and of stability and movement.
 EVALUATION_POINTS = tuple(k / 50 for k in range(51))
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-def schedule_name(epochs: float, lr: float) -> str:
-    """The name: "full" is the paper's 50 epochs at 1e-3; "flow10" a tenth of the steps at ten times the rate."""
-    return {(50.0, 0.001): "full", (5.0, 0.01): "flow10"}.get((epochs, lr), f"{epochs:g} epochs at {lr:g}")
-
 
 # Fields that came after rows had been kept, with the value that those rows were trained under.
 ADDED = {"stop_every": None}
@@ -35,15 +29,15 @@ ADDED = {"stop_every": None}
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One training, described in full: its key is its name. Checked on construction (InputError).
+    """One run, described in full; its key names it. Checked on construction (InputError).
 
     `depth` counts weight matrices (2 = one hidden layer). `power` belongs to init "power" (every std is
     width**-power), `gain` to init "gain". `alpha` divides the output. `n_train` keeps the first n training points.
     `target` is "class", or "parity" for one output: +1 for odd classes, -1 for even, under squared loss.
-    `epochs` may be a fraction; the rate is `lr`, times 128/width under lr_rule "inverse_width", times `lr_decay`
-    at each of `milestones` (fractions of training). `stop_loss` ends training at the first of the 50 instants with
-    a training loss at or below it, or of every `stop_every` steps. Stability is measured on the first `points` test
-    points of a fixed shuffle.
+    `epochs` may be a fraction; the learning rate is `lr`, times 128/width under lr_rule "inverse_width", times
+    `lr_decay` at each of `milestones` (fractions of the run). `stop_loss` ends the run at the first of
+    EVALUATION_POINTS, or of every `stop_every` steps, with a training loss at or below it. Stability is measured on
+    the first `points` test points of a fixed shuffle.
     model "cnn" has `width` channels and a `head` ("pooling" or "flatten"); "resnet" has `width` channels in its first
     stage, depth 6n + 2, and may `augment` ("crop_flip").
     """
@@ -84,7 +78,7 @@ class Cell:
         return super().__new__(cls)
 
     def __deepcopy__(self, memo):
-        return self  # it cannot change, and pandas copies the missing cells of a frame at every step
+        return self  # it is frozen, and pandas copies the missing cells of a frame at every step
 
     def __post_init__(self):
         def number(name, **limits):
@@ -104,7 +98,7 @@ class Cell:
         check_choice("head", self.head, ("pooling", "flatten") if self.model == "cnn" else (None,))
         check_choice("bias", self.bias, (False,))
         object.__setattr__(self, "bias", False)
-        # Beyond these, sizes and times would no longer be numbers that a plan can print.
+        # Beyond these limits a plan could not print sizes and times.
         number("width", low=1, high=10**9, integer=True)
         number("depth", low=2, high=10**4, integer=True)
         number("seed", low=0, integer=True)
@@ -130,7 +124,7 @@ class Cell:
             raise InputError(f"stop_every is {self.stop_every}, but stop_loss is None: it must be None too")
         number("points", low=1, high=10**9, integer=True)
         if not isinstance(self.milestones, (tuple, list)):
-            raise InputError(f"milestones is {self.milestones!r}, but must be a tuple of fractions of training")
+            raise InputError(f"milestones is {self.milestones!r}, but must be a tuple of fractions of the run")
         fractions = tuple(check_number("milestones", m, above=0, high=1) for m in self.milestones)
         if list(fractions) != sorted(set(fractions)):
             raise InputError(f"milestones is {self.milestones!r}, but must rise strictly")
@@ -165,7 +159,7 @@ class Cell:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps an epoch; the last, small batch is kept."""
+        """Steps per epoch; the last, smaller batch is kept."""
         return math.ceil(self.train_points / self.batch_size)
 
     @property
@@ -192,17 +186,6 @@ class Cell:
         return self.lr * scale * self.lr_decay**passed
 
     @property
-    def flow_time(self) -> float:
-        """Sum of the rates over all steps: the time t of gradient flow that training approximates."""
-        edges = [0, *(round(m * self.steps) for m in self.milestones), self.steps]
-        return sum((b - a) * self.learning_rate(a) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
-
-    @property
-    def schedule(self) -> str:
-        """The schedule's name; see `schedule_name`."""
-        return schedule_name(self.epochs, self.lr)
-
-    @property
     def layers(self) -> list[Layer]:
         """The network's layers as sizes, from the input on."""
         sizes = {name: getattr(self, name) for name in ("model", "width", "depth", "d_out", "head")}
@@ -210,12 +193,12 @@ class Cell:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters; of a fully connected net, d m + (L-2) m^2 + m o."""
+        """Number of parameters; of a fully connected network, d m + (L-2) m^2 + m o."""
         return sum(layer.fan_in * layer.fan_out + layer.others for layer in self.layers)
 
     @property
     def flops(self) -> float:
-        """Operations of training: 6 a point for each use of a weight (2 forward, 4 backward)."""
+        """Operations of training: 6 per point and use of a weight (2 forward, 4 backward)."""
         products = sum(layer.fan_in * layer.fan_out * layer.positions for layer in self.layers)
         return 6.0 * products * self.train_points * self.steps / self.steps_per_epoch
 
@@ -234,12 +217,18 @@ class Cell:
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-RADII = {"l2": (0.5, 1.0, 2.0), "linf": (0.02, 0.05, 0.1)}  # in the scaling of the points themselves
+# ------------------------------------------------------------------------------------------------ names in a row
+
+
+def schedule_name(epochs: float, lr: float) -> str:
+    """Name of a schedule: "full" is the paper's 50 epochs at 1e-3, "flow10" the short one, a tenth of it at 1e-2."""
+    return {(50.0, 0.001): "full", (5.0, 0.01): "flow10"}.get((epochs, lr), f"{epochs:g} epochs at {lr:g}")
 
 
 ATTACKS = ("fgsm", "pgd")
+RADII = {"l2": (0.5, 1.0, 2.0), "linf": (0.02, 0.05, 0.1)}  # in the scaling of the points themselves
 
 
 def column(attack: str, norm: str, radius: float) -> str:
-    """The name under which a further measure keeps an accuracy: accuracy_pgd_l2_0_5."""
+    """The name under which a further measure keeps an accuracy under attack: accuracy_pgd_l2_0_5."""
     return f"accuracy_{attack}_{norm}_{radius:g}".replace(".", "_")

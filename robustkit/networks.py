@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .cell import Cell, dataset_info
+from .cell import Cell
 from .checks import InputError, check_choice, check_number
 from .data import stream_generator
+from .datasets import dataset_info
 from .initialization import cnn_stds, layer_stds, resnet_std
 from .shapes import BLOCKS, STRIDED, layers_of
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas
 
-from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell
+from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell, schedule_name
 from robustkit.sweep import train_missing
 from robustkit.training.measures import MEASURES
 
@@ -43,7 +43,7 @@ def training(generator, width, depth, seed, init, stability, *, kappa=0.2, growt
     return {name: getattr(cell, name) for name in Cell.__dataclass_fields__} | {
         "key": str(generator.random()),
         "status": "ok",
-        "schedule": cell.schedule,
+        "schedule": schedule_name(cell.epochs, cell.lr),
         "stability": stability * noise,
         "stability_init": stability * noise,
         "stability_train": stability * noise,

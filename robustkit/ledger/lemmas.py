@@ -15,7 +15,7 @@ import pandas
 from scipy import special
 
 from .. import theory
-from ..cell import dataset_info
+from ..datasets import dataset_info
 from ..initialization import layer_stds
 from .criteria import Part
 from .rows import usable, values_by

@@ -8,7 +8,8 @@ from dataclasses import asdict
 import numpy as np
 import pandas
 
-from ..cell import Cell, dataset_info
+from ..cell import Cell
+from ..datasets import dataset_info
 from . import statistics
 
 NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain": "gain"}

@@ -7,7 +7,7 @@ import math
 import pandas
 
 from .. import theory
-from ..cell import dataset_info
+from ..datasets import dataset_info
 from . import statistics
 from .criteria import Part, against, compare, needs, peak, trend
 from .rows import _at_loss, _list, curve_name, curve_of, curves, scheme, shown, usable, values_by

@@ -9,8 +9,9 @@ import pandas
 import seaborn
 
 from .. import cell as cell_module
-from ..cell import Cell, dataset_info
+from ..cell import Cell
 from ..checks import check_choice
+from ..datasets import dataset_info
 from ..ledger import rows as ledger_rows
 from ..ledger.cnn_and_resnet import ACCURACIES, PAPER, depth_gaps, depth_rises, much_larger, shared_shapes
 from . import curves

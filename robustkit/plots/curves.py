@@ -18,7 +18,8 @@ from matplotlib.ticker import (
 )
 
 from .. import theory
-from ..cell import EVALUATION_POINTS, FRACTIONS, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS
+from ..datasets import dataset_info
 from ..ledger import rows as ledger_rows
 from ..ledger import statistics
 from ..ledger.rows import _dimensions, summarise

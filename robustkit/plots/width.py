@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 
 from .. import theory
-from ..cell import dataset_info
+from ..datasets import dataset_info
 from ..initialization import layer_stds
 from ..ledger import initial_value
 from ..ledger import rows as ledger_rows

@@ -17,7 +17,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 from .. import files as files_module
-from ..cell import dataset_info
+from ..datasets import dataset_info
 from ..files import ROOT, figures_folder, results_folder
 from ..ledger.verdicts import HEADLINES
 from ..profiles import FIGURES, grid, profile_cells

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
-from ..cell import EVALUATION_POINTS, FRACTIONS, Cell, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS, Cell
 from ..data import stream_generator
+from ..datasets import dataset_info
 from ..files import ROOT
 from ..training.ensemble import groups
 from ..training.loop import CHUNK, targets

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import numpy
 import torch
 
-from ..cell import EVALUATION_POINTS, FRACTIONS, Cell, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS, Cell
 from ..data import Dataset, fixed_points, load_dataset
+from ..datasets import dataset_info
 from ..files import ROOT
 from ..movement import layer_movement, lazy_ratio
 from ..stability import norm_in_ball

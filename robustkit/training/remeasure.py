@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from .. import attacks
 from .. import cell as cell_module
-from ..cell import EVALUATION_POINTS, FRACTIONS, Cell, dataset_info
+from ..cell import EVALUATION_POINTS, FRACTIONS, Cell
 from ..checks import check_choice
 from ..data import fixed_points
+from ..datasets import dataset_info
 from ..networks import FCN, build
 from ..stability import gram_eigenvalues, jacobian, norm_in_ball
 from .loop import Loop, targets

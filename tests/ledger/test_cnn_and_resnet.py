@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 from robustkit import plots
-from robustkit.cell import Cell
+from robustkit.cell import Cell, schedule_name
 from robustkit.ledger import cnn_and_resnet, verdicts
 from robustkit.profiles import grid
 
@@ -25,7 +25,8 @@ def curve(slope, *, noise=0.0, widths=WIDTHS, depths=DEPTHS, seed=0, **fields):
                 p = math.exp(slope * depth + width / 50 + noise * generator.standard_normal())
                 lines.append(
                     {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
-                    | {"key": cell.key, "status": "ok", "schedule": cell.schedule, "stability": p, "kappa": 0.1}
+                    | {"key": cell.key, "status": "ok", "schedule": schedule_name(cell.epochs, cell.lr)}
+                    | {"stability": p, "kappa": 0.1}
                     | {"train_loss": 0.5, "test_accuracy": 0.9, "stability_init": p, "loss_over_time": [2.3, 0.5]}
                 )
     return pandas.DataFrame(lines)
@@ -146,7 +147,8 @@ def resnets(lazy, other, dataset="cifar10", best=0.0):
             accuracy = values[cell.seed]
             lines.append(
                 {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
-                | {"key": cell.key, "status": "ok", "schedule": cell.schedule, "test_accuracy": accuracy}
+                | {"key": cell.key, "status": "ok", "schedule": schedule_name(cell.epochs, cell.lr)}
+                | {"test_accuracy": accuracy}
                 | {"best_test_accuracy": accuracy + best, "stability": 1.0, "kappa": 2.0, "train_loss": 0.1}
                 | {"test_accuracy_over_time": [0.5, accuracy]}
             )

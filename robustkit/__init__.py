@@ -1,5 +1,6 @@
 """A reproducible companion to "Robustness in deep learning: The good (width), the bad (depth), and the ugly"."""
 
+from . import plots as figures  # noqa: F401  its old name
 from . import plots as plots
 from . import theory as theory
 from .cell import Cell as Cell
@@ -10,7 +11,6 @@ from .movement import lazy_ratio as lazy_ratio
 from .networks import CNN as CNN
 from .networks import FCN as FCN
 from .networks import ResNet as ResNet
-from .plots import output as figures  # noqa: F401  save and save_table under their old name
 from .profiles import grid as grid
 from .profiles import profile_cells as profile_cells
 from .stability import Estimate as Estimate

@@ -1,4 +1,4 @@
-"""The worst case beside the average: Lipschitz constants, local and global, and accuracy under attack.
+"""The worst case, to compare with the average: Lipschitz constants, local and global, and accuracy under attack.
 
 Every function takes any module or callable from a batch of points to logits. Both attacks go down the margin
 f_y - max over k != y of f_k, whose gradient, unlike that of cross entropy, does not vanish where softmax saturates.
@@ -89,8 +89,8 @@ def pgd(
 ) -> Tensor:
     """Projected gradient descent on the margin, z <- project(z - 2.5 radius/steps * d(z)) from z = x; d as in `fgsm`.
 
-    Returns, for each point, that of the points met with the smallest margin: x, FGSM's point and every z. So it is
-    never weaker than FGSM. No random start, no box. Raises InputError as `fgsm` does, and on steps below 1.
+    Returns, for each point, the one with the smallest margin among x, FGSM's point and every z. So it is never weaker
+    than FGSM. No random start, no box. Raises InputError as `fgsm` does, and on steps below 1.
     Source: Madry et al. 2018.
     """
     parts = _parts(model, x, y, [radius], norm, steps)
@@ -100,25 +100,25 @@ def pgd(
 def attacked_accuracies(
     model, x: Tensor, y: Tensor, radii: Sequence[float], *, norm="l2", steps: int = STEPS, parity: bool = False
 ) -> dict[str, list[float]]:
-    """Accuracy on points x with classes y within each radius: {"fgsm": one a radius, "pgd": one a radius}.
+    """Accuracy on points x with classes y within each radius: {"fgsm": one per radius, "pgd": one per radius}.
 
-    A point counts only if it is classified as y itself and wherever the attack went, at this or a smaller radius: so
-    an accuracy never rises with the radius, PGD's is never above FGSM's, and each is an upper bound on the true one.
+    A point counts only if it is classified as y at x and wherever an attack went, at this or a smaller radius: so an
+    accuracy never rises with the radius, PGD's is never above FGSM's, and each is an upper bound on the true one.
     Raises InputError as `fgsm` and `pgd` do.
     """
-    found = {attack: dict.fromkeys(radii, 0) for attack in ATTACKS}
+    correct = {attack: dict.fromkeys(radii, 0) for attack in ATTACKS}
     for points, classes in _parts(model, x, y, radii, norm, steps):
         right = dict.fromkeys(ATTACKS, True)
-        for radius in sorted(found["pgd"]):
+        for radius in sorted(set(radii)):
             met = _attacked(model, points, classes, radius, norm, steps, parity)
             for attack, (_, values) in zip(ATTACKS, met, strict=True):
                 right[attack] = right[attack] & (values > 0)
-                found[attack][radius] += int(right[attack].sum())
-    return {attack: [counts[radius] / len(x) for radius in radii] for attack, counts in found.items()}
+                correct[attack][radius] += int(right[attack].sum())
+    return {attack: [counts[radius] / len(x) for radius in radii] for attack, counts in correct.items()}
 
 
 def _attacked(model, x: Tensor, y: Tensor, radius: float, norm: str, steps: int, parity: bool) -> tuple:
-    """(points, margins) of FGSM and of PGD; a margin is the smallest met on the way, that of x included."""
+    """(points, margins) of FGSM and of PGD; a margin is the smallest on the way, x included."""
     start, direction = _descent(model, x, y, norm, parity)
     met, values, shift = [x, x - radius * direction], [start], torch.zeros_like(x)
     values.append(_descent(model, met[1], y, norm, parity)[0])
@@ -139,7 +139,7 @@ def _descent(model, x: Tensor, y: Tensor, norm: str, parity: bool) -> tuple[Tens
         if not values.requires_grad:
             raise InputError("the logits of model carry no gradient, but must: it runs under no_grad or detach")
         (gradient,) = torch.autograd.grad(values.sum(), x)
-    # A margin that is not a number is above no other, so it counts as misclassified; its gradient says nothing.
+    # A margin that is NaN is above no other, so it counts as misclassified; its gradient is ignored.
     values, gradient = values.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
     if norm == "linf":
         return values, gradient.sign()
@@ -156,7 +156,7 @@ def _into_unit_ball(shift: Tensor, norm: str) -> Tensor:
 
 
 def _parts(model, x: Tensor, y: Tensor, radii: Sequence[float], norm: str, steps: int):
-    """What an attack was given, checked, a few points at a time."""
+    """The points and classes to attack, checked, CHUNK at a time."""
     check_choice("norm", norm, RADII)
     check_number("steps", steps, low=1, integer=True)
     for radius in radii:

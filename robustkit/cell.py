@@ -9,7 +9,7 @@ import math
 import os
 from dataclasses import dataclass
 
-from .checks import InputError, check_choice, check_number
+from .checks import InputError, check_choice, check_number, check_own
 from .datasets import DATASETS, dataset_info
 from .shapes import Layer, layers_of
 
@@ -102,11 +102,8 @@ class Cell:
         number("width", low=1, high=10**9, integer=True)
         number("depth", low=2, high=10**4, integer=True)
         number("seed", low=0, integer=True)
-        number("power", optional=self.init != "power")
-        number("gain", above=0, optional=self.init != "gain")
-        for name in ("power", "gain"):
-            if getattr(self, name) is not None and self.init != name:
-                raise InputError(f"{name} is {getattr(self, name)!r}, but init is {self.init!r}: it must be None")
+        object.__setattr__(self, "power", check_own("power", self.power, self.init))
+        object.__setattr__(self, "gain", check_own("gain", self.gain, self.init, above=0))
         number("alpha", above=0)
         if self.model != "fcn" and self.alpha != 1:
             raise InputError(f"alpha is {self.alpha!r}, but must be 1 for model {self.model!r}")
@@ -131,16 +128,14 @@ class Cell:
         object.__setattr__(self, "milestones", fractions)
         data = dataset_info(self.dataset)
         if self.model != "fcn" and len(data.shape) != 3:
-            raise InputError(
-                f"model is {self.model!r}, but the points of {self.dataset!r} are no images: {data.shape}"
-            )
+            no_images = f"but the points of {self.dataset!r} are no images: {data.shape}"
+            raise InputError(f"model is {self.model!r}, {no_images}")
         number("n_train", low=1, high=data.n_train, integer=True, optional=True)
         if self.target == "parity" and self.loss != "squared":
             raise InputError(f"target is 'parity', but loss is {self.loss!r}: it must be 'squared'")
         if self.batch_size > self.train_points:
-            raise InputError(
-                f"batch_size is {self.batch_size}, but must be at most the {self.train_points} training points"
-            )
+            most = f"at most the {self.train_points} training points"
+            raise InputError(f"batch_size is {self.batch_size}, but must be {most}")
 
     @property
     def train_points(self) -> int:
@@ -172,12 +167,9 @@ class Cell:
         """The steps before which `stop_loss` is compared with the training loss."""
         if not self.stop_loss:
             return frozenset()
-        steps = (
-            range(0, self.steps + 1, self.stop_every)
-            if self.stop_every
-            else (f * self.steps for f in EVALUATION_POINTS)
-        )
-        return frozenset(map(round, steps))
+        if self.stop_every:
+            return frozenset(range(0, self.steps + 1, self.stop_every))
+        return frozenset(round(fraction * self.steps) for fraction in EVALUATION_POINTS)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of step 0, 1, .., steps - 1."""

@@ -1,20 +1,21 @@
-"""Bad input is refused in a sentence: the field, the value, what is allowed."""
+"""Checks that refuse bad input in one sentence, which names the field, the value and what is allowed."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import math
+import operator
 from collections.abc import Hashable
 from numbers import Real
 
 
 class InputError(ValueError):
-    """Bad input, said in one sentence: the field, the value, what is allowed."""
+    """Bad input; the message is one sentence that names the field, the value and what is allowed."""
 
 
 def check_choice(field: str, value, allowed) -> None:
-    """Raise InputError unless value is one of allowed, naming the nearest spelling."""
+    """Raise InputError, which names the nearest spelling, unless value is one of allowed."""
     known = False
     if isinstance(value, Hashable):  # an array would compare entry by entry
         with contextlib.suppress(TypeError, ValueError):
@@ -30,24 +31,27 @@ def check_number(field: str, value, *, low=None, high=None, above=None, integer=
     if value is None and optional:
         return None
     kind = "an integer" if integer else "a finite number"
-    limits = [(low, f"at least {low}"), (above, f"above {above}"), (high, f"at most {high}")]
-    allowed = " and ".join([kind] + [text for limit, text in limits if limit is not None])
+    limits = [(low, operator.ge, "at least"), (above, operator.gt, "above"), (high, operator.le, "at most")]
+    limits = [(limit, within, words) for limit, within, words in limits if limit is not None]
+    allowed = " and ".join([kind] + [f"{words} {limit}" for limit, _, words in limits])
     number = math.nan
     if isinstance(value, Real) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             number = float(value)
-    fits = (
-        math.isfinite(number)
-        and not (integer and value != int(value))
-        and not (low is not None and number < low)
-        and not (above is not None and number <= above)
-        and not (high is not None and number > high)
-    )
-    if not fits:
+    fits = math.isfinite(number) and not (integer and value != int(value))
+    if not (fits and all(within(number, limit) for limit, within, _ in limits)):
         raise InputError(f"{field} is {value!r}, but must be {allowed}" + (" (or None)" if optional else ""))
     return int(value) if integer else number + 0.0  # -0.0 becomes 0.0: one value, one key
 
 
+def check_own(name: str, value, init: str, **limits) -> float | None:
+    """Return the value of a field that belongs to the initialisation of its name alone: "power", "gain"."""
+    value = check_number(name, value, optional=init != name, **limits)
+    if value is not None and init != name:
+        raise InputError(f"{name} is {value!r}, but init is {init!r}: it must be None")
+    return value
+
+
 def check_sizes(**sizes) -> list[int]:
-    """Return sizes by name as integers, or raise InputError: a depth is at least 2, any other at least 1."""
+    """Return sizes by name as integers, or raise InputError: a depth must be at least 2, any other size 1."""
     return [check_number(name, size, low=2 if name == "depth" else 1, integer=True) for name, size in sizes.items()]

@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -70,11 +71,10 @@ def _fractions(x: np.ndarray, largest: int) -> np.ndarray:
 
 def _scale(x_train: np.ndarray, x_test: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
     if scaling == "unit":
-        points = [x.reshape(len(x), -1) for x in (x_train, x_test)]
-        norms = [np.linalg.norm(x, axis=1).reshape(-1, *[1] * (x_train.ndim - 1)) for x in points]
-        if any((norm == 0).any() for norm in norms):
+        points = [(x, np.linalg.norm(x.reshape(len(x), -1), axis=1)) for x in (x_train, x_test)]
+        if any((norms == 0).any() for _, norms in points):
             raise InputError("scaling is 'unit', but a point of the dataset is zero and has no direction")
-        return x_train / norms[0], x_test / norms[1]
+        return tuple(x / norms.reshape(-1, *[1] * (x.ndim - 1)) for x, norms in points)
     if scaling == "standard":
         # (n, channels, h, w): over all but the channel; (n, d): one channel
         axes = tuple(i for i in range(x_train.ndim) if i != 1 or x_train.ndim < 4)
@@ -242,8 +242,8 @@ def _download(dataset: str, folder: Path, files: dict[str, tuple[int, str]]) -> 
             with tempfile.TemporaryDirectory(dir=folder, prefix=PART) as part:
                 for name, (size, sha256) in files.items():
                     print(f"downloading {mirror}{name} ({size / 1e6:.0f} MB) into {folder}", flush=True)
-                    bar = _Size(Path(part), size)
-                    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT_SECONDS)
+                    options = {"progressbar": _size_check(Path(part), size), "timeout": TIMEOUT_SECONDS}
+                    downloader = pooch.HTTPDownloader(chunk_size=1 << 20, **options)
                     pooch.retrieve(mirror + name, sha256, name, part, downloader=downloader)
                     os.replace(Path(part) / name, folder / name)
             return
@@ -256,24 +256,21 @@ def _download(dataset: str, folder: Path, files: dict[str, tuple[int, str]]) -> 
     )
 
 
-class _Size:
+def _size_check(part: Path, size: int) -> SimpleNamespace:
     """In place of pooch's progress bar: ends a download that is longer than the file, and refuses a shorter one."""
 
-    def __init__(self, folder: Path, size: int):
-        self.folder, self.size, self.total = folder, size, size
+    def written() -> int:
+        return sum(path.stat().st_size for path in part.iterdir())
 
-    def update(self, _bytes: int) -> None:
-        if self._on_disk() > self.size:
-            raise InputError(f"it holds more than {self.size} bytes")
+    def update(_bytes: int) -> None:
+        if written() > size:
+            raise InputError(f"it holds more than {size} bytes")
 
-    def reset(self) -> None:  # at the end
-        if (actual := self._on_disk()) != self.size:
-            raise InputError(f"it holds {actual} bytes, expected {self.size}")
+    def reset() -> None:  # at the end
+        if written() != size:
+            raise InputError(f"it holds {written()} bytes, expected {size}")
 
-    def close(self) -> None: ...
-
-    def _on_disk(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+    return SimpleNamespace(total=size, update=update, reset=reset, close=lambda: None)
 
 
 # ------------------------------------------------------------------------------------------------ randomness

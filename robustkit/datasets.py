@@ -1,4 +1,4 @@
-"""What is known of a dataset before it is read: sizes and identity; and how a user's own .npz must look."""
+"""Sizes and content hashes of the datasets, known before they are read, and the checks on a user's own .npz."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from .checks import InputError, check_choice
 
-MOST_UNFOLDED = 1 << 28  # bytes that an archive may unfold to whatever its size; beyond, only so many times its size:
-MOST_TIMES = 100
+# An archive may unpack to this many bytes whatever its size, and beyond that to this many times its size.
+MOST_UNPACKED, MOST_TIMES = 1 << 28, 100
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a dataset before it is read: sizes, and the SHA-256 of its content."""
+    """Sizes of a dataset, and the SHA-256 of its content."""
 
     n_train: int
     n_test: int
@@ -25,27 +25,21 @@ class DatasetInfo:
     sha256: str
 
 
-# A dataset's identity: digits by their bytes, MNIST by its files' hashes, CIFAR by the official archive.
+# The hash is that of the digits' bytes, of the hashes of MNIST's files, of CIFAR's official archive.
+_CIFAR = (50000, 10000, (3, 32, 32))
 DATASETS = {
-    "digits": DatasetInfo(
-        1437, 360, (1, 8, 8), 10, "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
-    ),
-    "mnist": DatasetInfo(
-        60000, 10000, (1, 28, 28), 10, "8ffbe74d79c66b7e9f0bf40f1c79f92c6718d8d1aec0ccb3321b50e27cfc2167"
-    ),
-    "cifar10": DatasetInfo(
-        50000, 10000, (3, 32, 32), 10, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-    ),
-    "cifar100": DatasetInfo(
-        50000, 10000, (3, 32, 32), 100, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
-    ),
+    "digits": (1437, 360, (1, 8, 8), 10, "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"),
+    "mnist": (60000, 10000, (1, 28, 28), 10, "8ffbe74d79c66b7e9f0bf40f1c79f92c6718d8d1aec0ccb3321b50e27cfc2167"),
+    "cifar10": (*_CIFAR, 10, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+    "cifar100": (*_CIFAR, 100, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
 }
+DATASETS = {name: DatasetInfo(*facts) for name, facts in DATASETS.items()}
 
 
 def dataset_info(name: str) -> DatasetInfo:
     """Sizes and content hash of a named dataset, or of the .npz file at that path.
 
-    Raises InputError if the name is unknown, or the file is missing or not as `read_npz` needs it.
+    Raises InputError if the name is unknown, or the file is missing or refused by `read_npz`.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -76,9 +70,9 @@ def read_npz(path: str) -> list:
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            unfolded = sum(entry.file_size for entry in archive.zip.infolist())
-            if unfolded > max(MOST_UNFOLDED, MOST_TIMES * os.path.getsize(path)):
-                raise ValueError(f"it would unfold to {unfolded} bytes")
+            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            if unpacked > max(MOST_UNPACKED, MOST_TIMES * os.path.getsize(path)):
+                raise ValueError(f"it would unpack to {unpacked} bytes")
             if damaged := archive.zip.testzip():
                 raise ValueError(f"{damaged} is damaged")
             lacking = [name for name in names if name not in archive]

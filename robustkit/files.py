@@ -1,4 +1,4 @@
-"""Where things live, and files written whole."""
+"""The folders of datasets, rows and figures, and files that are written whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def figures_folder(profile: str) -> Path:
     return Path(os.environ.get("ROBUSTKIT_FIGURES") or ROOT / "figures").expanduser() / profile
 
 
-DAY = 86400.0  # seconds within which whatever is still being written was touched
+DAY = 86400.0  # seconds; whatever is still being written was touched within them
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -53,7 +53,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left half written: files and folders of that pattern, untouched for a day."""
+    """Remove what killed processes left: files and folders of that pattern, untouched for a day."""
     for left in folder.glob(pattern):
         with contextlib.suppress(OSError):  # another process may be done with it
             touched = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .cell import INITS, INITS_OF
-from .checks import InputError, check_choice, check_number, check_sizes
+from .checks import check_choice, check_own, check_sizes
 
 
 def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> list[float]:
@@ -24,7 +24,7 @@ def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> lis
     """
     check_choice("init", init, INITS)
     width, depth, d_in, d_out = check_sizes(width=width, depth=depth, d_in=d_in, d_out=d_out)
-    power, gain = _own("power", power, init), _own("gain", gain, init, above=0)
+    power, gain = check_own("power", power, init), check_own("gain", gain, init, above=0)
     fan_in = [d_in] + [width] * (depth - 1)
     if init == "ntk":
         return [math.sqrt(2 / width)] * (depth - 1) + [math.sqrt(1 / d_out)]
@@ -43,7 +43,7 @@ def cnn_stds(init, *, width, fan_ins, power=None) -> list[float]:
     Raises InputError on a bad scheme or number. Source: workshop E.1, E.4, which say no more.
     """
     check_choice("init", init, INITS_OF["cnn"])
-    (width,), power = check_sizes(width=width), _own("power", power, init)
+    (width,), power = check_sizes(width=width), check_own("power", power, init)
     if init == "power":
         return [width**-power for _ in fan_ins]
     return [math.sqrt({"he": 2.0, "lecun": 1.0}[init] / n) for n in fan_ins]
@@ -58,13 +58,5 @@ def resnet_std(init, *, fan_in, fan_out, power=None) -> float:
     Raises InputError on a bad scheme or number. Source: workshop E.1, E.3, and the recipe that E.3 links to.
     """
     check_choice("init", init, INITS_OF["resnet"])
-    power = _own("power", power, init)
+    power = check_own("power", power, init)
     return math.sqrt(2 / fan_out) if init == "he" else fan_in**-power
-
-
-def _own(name: str, value, init: str, **limits) -> float | None:
-    """The value of a field that belongs to the initialisation of that name alone."""
-    value = check_number(name, value, optional=init != name, **limits)
-    if value is not None and init != name:
-        raise InputError(f"{name} is {value!r}, but init is {init!r}: it must be None")
-    return value

@@ -1,4 +1,4 @@
-"""The networks of the paper: FCN is its Eq. (2), CNN and ResNet our reading of workshop E.4 and E.3."""
+"""The networks of the paper: FCN is its Eq. (2), CNN and ResNet are our readings of workshop E.4 and E.3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .cell import Cell
-from .checks import InputError, check_choice, check_number
+from .checks import InputError, check_choice, check_number, check_sizes
 from .data import stream_generator
 from .datasets import dataset_info
 from .initialization import cnn_stds, layer_stds, resnet_std
@@ -22,7 +22,7 @@ class FCN(nn.Module):
 
     `depth` is L, the number of weight matrices; `.weights` lists W_1 .. W_L as (fan_out, fan_in) parameters, each
     entry drawn from N(0, beta_l^2) with beta from `layer_stds`. `generator` is one torch.Generator for all layers,
-    or a list of one a layer. One seed and shape give the same normals under every initialisation.
+    or a list of one per layer. One seed and shape give the same normals under every initialisation.
     Raises InputError on a bad argument. Source: NeurIPS Eq. (2) (workshop Eq. (1)).
     """
 
@@ -30,7 +30,7 @@ class FCN(nn.Module):
         super().__init__()
         stds = layer_stds(init, width=width, depth=depth, d_in=d_in, d_out=d_out, power=power, gain=gain)
         self.alpha = check_number("alpha", alpha, above=0)
-        generators = _one_a_layer(generator, len(stds))
+        generators = _one_per_layer(generator, len(stds))
         sizes = [int(d_in), *[int(width)] * (len(stds) - 1), int(d_out)]
         self.weights = nn.ParameterList(
             std * torch.randn(fan_out, fan_in, generator=g)
@@ -60,16 +60,13 @@ class CNN(nn.Module):
     ):
         super().__init__()
         check_choice("head", head, ("pooling", "flatten"))
-        sizes = {"width": width, "depth": depth, "d_out": d_out, "in_channels": in_channels}
-        width, depth, d_out, in_channels = (
-            check_number(name, value, low=2 if name == "depth" else 1, integer=True) for name, value in sizes.items()
-        )
+        width, depth, d_out = check_sizes(width=width, depth=depth, d_out=d_out)
         sides = side if isinstance(side, (tuple, list)) and len(side) == 2 else (side, side)
-        shape = (in_channels, *(check_number("side", value, low=1, integer=True) for value in sides))
+        shape = *check_sizes(in_channels=in_channels), *(check_sizes(side=side)[0] for side in sides)
         layers = layers_of("cnn", width=width, depth=depth, shape=shape, d_out=d_out, head=head)
         stds = cnn_stds(init, width=width, fan_ins=[layer.fan_in for layer in layers], power=power)
         self.head, self.weights = head, nn.ParameterList()
-        for number, (std, layer, g) in enumerate(zip(stds, layers, _one_a_layer(generator, depth), strict=True)):
+        for number, (std, layer, g) in enumerate(zip(stds, layers, _one_per_layer(generator, depth), strict=True)):
             kernel = (layer.fan_in // 9, 3, 3) if number < depth - 1 else (layer.fan_in,)
             self.weights.append(std * torch.randn(layer.fan_out, *kernel, generator=g))
 
@@ -90,17 +87,15 @@ class ResNet(nn.Module):
     init "he" takes `resnet_std`, the linear layer uniform in +-1/sqrt(fan_in) as torch has it; "power" draws every
     weight from N(0, fan_in^(-2 power)), the bias 0. Batch normalisation undoes a scale, as long as the variance
     it sees is large beside its constant 1e-5.
-    `generator` as in FCN, one an entry of `.weights` if it is a list. Raises InputError on a bad argument.
+    `generator` as in FCN, one per entry of `.weights` if it is a list. Raises InputError on a bad argument.
     Source: workshop E.3, Table 4, by the recipe that it links to.
     """
 
     def __init__(self, *, depth=110, d_out, in_channels=3, base_width=16, init="he", power=None, generator=None):
         super().__init__()
-        sizes = {"depth": depth, "d_out": d_out, "in_channels": in_channels, "base_width": base_width}
-        depth, d_out, in_channels, base_width = (
-            check_number(name, value, low=8 if name == "depth" else 1, integer=True) for name, value in sizes.items()
-        )
-        if depth % 6 != 2:
+        depth, d_out = check_sizes(depth=depth, d_out=d_out)
+        in_channels, base_width = check_sizes(in_channels=in_channels, base_width=base_width)
+        if depth < 8 or depth % 6 != 2:
             raise InputError(f"depth is {depth}, but must be 6n + 2: 8, 14, 20, .., 110")
         self.stem = _normalised(in_channels, base_width, 3, 1)
         blocks, before = [], base_width
@@ -112,7 +107,7 @@ class ResNet(nn.Module):
         self.blocks, self.linear = nn.Sequential(*blocks), nn.Linear(before, d_out)
         self.weights = [p for p in self.parameters() if p.ndim > 1]
         with torch.no_grad():
-            for weight, g in zip(self.weights, _one_a_layer(generator, len(self.weights)), strict=True):
+            for weight, g in zip(self.weights, _one_per_layer(generator, len(self.weights)), strict=True):
                 self._draw(weight, init, power, g)
 
     def _draw(self, weight: Tensor, init: str, power, generator) -> None:
@@ -148,17 +143,16 @@ def _normalised(before: int, after: int, kernel: int, stride: int) -> nn.Sequent
     return nn.Sequential(convolution, nn.BatchNorm2d(after))
 
 
-def _one_a_layer(generator, count: int) -> list:
+def _one_per_layer(generator, count: int) -> list:
     generators = list(generator) if isinstance(generator, (list, tuple)) else [generator] * count
     if len(generators) != count:
-        raise InputError(f"generator has {len(generators)} entries, but must have {count}, one a layer")
+        raise InputError(f"generator has {len(generators)} entries, but must have {count}, one per layer")
     return generators
 
 
 def build(cell: Cell) -> FCN | CNN | ResNet:
     """The network of a cell as initialised from its seed, on the CPU, in float32."""
-    names = ("width", "depth", "d_out", "init", "power")
-    own = {name: getattr(cell, name) for name in names}
+    own = {name: getattr(cell, name) for name in ("width", "depth", "d_out", "init", "power")}
     own["generator"] = [stream_generator(cell.seed, "weights", layer) for layer in range(len(cell.layers))]
     if cell.model == "fcn":
         return FCN(**own, d_in=cell.d_in, gain=cell.gain, alpha=cell.alpha)

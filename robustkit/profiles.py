@@ -44,8 +44,6 @@ FIGURES = {
 # W6, Figure 6 of the workshop version: a CNN under two heads, and the fully connected network beside it, on a laptop
 # under the short schedule. Averaging over the image divides the gradient: at the paper's learning rate the pooled
 # CNNs hardly leave their initial weights, so they run at ten times the learning rate as well.
-HEADS = ("pooling", "flatten")
-FASTER = 10
 CNN_WIDTHS = {"smoke": (8, 16), "laptop": (8, 16, 32, 64), "paper": (8, 16, 32, 64, 128, 256)}
 
 # WT4, its Table 4: the published recipe; scaled down where there is no GPU, which only checks the pipeline.
@@ -179,9 +177,9 @@ def _figure_6(profile: str, seeds, widths, depths: Sequence, fields: dict) -> li
     smoke = {"epochs": 20, "lr": 0.1}  # the same flow time as the figures
     base = SETTINGS[profile] | {"smoke": smoke, "paper": {}}.get(profile, SHORT) | fields
     own = CNN_WIDTHS[profile]
-    models = [({"model": "cnn", "head": head}, own) for head in HEADS] + [({}, WIDTHS[profile])]
+    models = [({"model": "cnn", "head": head}, own) for head in ("pooling", "flatten")] + [({}, WIDTHS[profile])]
     if profile != "smoke":
-        faster, shared = {"lr": base["lr"] * FASTER}, [m for m in own if m in WIDTHS[profile]]
+        faster, shared = {"lr": base["lr"] * 10}, [m for m in own if m in WIDTHS[profile]]
         models += [({"model": "cnn", "head": "pooling"} | faster, own), (faster, shared)]
     return [
         cell

@@ -1,4 +1,4 @@
-"""The layers of each network as sizes: what parameter counts, operations and the modules themselves follow."""
+"""The layers of each network as sizes, from which parameters and operations are counted and modules are built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Layer(NamedTuple):
     fan_in: int
     fan_out: int
     positions: int = 1
-    others: int = 0  # parameters beside the weights: of batch normalisation, or a bias
+    others: int = 0  # parameters besides the weights: of batch normalisation, or a bias
 
 
 def layers_of(model: str, *, width: int, depth: int, shape: Sequence[int], d_out: int, head=None) -> list[Layer]:
@@ -27,30 +27,30 @@ def layers_of(model: str, *, width: int, depth: int, shape: Sequence[int], d_out
     return (_cnn if model == "cnn" else _resnet)(width, depth, tuple(shape), d_out, head)
 
 
-def _half(side: int) -> int:
-    return -(-side // 2)
-
-
 def _cnn(width, depth, shape, d_out, head) -> list[Layer]:
     channels, high, wide = shape
-    found = []
+    layers = []
     for number in range(depth - 1):
         if number in STRIDED:
-            high, wide = _half(high), _half(wide)
-        found.append(Layer(9 * (width if number else channels), width, high * wide))
-    return [*found, Layer(width * (high * wide if head == "flatten" else 1), d_out)]
+            high, wide = _half(high, wide)
+        layers.append(Layer(9 * (width if number else channels), width, high * wide))
+    return [*layers, Layer(width * (high * wide if head == "flatten" else 1), d_out)]
 
 
 def _resnet(width, depth, shape, d_out, _head) -> list[Layer]:
     channels, high, wide = shape
-    found = [Layer(9 * channels, width, high * wide, 2 * width)]
+    layers = [Layer(9 * channels, width, high * wide, 2 * width)]
     before = width
     for stage in range(BLOCKS):
         m = width * 2**stage
         for block in range((depth - 2) // 6):
             if stage and not block:
-                high, wide = _half(high), _half(wide)
+                high, wide = _half(high, wide)
             convolutions = [9 * before, 9 * m] + ([before] if before != m else [])  # the last one is the shortcut
-            found += [Layer(fan_in, m, high * wide, 2 * m) for fan_in in convolutions]
+            layers += [Layer(fan_in, m, high * wide, 2 * m) for fan_in in convolutions]
             before = m
-    return [*found, Layer(before, d_out, others=d_out)]
+    return [*layers, Layer(before, d_out, others=d_out)]
+
+
+def _half(*sides: int) -> list[int]:
+    return [-(-side // 2) for side in sides]

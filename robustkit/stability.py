@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 INPUTS = 2**18  # entries of the inputs that go through a model at once, which bounds its activations
-ENTRIES, BLOCK = 2**28, 2**24  # of their Jacobians, and of the part of these that is float64 at a time
+ENTRIES, BLOCK = 2**28, 2**24  # entries of their Jacobians at once, and of the part of these held in float64
 CUT_OFF = "the logits carry no gradient: the model must not run under no_grad, inference_mode or detach"
 
 
@@ -96,8 +96,8 @@ def _gaussian_norm(eigenvalues: Tensor) -> Tensor:
 def jacobian(model, x: Tensor, *, copies: int = 1) -> Tensor:
     """Jacobian of the logits in the input: (n, *shape) -> (n, d_out, d_in).
 
-    One backward pass a logit, for all points together, so points must not influence one another. With several
-    `copies` of the points, one pass does as many logits.
+    One backward pass per logit, for all points together, so points must not influence one another. With several
+    `copies` of the points, one pass serves as many logits.
     """
     n, d_in = len(x), x[0].numel()
     x = x.detach().repeat(copies, *[1] * (x.ndim - 1)).requires_grad_(True)
@@ -132,10 +132,10 @@ def perturbation_stability(
 
     model: any module or callable from a batch (n, *shape) to logits (n, d_out), without noise and without influence
         of one point on another: call model.eval() first. It is left as it was. x: floating-point points.
-    method: "exact" (the mean over u by quadrature, one backward pass a logit; `radius` has no role: P is linear in
-        it), "jvp" (`draws` random directions a point), "finite_difference" (||f(x + radius u) - f(x)||/radius, exact
-        only within the linear region of f). The last two take `generator`. relative: divide by the mean norm of the
-        logits, each centred over the classes. chunk: points handled at once, which bounds memory; None takes 4 to
+    method: "exact" (the mean over u by quadrature, one backward pass per logit; `radius` has no role: P is linear in
+        it), "jvp" (`draws` random directions per point), "finite_difference" (||f(x + radius u) - f(x)||/radius,
+        exact only within the linear region of f). The last two take `generator`. relative: divide by the mean norm of
+        the logits, each centred over the classes. chunk: points handled at once, which bounds memory; None takes 4 to
         256 by the size of an input, and fewer where their Jacobians would hold more than 2^28 entries.
     The standard error is over the points. Raises ValueError on a bad argument, a model that is random or mixes
     points, or an output that is not finite logits. Source: NeurIPS Eq. (1), workshop Eq. (2).
@@ -147,8 +147,8 @@ def perturbation_stability(
         parts = x.split(chunk or min(batch, max(1, ENTRIES // (logits.shape[1] * d_in))))
         copies = [1 if chunk else max(1, min(batch // len(part), logits.shape[1])) for part in parts]
         # In one expression, as a name would hold one Jacobian while the next is computed.
-        found = [gram_eigenvalues(jacobian(model, part, copies=c)) for part, c in zip(parts, copies, strict=True)]
-        value = norm_in_ball(torch.cat(found), d_in)
+        spectra = [gram_eigenvalues(jacobian(model, part, copies=c)) for part, c in zip(parts, copies, strict=True)]
+        value = norm_in_ball(torch.cat(spectra), d_in)
     else:
         step = radius if method == "finite_difference" else None
         if step and min(x.element_size(), logits.element_size()) < 4:
@@ -174,7 +174,7 @@ def perturbation_stability(
 
 
 def _sampled(model, parts, step: float | None, draws: int, generator) -> Tensor:
-    """Mean over draws of ||J u|| (step None) or of ||f(x + step u) - f(x)||/step, one value a point, float64."""
+    """Mean over draws of ||J u|| (step None) or of ||f(x + step u) - f(x)||/step, one value per point, float64."""
     norms, shape = [], parts[0].shape[1:]
     for _ in range(draws):
         u = sample_ball(sum(map(len, parts)), shape.numel(), generator=generator).to(parts[0])
@@ -202,10 +202,10 @@ def _change(model, x: Tensor, u: Tensor, step: float | None) -> Tensor:
 
 
 def _probe(model, x: Tensor) -> Tensor:
-    """Logits of two points, from a model that gives a point the same whatever is called or stands beside it."""
+    """Logits of two points. Raises ValueError if a point's depend on the call, or on the points beside it."""
     with torch.no_grad():
         one, two = _logits(model, x[[0, 0]]), _logits(model, torch.stack([x[0], x[-1] / 2]))
-    # At one place in batches of one size rounding is the same too, up to the order of sums on a GPU.
+    # At one place in batches of one size even rounding agrees, up to the order of sums on a GPU.
     if (one[0] - two[0]).abs().max() > torch.finfo(one.dtype).eps ** 0.5 * one[0].abs().max():
         raise ValueError(
             "a point's logits change between calls or with the points beside it, but must not: call model.eval()"
@@ -242,7 +242,7 @@ def _check(model, x, radius, method, draws, chunk) -> None:
     devices = {parameter.device for module in modules for parameter in module.parameters(recurse=False)}
     if devices and x.device not in devices:
         raise ValueError(f"x is on {x.device}, but model on {devices.pop()}: move one of them by .to()")
-    for module in modules:  # what no list can know of, `_probe` sees
+    for module in modules:  # `_probe` catches kinds that are not listed here
         rate = getattr(module, "dropout", 0)  # of attention and recurrent layers
         noisy = isinstance(module, nn.modules.dropout._DropoutNd | nn.RReLU) or isinstance(rate, float) and rate > 0
         if module.training and (noisy or getattr(module, "running_mean", None) is not None):

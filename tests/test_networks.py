@@ -122,7 +122,7 @@ def test_a_seed_is_one_network_whatever_the_global_seeds(poisoned_seeds):
         ({"init": "hee"}, "init is 'hee'.*did you mean 'he'"),
         ({"alpha": 0}, "alpha is 0, but must be a finite number and above 0"),
         ({"alpha": float("nan")}, "alpha is nan"),
-        ({"generator": [None, None]}, "generator has 2 entries, but must have 4, one a layer"),
+        ({"generator": [None, None]}, "generator has 2 entries, but must have 4, one per layer"),
     ],
 )
 def test_bad_arguments_are_refused(change, said):

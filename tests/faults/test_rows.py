@@ -70,6 +70,7 @@ package, path, what, stage, number = json.loads(sys.argv[1])
 sys.modules["robustkit"] = types.ModuleType("robustkit")
 sys.modules["robustkit"].__path__ = [package]
 from pathlib import Path
+from robustkit import files
 from robustkit.sweep import store
 
 def stop():
@@ -108,7 +109,7 @@ store.append(what, Path(path)) if isinstance(what, dict) else files.write_atomic
 
 def writer(path, what, stage, number=None):
     """A process that writes a row or a whole file, and stops (by SIGKILL) or pauses at a stage of it."""
-    given = json.dumps([str(Path(store.__file__).parent), str(path), what, stage, number])
+    given = json.dumps([str(Path(files.__file__).parent), str(path), what, stage, number])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-W", "error", "-c", WRITER, given], **pipes)
 

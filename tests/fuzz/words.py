@@ -1,4 +1,4 @@
-"""Words that the fuzzing in fuzz.py puts on command lines, into notebook parameters and into a cell's fields."""
+"""Words that fuzzing puts on command lines, into notebook parameters and into a cell's fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fuzz_files import Feed, attribute, environment, pick, refusal
+from .files import Feed, attribute, environment, pick, refusal
 
 import robustkit.__main__ as command_line
 from robustkit.cell import Cell

@@ -52,7 +52,7 @@ def own_folders(session_folders, monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def made_once(request, tmp_path_factory):
-    """A function that fills a folder once for all processes of pytest-xdist: (folder, what `make(folder)` returned)."""
+    """A function that fills a folder once for all workers of pytest-xdist: (folder, what `make(folder)` returned)."""
     root = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
         root = root.parent

@@ -1,4 +1,4 @@
-"""Each of the 24 faults has a test, and each test names the guard without which it fails (tests/long/test_guards.py)."""
+"""Each of the 24 faults has a test that names the guard without which it fails (tests/long/test_guards.py)."""
 
 import pytest
 from guards import ROOT, collect

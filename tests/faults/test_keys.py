@@ -117,7 +117,9 @@ def spellings(value):
     found = [value]
     if isinstance(value, (int, float)):
         # As fractions: numpy takes np.float64(2**53) and 2**53 + 1 for equal.
-        found += [number for number in (Fraction(value), np.float64(value), float(value)) if Fraction(number) == value]
+        found += [
+            number for number in (Fraction(value), np.float64(value), float(value)) if Fraction(number) == value
+        ]
         found += [np.int64(value)] if value == int(value) and abs(value) < 2**63 else []
         found += [int(value)] if value == int(value) else []
         found += [np.float32(value)] if abs(value) < 1e30 and float(np.float32(value)) == value else []

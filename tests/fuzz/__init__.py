@@ -24,7 +24,7 @@ MEBIBYTES = 300  # by which memory may grow: a third of what the bombs among the
 
 
 class Reader(NamedTuple):
-    """What is fed, its share of all inputs, and a maker of the function that reads one input: "equal" or "refused"."""
+    """What is fed, its share of all inputs, and a maker of what reads one input and says "equal" or "refused"."""
 
     name: str
     share: float

@@ -1,7 +1,7 @@
 """Without its guard, each test under tests/faults/ fails: an hour on two cores.
 
-    python -m pytest -v tests/long/test_guards.py                               # all of them
-    python -m pytest -v tests/long/test_guards.py -k "fault_03 or fault_11"     # those of faults 3 and 11
+python -m pytest -v tests/long/test_guards.py                               # all of them
+python -m pytest -v tests/long/test_guards.py -k "fault_03 or fault_11"     # those of faults 3 and 11
 """
 
 import functools

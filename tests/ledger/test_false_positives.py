@@ -131,7 +131,7 @@ def test_a_trend_is_seldom_found_in_noise(claim):
         return [word for o in outcomes if o in said for word in (said[o], *no[o])]
 
     found = rates(TRENDS[claim], nothing, judge)
-    assert max(found.values()) <= limit(), found
+    assert max(found.values(), default=0) <= limit(), found
 
 
 @pytest.mark.parametrize("claim", ["E09", "E13"])

@@ -25,7 +25,7 @@ Options
   --only NN         train what this notebook draws and run it alone, by its number; may be repeated
   -p NAME=VALUE     set a parameter of the notebooks; may be repeated
 
-test checks the code with ruff and runs the tests.
+test checks the code with ruff and runs the tests, one process per core; tests/long as an argument runs the long ones.
 
 Python: the active environment, if it has this folder's robustkit and what the command needs; else .venv in this
 folder, made and filled on first use.
@@ -223,10 +223,11 @@ check() {
 
 # ${array[@]+"${array[@]}"}: the bash of macOS takes an empty array for an unset name.
 if [[ $task == test ]]; then
-  choose_python pytest pytest_timeout hypothesis beartype art distributed ruff papermill nbconvert ipykernel math_core
+  choose_python pytest pytest_timeout xdist hypothesis beartype art distributed ruff importlinter papermill nbconvert \
+    ipykernel math_core
   check ruff check .
   check ruff format --check .
-  check pytest -q "$@"
+  check pytest -q -n auto --maxprocesses 8 --dist worksteal "$@"
 else
   choose_python papermill nbconvert ipykernel math_core
   for profile in "${profiles[@]}"; do

@@ -1,10 +1,19 @@
-"""What every test shares: checked shapes, folders that are not the user's, one CPU thread where bits are compared."""
+"""What every test shares: one CPU thread a process, checked shapes, folders that are not the user's."""
 
+import fcntl
 import importlib.util
+import json
+import os
 
-import numpy as np
-import pytest
-import torch
+# Before torch is imported: the tests run side by side (pytest -n), and what they start inherits this.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
 
 # Before robustkit is imported: from here on the shapes in the signatures of these modules are checked at each call.
 SHAPES_CHECKED = importlib.util.find_spec("beartype") is not None
@@ -41,12 +50,39 @@ def own_folders(session_folders, monkeypatch, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def made_once(request, tmp_path_factory):
+    """A function that fills a folder once for all workers of pytest-xdist: (folder, what `make(folder)` returned)."""
+    root = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        root = root.parent
+
+    def made(name, make):
+        folder, answer = root / name, root / f"{name}.json"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits here
+            if not answer.exists():
+                folder.mkdir()
+                answer.write_text(json.dumps(make(folder)))
+        return folder, json.loads(answer.read_text())
+
+    return made
+
+
 @pytest.fixture
 def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """The bits compared here would differ between numbers of threads."""
+    assert torch.get_num_threads() == 1
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def two_threads():
+    """As a user's process has, so that it shows what robustkit itself does about threads."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -580,12 +580,12 @@ def racer(data, server):
 
 def test_two_processes_that_download_at_once_leave_one_good_file(small, server):
     data = small("cifar10")
-    both = threading.Barrier(2, timeout=120)
+    both = threading.Barrier(2, timeout=500)
     server.answer = Answer(
         data.good, released=both.wait
     )  # neither is served its second half before both have the first
     racers = [racer(data, server) for _ in range(2)]
-    outputs = [racer.communicate(timeout=200) for racer in racers]
+    outputs = [racer.communicate(timeout=500) for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0], outputs
     arrays = (data.images["train"], data.classes["train"], data.images["test"], data.classes["test"])
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

@@ -1,68 +1,71 @@
-"""Who imports whom: each module only from the rows above it, heavy packages only where they are needed."""
+"""Who imports whom: the contracts of pyproject.toml, and what import-linter cannot see."""
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
-PACKAGE = Path(__file__).resolve().parent.parent / "robustkit"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "robustkit"
 MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.stem != "__init__"
 }
+LONGEST = 400  # lines of a file
 
 
-def imports(path):
-    """(own modules, other packages, those imported only inside functions) of a file."""
-    own, others, lazy = set(), set(), set()
+def imported(path, *, at_once=False):
+    """The packages that a file imports, in full: `.` for this one; with `at_once`, those outside its functions."""
     tree = ast.parse(path.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    inside = {id(node) for function in functions for node in ast.walk(function)}
+    later = {id(node) for function in functions for node in ast.walk(function)} if at_once else set()
+    names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            own |= {node.module} if node.module else {alias.name for alias in node.names}
-            continue
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module]
-        else:
-            continue
-        packages = {name.partition(".")[0] for name in names}
-        own |= {name.split(".")[1] for name in names if name.startswith("robustkit.")}
-        others |= packages
-        if id(node) in inside:
-            lazy |= packages
-    return own, others, lazy
+        if isinstance(node, ast.Import) and id(node) not in later:
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and id(node) not in later:
+            names |= {"." if node.level else node.module}
+    return {name.partition(".")[0] or "." for name in names}
 
 
-def test_theory_and_all_that_it_imports_never_import_torch():
-    seen, todo = set(), ["theory"]
-    while todo:
-        name = todo.pop()
-        seen.add(name)
-        own, others, _ = imports(MODULES[name])
-        assert not {other for other in others if other.startswith("torch")}, name
-        todo += own - seen
+def test_imports_keep_to_the_contracts(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    broken = lint_imports(str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    assert not broken, capsys.readouterr().out
 
 
-def test_torchvision_is_left_to_the_notebooks():
-    assert not [name for name, path in MODULES.items() if "torchvision" in imports(path)[1]]
+def test_every_module_has_its_place_among_the_layers():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    placed = [name for layer in layers for name in re.split(r" [:|] ", layer)]
+    assert sorted(placed) == sorted({".".join(name.split(".")[:2]) for name in MODULES} - {"robustkit"})
+
+
+@pytest.mark.parametrize("package", ["torchvision", "sklearn"])
+def test_what_reads_the_datasets_is_imported_in_one_file_and_only_when_it_is_needed(package):
+    assert [name for name, path in MODULES.items() if package in imported(path)] == ["robustkit.data"]
+    assert not [name for name, path in MODULES.items() if package in imported(path, at_once=True)]
 
 
 def test_nothing_is_unpickled():
     for name, path in MODULES.items():
-        _, others, _ = imports(path)
-        assert not others & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, name
+        assert not imported(path) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, name
         calls = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert not [call for call in calls if call.startswith(("torch.load(", "pandas.read_pickle("))], name
         loads = [call for call in calls if call.startswith(("np.load(", "numpy.load("))]
         assert all("allow_pickle=False" in call for call in loads), name
+
+
+def test_no_file_is_long():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
 
 
 ALONE = """
@@ -72,33 +75,22 @@ print(stability.perturbation_stability(torch.nn.Linear(3, 2, bias=False), torch.
 WHOLE = "import robustkit, sys, json; print(json.dumps(sorted(sys.modules)))"
 
 
-def start(code, folder):
+def printed(code, folder=ROOT):
+    """By a new interpreter in a folder."""
     command = [sys.executable, "-W", "error::UserWarning", "-c", code]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def printed(process):
-    text, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return text
+def test_the_metric_works_in_a_folder_of_its_own(tmp_path):
+    assert imported(MODULES["robustkit.stability"]) - sys.stdlib_module_names == {"torch"}
+    shutil.copy(MODULES["robustkit.stability"], tmp_path)
+    assert printed(ALONE, tmp_path) == "5\n"
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
-    """Two new interpreters at once: the metric alone in a folder, and the package."""
-    folder = tmp_path_factory.mktemp("alone")
-    shutil.copy(MODULES["stability"], folder)
-    return start(ALONE, folder), start(WHOLE, folder)
-
-
-def test_the_metric_works_in_a_folder_of_its_own(fresh):
-    own, others, _ = imports(MODULES["stability"])
-    assert own == set() and others - sys.stdlib_module_names == {"torch"}
-    assert printed(fresh[0]) == "5\n"
-
-
-def test_importing_the_package_leaves_the_notebook_tools_alone(fresh):
-    loaded = json.loads(printed(fresh[1]))
+def test_importing_the_package_leaves_heavy_packages_alone():
     # IPython is not in this list: seaborn loads it where ipywidgets is installed.
-    heavy = {"papermill", "nbconvert", "nbformat", "jupytext", "sklearn", "torchvision", "pooch"}
-    assert "robustkit" in loaded and not heavy & set(loaded)
+    heavy = {"papermill", "nbconvert", "nbformat", "jupytext", "sklearn", "torchvision", "pooch", "distributed"}
+    loaded = set(json.loads(printed(WHOLE)))
+    assert "robustkit" in loaded and not heavy & loaded

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tokenize
+from pathlib import Path
 
 import jupytext
 import matplotlib.pyplot as plt
@@ -28,7 +29,7 @@ EACH = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 MAY_LOOP = {"02_width"}
 SHOWS_THE_CODE = {"00_perturbation_stability"}
 
-pytestmark = pytest.mark.timeout(900)  # the first test that asks for `executed` waits for all notebooks
+pytestmark = pytest.mark.timeout(1800)  # the first test that asks for `executed` waits for all notebooks
 
 TEXT_AND_PICTURES = {"text/plain", "text/html", "text/markdown", "text/latex", "image/png"}
 A_PLACE = re.compile(r"/(?:home|root|Users|work|tmp|content)/|[A-Z]:\\\\")
@@ -260,18 +261,21 @@ def test_in_a_clone_without_an_install_that_clone_is_used(elsewhere):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """All notebooks on a tiny grid, in folders of their own: (sentences on failures, their copies, figures)."""
-    folder = tmp_path_factory.mktemp("executed")
-    with pytest.MonkeyPatch.context() as here:
-        here.setenv("ROBUSTKIT_RESULTS", str(folder / "results"))
-        here.setenv("ROBUSTKIT_FIGURES", str(folder / "figures"))
-        here.setattr(store, "SHIPPED", folder / "shipped.jsonl")
-        here.setenv("OMP_NUM_THREADS", "1")  # two kernels at a time on two cores
-        parameters = {"widths": [16, 32], "seeds": [0, 1], "depths": [2, 4]}
-        failed = report.execute("smoke", parameters=parameters, workers=2)
-        page = pages.write_html("smoke", failed)
-        return failed, results_folder() / "notebooks" / "smoke", figures_folder("smoke"), page
+def executed(made_once):
+    """All notebooks on a tiny grid, in folders of their own: (sentences on failures, their copies, figures, page)."""
+
+    def execute(folder):
+        with pytest.MonkeyPatch.context() as here:
+            here.setenv("ROBUSTKIT_RESULTS", str(folder / "results"))
+            here.setenv("ROBUSTKIT_FIGURES", str(folder / "figures"))
+            here.setattr(store, "SHIPPED", folder / "shipped.jsonl")
+            parameters = {"widths": [16, 32], "seeds": [0, 1], "depths": [2, 4]}
+            failed = report.execute("smoke", parameters=parameters, workers=2)
+            page = pages.write_html("smoke", failed)
+            return failed, *map(str, (results_folder() / "notebooks" / "smoke", figures_folder("smoke"), page))
+
+    _, (failed, *paths) = made_once("executed", execute)
+    return failed, *map(Path, paths)
 
 
 def test_every_notebook_runs(executed):

@@ -28,7 +28,7 @@ while IFS='|' read -r status words; do
   if [[ $words && $* == "$words"* ]]; then
     [[ $status == slow ]] || exit "$status"
     trap 'echo stopped >>"$CALLS"; kill "$!"; exit 1' INT TERM
-    sleep 60 &
+    sleep 600 &
     echo waiting >>"$CALLS"
     wait
   fi
@@ -41,6 +41,7 @@ esac
 """
 
 INSTALL = "-m pip install -q -c constraints.txt -e .[notebooks,test]"
+PYTEST = "-m pytest -q -n auto --maxprocesses 8 --dist worksteal"
 
 
 def run_line(profile):
@@ -84,7 +85,7 @@ class Folder:
             env=self.environment(answers, **more),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     def calls(self):
@@ -230,11 +231,11 @@ def test_a_signal_to_the_script_alone_stops_the_training_it_waits_for(folder, nu
     with subprocess.Popen(
         [folder.path / "run_all.sh", "smoke", "laptop"], env=environment, stdout=subprocess.PIPE
     ) as run:
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 300
         while not (folder.log.exists() and "waiting" in folder.log.read_text()) and time.monotonic() < give_up:
             time.sleep(0.02)
         run.send_signal(number)
-        run.communicate(timeout=30)
+        run.communicate(timeout=300)
     assert run.returncode == status
     assert folder.calls() == [run_line("smoke"), "waiting", "stopped"]
 
@@ -251,7 +252,7 @@ def test_relative_folders_in_the_environment_are_those_of_the_caller(folder, tmp
 
 def test_the_word_test_runs_ruff_and_then_pytest_with_the_arguments_given(folder):
     assert folder.call("test", "-k", "a or b", "--help").returncode == 0
-    assert folder.calls() == ["-m ruff check .", "-m ruff format --check .", "-m pytest -q -k a or b --help"]
+    assert folder.calls() == ["-m ruff check .", "-m ruff format --check .", f"{PYTEST} -k a or b --help"]
 
 
 @pytest.mark.parametrize("failing", ["-m ruff check", "-m ruff format", "-m pytest"])
@@ -264,7 +265,7 @@ def test_the_word_test_fails_if_any_of_the_three_fails_and_still_runs_them_all(f
 
 def test_the_continuous_integration_runs_the_word_test_from_any_folder(folder, tmp_path):
     assert folder.call(program=".ci/run", cwd=tmp_path).returncode == 0
-    assert folder.calls()[-1] == "-m pytest -q"
+    assert folder.calls()[-1] == PYTEST
     assert folder.call(program=".ci/run", answers=["1|-m pytest"]).returncode == 1
 
 

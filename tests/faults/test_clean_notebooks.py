@@ -1,20 +1,14 @@
 """What must not be committed in a notebook is found there; and running one again draws the same figures."""
 
 import copy
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from drawn_again import drawn_twice
+from test_notebooks import problems
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from test_notebooks import problems  # noqa: E402
-
-from robustkit.report import notebooks as report  # noqa: E402
+from robustkit.report import notebooks as report
 
 output = nbformat.v4.new_output
 PLANTED = {
@@ -73,35 +67,9 @@ def test_the_state_of_widgets_and_of_papermill_is_found(committed, name):
         assert problems(bad) == [f"cell metadata {name}"]
 
 
-# The cells one after another, as Run All does, in a process of their own; two of the widths, as each is drawn alike.
-RUN_ALL = """
-import sys, nbformat
-cells, names = nbformat.read(sys.argv[1], as_version=4).cells, {}
-for cell in cells:
-    if cell.cell_type == "code":
-        exec(compile(cell.source, "cell", "exec"), names)
-        if "parameters" in cell.metadata.get("tags", []):
-            names["widths"] = [16, 64]
-"""
-
-
 @pytest.mark.guard(23, "robustkit/plots/output.py", '"pdf": {"CreationDate": None}', '"pdf": {}')
 def test_running_a_notebook_again_draws_the_same_figures_to_the_byte(tmp_path):
-    """From the committed rows, into two empty folders, by processes that start apart and hash differently."""
-    command = [sys.executable, "-c", RUN_ALL, str(report.notebooks(["01"])[0])]
-    folders, processes = [tmp_path / "first", tmp_path / "second"], []
-    for number, folder in enumerate(folders):
-        own = {"ROBUSTKIT_RESULTS": str(folder / "results"), "ROBUSTKIT_FIGURES": str(folder / "figures")}
-        own |= {"PYTHONHASHSEED": str(number), "ROBUSTKIT_STATIC": "1", "MPLBACKEND": "agg"}
-        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        processes.append(subprocess.Popen(command, env=os.environ | own, cwd=report.NOTEBOOKS, text=True, **streams))
-        time.sleep(1.5)
-    for process in processes:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
-    one, two = (
-        {path.name: path.read_bytes() for path in (folder / "figures" / "shipped").iterdir() if path.is_file()}
-        for folder in folders
-    )
+    """Up to its first figure; tests/long/test_drawn_again.py draws all of every notebook."""
+    one, two = drawn_twice("01", tmp_path, cells=5)
     assert {Path(name).suffix for name in one} >= {".png", ".pdf", ".csv"}
     assert one.keys() == two.keys() and [name for name in one if one[name] != two[name]] == []

@@ -1,13 +1,13 @@
 """A training that is killed or runs out of time goes on from its checkpoint, and ends with the same bits."""
 
 import itertools
-import multiprocessing
 import os
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import CONTEXT
 
 from robustkit.cell import Cell
 from robustkit.files import results_folder
@@ -17,10 +17,6 @@ from robustkit.training.checkpoint import Saved
 from robustkit.training.measures import measure_group
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-# Children of a server that has torch in memory already: a process each, without its seconds of start.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 COMMON = {"n_train": 300, "batch_size": 64, "points": 16}  # five steps an epoch
 RESNET = {"model": "resnet", "width": 4, "depth": 8, "augment": "crop_flip", "scaling": "standard", "epochs": 3}
@@ -55,7 +51,7 @@ def run_slowly(folder, cells, step, here):
         save(key, saved, device)
         if saved.step == step:
             here.set()
-            time.sleep(60)
+            time.sleep(600)
 
     checkpoint.save, checkpoint.SECONDS, checkpoint.LONGEST = slowly, 0, 0
     train_missing.run(cells, device="cpu")
@@ -71,7 +67,7 @@ def test_a_killed_training_ends_with_the_row_of_one_that_was_not(group, expected
         here = CONTEXT.Event()
         process = CONTEXT.Process(target=run_slowly, args=(results_folder(), group, last, here))
         process.start()
-        assert here.wait(timeout=60)
+        assert here.wait(timeout=300)
         process.kill()  # of a group, its first checkpoint alone has been written
         process.join()
         assert store.load_rows() == [] and checkpoint.load(group[0].key, "cpu").step == last

@@ -116,7 +116,10 @@ def spellings(value):
     """The same value as other types hold it."""
     found = [value]
     if isinstance(value, (int, float)):
-        found += [number for number in (Fraction(value), np.float64(value), float(value)) if number == value]
+        # As fractions: numpy takes np.float64(2**53) and 2**53 + 1 for equal.
+        found += [
+            number for number in (Fraction(value), np.float64(value), float(value)) if Fraction(number) == value
+        ]
         found += [np.int64(value)] if value == int(value) and abs(value) < 2**63 else []
         found += [int(value)] if value == int(value) else []
         found += [np.float32(value)] if abs(value) < 1e30 and float(np.float32(value)) == value else []

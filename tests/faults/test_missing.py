@@ -114,7 +114,12 @@ def test_a_point_whose_every_seed_is_bad_is_named_and_has_no_mean(trained):
     assert "(n = 0 to 3 a point)" in said and "3 trainings failed or diverged and are not drawn" in said
 
 
-@pytest.mark.guard(18, "robustkit/plots/curves.py", 'good = rows[rows["status"] == "ok"]', "good = rows")
+@pytest.mark.guard(
+    18,
+    "robustkit/plots/curves.py",
+    'else EVALUATION_POINTS\n    good = rows[rows["status"] == "ok"]',
+    "else EVALUATION_POINTS\n    good = rows",
+)
 def test_a_curve_over_time_is_of_the_sound_seeds_alone(rows, trained):
     _, (ax,) = output.panels(1)
     curves.over_time(rows, ax)

@@ -328,11 +328,14 @@ def test_loss_and_accuracy_stand_beside_the_result():
 # ---------------------------------------------------------------------------------------------- families of noise
 
 
+LEDGERS = 200  # 2000 of them in tests/long/test_noise.py
+
+
 @pytest.mark.parametrize("sd", [0.02, 0.1])  # about what seeds of wide and of narrow networks scatter
 def test_noise_is_called_a_finding_in_less_than_one_ledger_in_twenty(sd):
-    """2000 ledgers without any effect: a family errs if it ends in "reproduced" or "partly"."""
+    """Ledgers without any effect: a family errs if it ends in "reproduced" or "partly"."""
     generator, wrong = np.random.default_rng(1), {"E06": 0, "E09": 0, "E02": 0}
-    for _ in range(2000):
+    for _ in range(LEDGERS):
         values = np.exp(sd * generator.standard_normal((5, 6, 4)))  # depth, width, seed
         by_width = [dict(zip(WIDTHS[:6], rows, strict=True)) for rows in values]
         by_depth = [dict(zip(DEPTHS, rows, strict=True)) for rows in values.swapaxes(0, 1)]
@@ -344,7 +347,7 @@ def test_noise_is_called_a_finding_in_less_than_one_ledger_in_twenty(sd):
         for name, findings in found.items():
             parts = [criteria.Part("yes" if f.outcome in ("peak", "up") else "inconclusive", "") for f in findings]
             wrong[name] += verdicts._verdict(parts) in ("reproduced", "partly")
-    assert max(wrong.values()) <= 0.05 * 2000, wrong
+    assert max(wrong.values()) <= 0.05 * LEDGERS, wrong
 
 
 # -------------------------------------------------------------------------------------- other readings and other runs

@@ -16,10 +16,11 @@ from robustkit.plots import output as figures
 from robustkit.profiles import SETTINGS, SHORT
 from robustkit.sweep import store
 
-CELL = """\
-from robustkit.plots import interactive
+SLIDERS = """\
 interactive.sliders(interactive.theorem1_in_width, {"init": "he", "depth": 4}, init=["he", "ntk"], depth=[2, 4])
 """
+LIVE = 'import os\nfrom robustkit.plots import interactive\nos.environ.pop("ROBUSTKIT_STATIC", None)\n'
+ON_A_PAGE = 'os.environ["ROBUSTKIT_STATIC"] = "1"\n'
 
 
 @pytest.fixture(autouse=True)
@@ -35,26 +36,27 @@ def drawn() -> dict[str, tuple]:
     return {line.get_label(): line.get_data() for line in ax.get_lines()}
 
 
+@pytest.fixture(scope="module")
 def executed():
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    return nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    """One kernel that shows the sliders live, and then as on a page."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (LIVE, SLIDERS, ON_A_PAGE + SLIDERS)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    # Without a timeout, nbclient may sleep over the kernel's reply for ever: what it sends on the same socket, while
+    # it waits there, the state of a widget, uses up the signal that a reply has come. At a timeout it looks again.
+    return nbclient.NotebookClient(notebook, kernel_name="python3", startup_timeout=200, timeout=200).execute()
 
 
-def test_a_page_shows_the_picture_alone():
-    notebook = executed()
-    (output,) = notebook.cells[0].outputs
-    assert "image/png" in output["data"]
-    assert "widget" not in json.dumps(notebook)
+def test_a_page_shows_the_picture_alone(executed):
+    (output,) = executed.cells[2].outputs
+    assert "image/png" in output["data"] and "widget" not in json.dumps(output)
 
 
-def test_a_live_notebook_shows_two_sliders_and_the_picture_under_them(monkeypatch):
-    monkeypatch.delenv("ROBUSTKIT_STATIC")
-    notebook = executed()
-    assert "application/vnd.jupyter.widget-view+json" in notebook.cells[0].outputs[0]["data"]
-    state = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+def test_a_live_notebook_shows_two_sliders_and_the_picture_under_them(executed):
+    assert "application/vnd.jupyter.widget-view+json" in executed.cells[1].outputs[0]["data"]
+    state = executed.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
     sliders = [part["state"] for part in state if part["model_name"] == "SelectionSliderModel"]
     assert [(s["description"], s["_options_labels"][s["index"]]) for s in sliders] == [("init", "he"), ("depth", "4")]
-    assert "image/png" in json.dumps(notebook.metadata.widgets)
+    assert "image/png" in json.dumps(executed.metadata.widgets)
 
 
 @pytest.mark.parametrize("init", ["lecun", "he", "ntk"])

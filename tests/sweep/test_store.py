@@ -3,16 +3,12 @@
 import hashlib
 import json
 import math
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from processes import CONTEXT
 
 from robustkit.sweep import store
-
-# Children of a server that has torch in memory already: a process each, without its seconds of start.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 
 def a_row(name="a", stability=0.1, **changes):

@@ -8,15 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy
 import pytest
 import torch
+from processes import CONTEXT
 
 from robustkit.cell import Cell, InputError
 from robustkit.profiles import profile_cells
 from robustkit.sweep import store, train_missing, workers
 from robustkit.training.measures import MEASURES
-
-# Children of a server that has torch in memory already: a process each, without its seconds of start.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 
 def cell(width=4, seed=0, **fields):
@@ -93,7 +90,7 @@ def test_two_workers_give_the_same_bits_as_one_in_another_order_too(monkeypatch,
     assert saved() == expected
 
 
-def test_any_executor_will_do_and_is_left_open(expected):
+def test_any_executor_will_do_and_is_left_open(expected, two_threads):
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(2) as pool:
         rows = train_missing.run(CELLS, device="cpu", workers=2, executor=pool)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import hashlib
-import multiprocessing
 import time
 
 import numpy as np
 import pytest
 import torch
+from processes import CONTEXT
 
 from robustkit import attacks
 from robustkit.cell import FRACTIONS, Cell, InputError
@@ -23,10 +23,6 @@ from robustkit.training.measures import OutOfTimeError, measure
 from robustkit.training.remeasure import COLUMNS, FURTHER, POINTS, further_key, measure_further, measure_further_group
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-# Children of a server that has torch in memory already: a process each, without its seconds of start.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["robustkit.sweep.train_missing", "sklearn.datasets", "torch._dynamo"])
 
 TINY = {
     **{"width": 8, "depth": 3, "n_train": 64, "batch_size": 16, "epochs": 5, "lr": 0.1, "points": 20},

@@ -1,4 +1,4 @@
-"""Files that the fuzzing in fuzz.py damages or forges, and what reading them may lead to.
+"""Files that fuzzing damages or forges, and what reading them may lead to.
 
 A maker takes an empty folder and returns `feed`, which reads one input drawn from a generator and says whether it was
 "refused" as documented or read "equal" to what was written; anything else raises.
@@ -7,6 +7,7 @@ A maker takes an empty folder and returns `feed`, which reads one input drawn fr
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -15,6 +16,7 @@ import json
 import math
 import os
 import pickle
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -66,10 +68,19 @@ def damaged(content: bytes, draw: np.random.Generator) -> bytes:
     return draw.bytes(int(draw.integers(600)))
 
 
+def bomb(start: bytes) -> tuple[bytes, int]:
+    """Start and BOMB zeros deflated without ever holding them, and their CRC; each block of zeros is packed alike."""
+    packer, zeros = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(1 << 20)
+    first = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+    crc = functools.reduce(lambda crc, _: zlib.crc32(zeros, crc), range(BOMB >> 20), zlib.crc32(start))
+    return first + block * (BOMB >> 20) + packer.flush(), crc
+
+
 def packed_bomb(start: bytes) -> bytes:
-    """A gzip file of BOMB zeros after a start, made without ever holding them."""
-    packer, zeros = zlib.compressobj(9, zlib.DEFLATED, 31), bytes(1 << 20)
-    return packer.compress(start) + b"".join(packer.compress(zeros) for _ in range(BOMB >> 20)) + packer.flush()
+    """A gzip file of BOMB zeros after a start."""
+    content, crc = bomb(start)
+    return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + content + struct.pack("<LL", crc, (len(start) + BOMB) % 2**32)
 
 
 @contextlib.contextmanager
@@ -232,26 +243,26 @@ def small_data() -> dict[str, np.ndarray]:
 
 def npz_bomb(arrays: dict[str, np.ndarray]) -> bytes:
     """An archive of a megabyte whose training points are BOMB zeros."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    file, header = io.BytesIO(), npy((20, BOMB // 80), "<f4", b"")
+    content, crc = bomb(header)
+    with zipfile.ZipFile(file, "w") as archive:
         for name in NAMES[1:]:
             archive.writestr(f"{name}.npy", npy(arrays[name].shape, arrays[name].dtype.str, arrays[name].tobytes()))
-        with archive.open("x_train.npy", "w") as member:
-            member.write(npy((20, BOMB // 80), "<f4", b""))
-            for _ in range(BOMB >> 20):
-                member.write(bytes(1 << 20))
+        archive.writestr("x_train.npy", content)
+        points = archive.getinfo("x_train.npy")  # its entry in the directory, which is written last, tells what it is
+        points.compress_type, points.file_size, points.CRC = zipfile.ZIP_DEFLATED, len(header) + BOMB, crc
     return file.getvalue()
 
 
 def own_data(folder: Path) -> Feed:
     """An archive damaged; or sound as an archive, with arrays that are not what they say."""
     arrays, marker, number = small_data(), folder / "was unpickled", itertools.count()
-    files, bomb = [npz(arrays), npz(arrays, np.savez_compressed)], npz_bomb(arrays)
+    files, large = [npz(arrays), npz(arrays, np.savez_compressed)], npz_bomb(arrays)
     hostile = np.array([Marker(marker)] * 20, dtype=object)
 
     def forged(draw):
         if draw.integers(40) == 0:
-            return bomb
+            return large
         if draw.integers(20) == 0:
             return npz(arrays | {pick(draw, NAMES): hostile})
         file = io.BytesIO()
@@ -295,7 +306,7 @@ def mnist(folder: Path) -> Feed:
     contents = {name: noise.bytes(16 + 784 * 2 if "images" in name else 8 + 2) for name in data.MNIST_FILES}
     known = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
     packed = {name: gzip.compress(content, mtime=0) for name, content in contents.items()}
-    bomb = packed_bomb(b"")
+    large = packed_bomb(b"")
 
     def read():
         with attribute(data, "MNIST_FILES", known), environment("ROBUSTKIT_DATA", folder):
@@ -312,7 +323,7 @@ def mnist(folder: Path) -> Feed:
             path.write_bytes(damaged(contents[name], draw))
         else:
             path.unlink()
-            path.with_name(f"{name}.gz").write_bytes(damaged(packed[name], draw) if draw.integers(10) else bomb)
+            path.with_name(f"{name}.gz").write_bytes(damaged(packed[name], draw) if draw.integers(10) else large)
         with refusal(InputError) as refused:
             assert same(read(), good), "other numbers"
         path.with_name(f"{name}.gz").unlink(missing_ok=True)
@@ -335,11 +346,11 @@ def cifar_archives(_: Path) -> Feed:
     plain = plain.getvalue()
     packed, sizes = gzip.compress(plain, mtime=0), {name: len(content) for name, content in contents.items()}
     headers = [at for at in range(0, len(plain), 512) if plain[at + 257 :].startswith(b"ustar")]
-    bomb = packed_bomb(plain)
+    large = packed_bomb(plain)
 
     def forged(draw):
         if draw.integers(10) == 0:
-            return bomb
+            return large
         changed = bytearray(plain)
         changed[pick(draw, headers) + draw.integers(512)] = draw.integers(256)
         return gzip.compress(changed, 1, mtime=0)

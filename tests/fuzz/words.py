@@ -1,4 +1,4 @@
-"""Words that the fuzzing in fuzz.py puts on command lines, into notebook parameters and into a cell's fields."""
+"""Words that fuzzing puts on command lines, into notebook parameters and into a cell's fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fuzz_files import Feed, attribute, environment, pick, refusal
 
 import robustkit.__main__ as command_line
 from robustkit.cell import Cell
@@ -21,6 +20,8 @@ from robustkit.checks import InputError
 from robustkit.profiles import PROFILES
 from robustkit.report import notebooks as report
 from robustkit.sweep import cost, store
+
+from .files import Feed, attribute, environment, pick, refusal
 
 NUMBERS = [
     *(

@@ -1,23 +1,31 @@
 """A reproducible companion to "Robustness in deep learning: The good (width), the bad (depth), and the ugly"."""
 
-from . import plots as plots
-from . import theory as theory
+import importlib
+
 from .cell import Cell as Cell
 from .checks import InputError as InputError
-from .data import load_dataset as load_dataset
 from .initialization import layer_stds as layer_stds
-from .movement import lazy_ratio as lazy_ratio
-from .networks import CNN as CNN
-from .networks import FCN as FCN
-from .networks import ResNet as ResNet
-from .plots import output as figures  # noqa: F401  save and save_table under their old name
 from .profiles import grid as grid
 from .profiles import profile_cells as profile_cells
-from .stability import Estimate as Estimate
-from .stability import expected_norm as expected_norm
-from .stability import perturbation_stability as perturbation_stability
-from .stability import sample_ball as sample_ball
-from .sweep.train_missing import collect as collect
-from .sweep.train_missing import load as load
-from .sweep.train_missing import load_further as load_further
-from .sweep.train_missing import run as run
+
+# Loaded when first asked for, since PyTorch and Matplotlib take seconds: name -> the module that defines it.
+_LATER = {
+    "load_dataset": "data",
+    "lazy_ratio": "movement",
+    **dict.fromkeys(("CNN", "FCN", "ResNet"), "networks"),
+    **dict.fromkeys(("Estimate", "expected_norm", "perturbation_stability", "sample_ball"), "stability"),
+    **dict.fromkeys(("collect", "load", "load_further", "run"), "sweep.train_missing"),
+}
+_MODULES = {"plots": "plots", "theory": "theory", "figures": "plots.output"}  # figures: the old name of plots.save
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
+    if name in _LATER:
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *_MODULES})

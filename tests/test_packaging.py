@@ -101,7 +101,7 @@ def test_every_package_that_robustkit_imports_is_declared():
     importable = {IMPORT_NAMES.get(name, name) for name in declared} | {"robustkit"} | sys.stdlib_module_names
     in_notebooks = importable | {"IPython"}  # what every kernel of ipykernel is
     undeclared = set()
-    sources = [*(ROOT / "robustkit").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]
+    sources = [*(ROOT / "robustkit").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]
     for source in sources:
         allowed = in_notebooks if source.parent.name == "notebooks" else importable
         for node in ast.walk(ast.parse(source.read_text())):

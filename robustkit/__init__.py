@@ -1,13 +1,31 @@
 """A reproducible companion to "Robustness in deep learning: The good (width), the bad (depth), and the ugly"."""
 
-from . import plots, theory
-from . import plots as figures  # its old name
-from .cell import Cell
-from .checks import InputError
-from .data import load_dataset
-from .initialization import layer_stds
-from .movement import lazy_ratio
-from .networks import CNN, FCN, ResNet
-from .profiles import grid, profile_cells
-from .stability import Estimate, expected_norm, perturbation_stability, sample_ball
-from .sweep.train_missing import collect, load, load_further, run
+import importlib
+
+from .cell import Cell as Cell
+from .checks import InputError as InputError
+from .initialization import layer_stds as layer_stds
+from .profiles import grid as grid
+from .profiles import profile_cells as profile_cells
+
+# Loaded when first asked for, since PyTorch and Matplotlib take seconds: name -> the module that defines it.
+_LATER = {
+    "load_dataset": "data",
+    "lazy_ratio": "movement",
+    **dict.fromkeys(("CNN", "FCN", "ResNet"), "networks"),
+    **dict.fromkeys(("Estimate", "expected_norm", "perturbation_stability", "sample_ball"), "stability"),
+    **dict.fromkeys(("collect", "load", "load_further", "run"), "sweep.train_missing"),
+}
+_MODULES = {"plots": "plots", "theory": "theory", "figures": "plots"}  # figures: its old name
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
+    if name in _LATER:
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *_MODULES})

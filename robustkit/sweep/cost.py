@@ -79,7 +79,7 @@ def estimate_seconds(
 def _start_seconds() -> float:
     """Seconds until a new worker process has loaded the package."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import robustkit.sweep, torch._dynamo"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", "import robustkit.sweep.workers, torch._dynamo"], cwd=ROOT, check=True)
     return time.perf_counter() - started
 
 

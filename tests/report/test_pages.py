@@ -1,5 +1,6 @@
 """The HTML report: one folder that opens from disk, says what it holds and lacks, and asks nothing of a network."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,8 +15,10 @@ import pytest
 from robustkit.__main__ import main
 from robustkit.files import ROOT, figures_folder, results_folder
 from robustkit.ledger.verdicts import HEADLINES
+from robustkit.profiles import profile_cells
 from robustkit.report import notebooks as report
 from robustkit.report import pages
+from robustkit.report.markdown import to_html
 from robustkit.sweep import store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -187,8 +190,8 @@ def test_the_counts_are_those_of_status_and_the_command_fills_the_gaps(shipped, 
 
 def test_a_profile_with_nothing_trained_says_what_is_missing():
     index = read(pages.write_html("smoke").parent)["index.html"]
-    cells = len(pages.profile_cells("smoke"))
-    assert f"0 of {cells} trainings are done, {cells} are missing: <code>python -m robustkit run smoke" in index.text
+    cells = len(profile_cells("smoke"))
+    assert f"0 of {cells} runs are done, {cells} are missing: <code>python -m robustkit run smoke" in index.text
     assert "There is no ledger here yet" in index.text and "There are none yet." in index.text
     assert index.text.count("not run for this profile yet") == len(NOTEBOOKS)
     assert dead_links(figures_folder("smoke") / "report") == [] and not index.images
@@ -214,6 +217,30 @@ def test_a_failed_notebook_is_said_on_the_index_and_shows_how_far_it_came():
     assert "width is &lt;script&gt; (in results/local/a.ipynb)" in found["index.html"].text
     assert "ValueError: no" in found[name].text and "script" not in found["index.html"].tags
     assert "0. A title" in found["index.html"].words
+
+
+def test_words_from_rows_are_text_wherever_a_page_shows_them():
+    tag, figures = "<script>alert('x')</script>", figures_folder("smoke")
+    figures.mkdir(parents=True)
+    (figures / "N4a.png").write_bytes(b"")
+    (figures / "N4a.csv").write_text(f"# scaling {tag}\nquantity\n{tag}\n")
+    (figures / "W7_slopes.csv").write_text(f"scaling\n{tag}\n")
+    (figures / "claims.csv").write_text(f"id,claim,verdict,readings\n{HEADLINES[0]},a {tag},{tag},scaling {tag}\n")
+    for name in ("W7_slopes", "claims", "found"):
+        (figures / f"{name}.md").write_text(f"Scaling {tag}\n\n{tag}\n")
+    cell = profile_cells("smoke")[0]
+    words = {"commit": tag, "versions": {"torch": tag}, "engine": {"name": tag, "device": tag, "dtype": tag}}
+    row = {"key": cell.key, "status": "ok", "cell": dataclasses.asdict(cell), "measures": {}, "seconds": 1.0}
+    store.append(row | words, store.local_path())
+    output = nbformat.v4.new_output("display_data", {"text/markdown": tag, "text/plain": tag})
+    figure = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo=", "text/plain": tag})
+    name = executed("smoke", markdown("# 0. A title"), code('plots.save(figure, "N4a", profile)', output, figure))
+    found = read(pages.write_html("smoke", [tag]).parent)
+    assert not any("script" in page.tags for page in found.values())
+    index = found["index.html"]
+    assert index.text.count("&lt;script&gt;") >= 15
+    assert index.images[0]["alt"] == found[name].images[0]["alt"] == f"0. A title. Drawn: {tag}. scaling {tag}"
+    assert "Scaling &lt;script&gt;" in found["claims.html"].text
 
 
 def test_writing_it_twice_gives_the_same_bytes():
@@ -249,7 +276,7 @@ def test_no_equation_of_the_notebooks_is_left_as_tex(shipped):
 )
 def test_tex_becomes_mathml(tex, drawn):
     for sign, display in (("$", False), ("$$", True)):
-        found = pages.markdown(f"so {sign}{tex}{sign} holds")
+        found = to_html(f"so {sign}{tex}{sign} holds")
         assert found.count("<math") == found.count("</math>") == 1, found
         assert ('display="block"' in found) == display
         assert all(part in found for part in drawn), found
@@ -257,17 +284,17 @@ def test_tex_becomes_mathml(tex, drawn):
 
 
 def test_a_bare_environment_is_an_equation_too():
-    assert 'display="block"' in pages.markdown("\\begin{align} a &= b \\\\ c &= d \\end{align}")
+    assert 'display="block"' in to_html("\\begin{align} a &= b \\\\ c &= d \\end{align}")
 
 
 def test_tex_that_cannot_be_converted_can_still_be_read():
-    assert '<code class="tex">\\nosuch{x} &lt; 1</code>' in pages.markdown(r"so $\nosuch{x} < 1$")
-    assert pages.markdown("`a $x$ b`") == "<p><code>a $x$ b</code></p>\n"
+    assert '<code class="tex">\\nosuch{x} &lt; 1</code>' in to_html(r"so $\nosuch{x} < 1$")
+    assert to_html("`a $x$ b`") == "<p><code>a $x$ b</code></p>\n"
 
 
 def test_links_between_notebooks_lead_to_pages_and_those_to_the_project_are_words():
     text = "[two](02_width.ipynb), [readme](../README.md), [paper](https://arxiv.org/abs/2209.07263), [up](#a)"
-    found = pages.markdown(text)
+    found = to_html(text)
     assert re.findall('href="([^"]*)"', found) == ["02_width.html", "https://arxiv.org/abs/2209.07263", "#a"]
     assert "readme" in found
 

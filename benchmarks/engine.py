@@ -30,8 +30,9 @@ from robustkit.networks import build
 from robustkit.plots.output import panels, save_table
 from robustkit.sweep import store
 from robustkit.training.ensemble import Ensemble, group_size
+from robustkit.training.group import row_of
 from robustkit.training.loop import train
-from robustkit.training.measures import MEASURES, ball_norms, row_of
+from robustkit.training.measures import MEASURES, ball_norms
 
 SHAPES = [(width, depth) for depth in (2, 6) for width in (16, 64, 256, 1024)]
 LOOPS = {
@@ -224,7 +225,7 @@ def two_workers(shapes, seconds: float, rounds: int) -> dict[str, float]:
 def storing() -> float:
     """Seconds to append one row, synced to disk."""
     measures = dict.fromkeys(MEASURES, 0.1) | {n: [0.1] * 51 for n in MEASURES if n.endswith("_over_time")}
-    row = row_of(cell_of(16, 2), "ok", "cpu", time.time(), measures=measures, reason=None, engine="ensemble", group=1)
+    row = row_of(cell_of(16, 2), "ok", None, measures, "cpu", time.time(), engine="ensemble")
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
         started = time.perf_counter()
         for _ in range(20):

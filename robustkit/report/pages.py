@@ -22,7 +22,7 @@ from ..files import ROOT, figures_folder, results_folder
 from ..ledger.verdicts import HEADLINES
 from ..profiles import FIGURES, grid, profile_cells
 from ..sweep import store
-from ..training.measures import _commit
+from ..training.group import commit
 from ..training.remeasure import FURTHER
 from . import notebooks as report
 
@@ -262,7 +262,7 @@ def _provenance(counts: dict[str, Counter], rows: list[dict], command: str) -> s
     return f"""<h2 id="provenance">Provenance</h2><p>Trainings of this profile, figure by figure; a figure may share
 its trainings with another, and <i>all</i> holds the readings and controls too. {command} fills what is missing.</p>
 {_table(pandas.DataFrame(lines))}{f"<p>Where these rows come from:</p><ul>{told}</ul>" if told else ""}
-<p>This page was written at commit {_commit() or "unknown"} with {", ".join(now)}.</p>"""
+<p>This page was written at commit {commit() or "unknown"} with {", ".join(now)}.</p>"""
 
 
 def _tally(words) -> list[str]:

@@ -18,8 +18,9 @@ from ..cell import EVALUATION_POINTS, FRACTIONS, Cell, dataset_info
 from ..data import stream_generator
 from ..files import ROOT
 from ..training.ensemble import groups
+from ..training.group import LOSS_POINTS, dtype_of, engine_of, mean_losses, torch_set_for
 from ..training.loop import CHUNK, targets
-from ..training.measures import LOSS_POINTS, ball_norms, engine_of, mean_losses, one_thread
+from ..training.measures import ball_norms
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 
@@ -94,10 +95,8 @@ def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float
         times.append(_now(device))
         return [len(times) < 5 or times[-1] - times[2] < 0.2] * networks
 
-    with one_thread(device):
-        nets = engine_of(cell)(
-            [cell] * networks, device, torch.float64 if cell.precision == "float64" else torch.float32
-        )
+    with torch_set_for(cell, device):
+        nets = engine_of(cell)([cell] * networks, device, dtype_of(cell))
         nets.train(x.to(nets.dtype), y, evaluate_at=range(0, cell.steps, every), observe=observe)
         seconds = [(times[-1] - times[2]) / (every * (len(times) - 3))]
         # A GPU takes as long for one as for many; a deep convolutional net takes long for a few.

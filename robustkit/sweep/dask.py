@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from ..checks import InputError
-from .train_missing import pick_device
+from .train_missing import resolve_device
 
 SECONDS = 30  # for the scheduler to answer
 
@@ -33,5 +33,5 @@ def dask(address: str, device: str = "auto") -> Iterator[dict]:
         if set(threads.values()) != {1}:
             raise InputError("each Dask worker must have one thread, of which it trains one group: --nthreads 1")
         with client.get_executor(pure=False) as executor:
-            found = client.submit(pick_device, device, pure=False).result()
+            found = client.submit(resolve_device, device, pure=False).result()
             yield {"executor": executor, "device": found, "workers": len(threads)}

@@ -22,7 +22,7 @@ from ..data import stream_generator
 from ..networks import build
 from ..stability import gram_eigenvalues
 from .checkpoint import Saved
-from .loop import CHUNK, targets
+from .loop import CHUNK, batches, targets
 
 JACOBIAN_FLOATS = 2**20  # entries of one network's chunk of Jacobians, so that it stays in cache
 
@@ -113,61 +113,44 @@ class Ensemble:
         *,
         evaluate_at: Collection[int],
         observe: Callable[[int], Sequence[bool]],
-        resume: Sequence[Saved | None] = (None,),
-        save: Callable[[int, Callable[[], list[dict[str, Tensor]]]], None] | None = None,
+        resume: Sequence[Saved] | None = None,
+        save: Callable[[int, Callable[[], list[dict]]], None] | None = None,
     ) -> None:
-        """Stochastic gradient descent on points x with classes y, as the cells say; see `training.train`.
+        """Stochastic gradient descent on points x with classes y, as the cells say; see `loop.train`.
 
-        `observe(step)` says which networks go on: the others keep their weights from then on. `resume` holds what
-        `save` was given, one a network and all of one step.
+        `observe(step)` says which networks are trained further: the others keep their weights from then on. `resume`
+        holds what `save` was given, one per network and all of one step.
         """
-        cells, first = self.cells, self.cells[0]
-        steps, per_epoch, size = first.steps, first.steps_per_epoch, first.batch_size
+        cells, first, start = self.cells, self.cells[0], 0
         points, goals = self._points(x), self._goals(y)
-        orders = [stream_generator(cell.seed, "order") for cell in cells]
-        drops = {0, *(round(fraction * steps) for cell in cells for fraction in cell.milestones)}
-        going, last, start = [True] * len(cells), len(points) % size or size, 0
-        if resume[0]:
-            start, going = resume[0].step, [bool(saved.tensors["going"]) for saved in resume]
-            self._put_back(resume, orders)
-        epoch = [order.get_state() for order in orders]  # before the shuffle of this epoch
-        shuffles = self._shuffles(len(x), orders) if start % per_epoch else None
+        orders, going = [stream_generator(cell.seed, "order") for cell in cells], [True] * len(cells)
+        if resume:
+            start, going = resume[0].step, [saved.state["going"] for saved in resume]
+            for s, (saved, order) in enumerate(zip(resume, orders, strict=True)):
+                order.set_state(saved.state["order"])
+                for weight, kept in zip(self.network(s), saved.state["weights"], strict=True):
+                    weight.copy_(kept)
+
+        def state(order_states: Sequence[Tensor]) -> list[dict]:
+            copies = [[weight.to("cpu", copy=True) for weight in self.network(s)] for s in range(len(cells))]
+            parts = zip(copies, order_states, going, strict=True)
+            return [{"weights": weights, "order": order, "going": on} for weights, order, on in parts]
+
+        drops = {0, *(round(fraction * first.steps) for cell in cells for fraction in cell.milestones)}
         # Two sizes, as the last batch of an epoch is small; both ready before any step, since a capture takes time.
-        ready = {count: self._prepare(points, goals, count) for count in {size, last}}
-        for step in range(start, steps):
-            position = step % per_epoch
-            if position == 0:
-                epoch = [order.get_state() for order in orders]
+        sizes = {first.batch_size, len(points) % first.batch_size or first.batch_size}
+        ready = {size: self._prepare(points, goals, size) for size in sizes}
+        for step, order_states, batch in batches(first, len(x), orders, self.device, start):
             if save and step > start:
-                save(step, functools.partial(self._tensors, epoch, going))
+                save(step, functools.partial(state, order_states))
             if step in evaluate_at and not any(going := observe(step)):
                 return
             if step in drops or step in evaluate_at or step == start:
                 rates = [cell.learning_rate(step) * on for cell, on in zip(cells, going, strict=True)]
                 self.rate.copy_(torch.tensor(rates, dtype=torch.float64).view(-1, 1, 1))
-            if position == 0:
-                shuffles = self._shuffles(len(x), orders)
-            batch = shuffles[:, position * size : (position + 1) * size]
             ready[batch.shape[1]](batch)
-        if steps in evaluate_at:
-            observe(steps)
-
-    def _shuffles(self, n: int, orders: Sequence[torch.Generator]) -> Tensor:
-        return torch.stack([torch.randperm(n, generator=order) for order in orders]).to(self.device)
-
-    def _tensors(self, epoch: Sequence[Tensor], going: Sequence[bool]) -> list[dict[str, Tensor]]:
-        """All that the training of each network goes on from, by name."""
-        found = []
-        for s, (state, on) in enumerate(zip(epoch, going, strict=True)):
-            weights = {f"weights.{layer}": weight for layer, weight in enumerate(self.network(s))}
-            found.append(weights | {"generator.order": state, "going": torch.tensor(on)})
-        return found
-
-    def _put_back(self, resume: Sequence[Saved], orders: Sequence[torch.Generator]) -> None:
-        for s, (saved, order) in enumerate(zip(resume, orders, strict=True)):
-            order.set_state(saved.tensors["generator.order"])
-            for layer, weight in enumerate(self.network(s)):
-                weight.copy_(saved.tensors[f"weights.{layer}"])
+        if first.steps in evaluate_at:
+            observe(first.steps)
 
     def _goals(self, y: Tensor) -> Tensor:
         """What the outputs are compared with, one row a point: one-hot classes, or +-1 and the second output's 0."""

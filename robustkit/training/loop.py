@@ -1,10 +1,10 @@
-"""One plain loop for any module: the reference that faster engines are held to. And how far weights moved."""
+"""One plain loop for any module: the reference that the faster engine is compared with."""
 
 from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,7 @@ CHUNK = 1_000  # points evaluated at once
 
 
 def targets(y: Int[Tensor, " n"], cell: Cell, dtype: torch.dtype) -> Tensor:
-    """What the loss compares with: classes; one-hot rows under squared loss; +-1 for the parity of the class."""
+    """What the outputs are compared with: classes; one-hot rows under squared loss; +-1 for the parity of the class."""
     if cell.loss == "cross_entropy":
         return y
     if cell.target == "parity":
@@ -29,10 +29,26 @@ def targets(y: Int[Tensor, " n"], cell: Cell, dtype: torch.dtype) -> Tensor:
 
 
 def loss_function(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean loss a point: cross entropy, or half the squared distance ||f - y||^2 / 2 (NeurIPS Sec. 3)."""
+    """Mean loss over the points: cross entropy, or half the squared distance ||f - y||^2 / 2 (NeurIPS Sec. 3)."""
     if loss == "cross_entropy":
         return nn.functional.cross_entropy
     return lambda output, target: (output - target).square().sum(1).mean() / 2
+
+
+def batches(
+    cell: Cell, n: int, orders: Sequence[torch.Generator], device, start: int = 0
+) -> Iterator[tuple[int, list[Tensor], Tensor]]:
+    """Each step from `start`, with the states of `orders` before the epoch's shuffle, and a batch (networks, size) of n.
+
+    Each epoch is a fresh shuffle from each of `orders` (CPU generators), cut into batches; the last, small one is kept.
+    """
+    per_epoch, size = cell.steps_per_epoch, cell.batch_size
+    for step in range(start, cell.steps):
+        position = step % per_epoch
+        if position == 0 or step == start:
+            states = [order.get_state() for order in orders]
+            shuffles = torch.stack([torch.randperm(n, generator=order) for order in orders]).to(device)
+        yield step, states, shuffles[:, position * size : (position + 1) * size]
 
 
 def train(
@@ -46,28 +62,31 @@ def train(
     observe: Callable[[int], bool],
     augment: CropFlip | None = None,
     resume: Saved | None = None,
-    save: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
+    save: Callable[[int, Callable[[], dict]], None] | None = None,
 ) -> None:
-    """Stochastic gradient descent on `model` as `cell` says; y are `targets`.
+    """Stochastic gradient descent on `model` as `cell` says, in `batches` of points x with `targets` y.
 
-    Each epoch is a fresh shuffle from `order` (a CPU generator), cut into batches; the last, small one is kept.
-    `observe(step)` is called before the step of each of `evaluate_at` (and after the last, if cell.steps is among
-    them), with the model in evaluation mode; training ends early when it returns False. `augment` changes each batch.
-    `save(step, tensors)` is called before each step, and before `observe`; what `tensors()` then holds, as `resume`,
-    goes on from there.
+    `observe(step)` is called before each step of `evaluate_at` (and after the last, if cell.steps is among them), with
+    the model in evaluation mode; training ends early when it returns False. `augment` changes each batch.
+    `save(step, state)` is called before each step, and before `observe`; training resumes from what `state()` returned.
     """
     loss_of, forward = loss_function(cell.loss), _by_size(model, x, cell.batch_size)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=cell.lr, momentum=cell.momentum, weight_decay=cell.weight_decay
     )
     generators = {"order": order} | ({"augment": augment.generator} if augment else {})
-    steps, steps_per_epoch = cell.steps, cell.steps_per_epoch
-    drops, start = {0, *(round(fraction * steps) for fraction in cell.milestones)}, 0
+    drops, start = {0, *(round(fraction * cell.steps) for fraction in cell.milestones)}, 0
     if resume:
         start = resume.step
-        _put_back(resume.tensors, model, optimizer, generators)
-    epoch = order.get_state()  # before the shuffle of this epoch
-    shuffle = torch.randperm(len(x), generator=order).to(x.device) if start % steps_per_epoch else None
+        for name, part in (("model", model), ("optimizer", optimizer)):
+            part.load_state_dict(resume.state[name])
+        for name, generator in generators.items():
+            generator.set_state(resume.state[name])
+
+    def state(order_state: Tensor) -> dict:
+        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        parts |= {name: generator.get_state() for name, generator in generators.items()}
+        return parts | {"order": order_state}
 
     def look(step: int) -> bool:
         model.eval()
@@ -76,26 +95,20 @@ def train(
         return going
 
     model.train()
-    for step in range(start, steps):
-        position = step % steps_per_epoch
-        if position == 0:
-            epoch = order.get_state()
+    for step, (order_state,), (batch,) in batches(cell, len(x), [order], x.device, start):
         if save and step > start:
-            save(step, functools.partial(_tensors, model, optimizer, generators, epoch))
+            save(step, functools.partial(state, order_state))
         if step in evaluate_at and not look(step):
             break
         if step in drops or step == start:
             optimizer.param_groups[0]["lr"] = cell.learning_rate(step)
-        if position == 0:
-            shuffle = torch.randperm(len(x), generator=order).to(x.device)
-        batch = shuffle[position * cell.batch_size : (position + 1) * cell.batch_size]
         points = augment(x[batch]) if augment else x[batch]
         optimizer.zero_grad()
         loss_of(forward(points), y[batch]).backward()
         optimizer.step()
     else:
-        if steps in evaluate_at:
-            look(steps)
+        if cell.steps in evaluate_at:
+            look(cell.steps)
     model.eval()
 
 
@@ -114,26 +127,6 @@ def _by_size(model: nn.Module, x: Tensor, size: int) -> Callable[[Tensor], Tenso
         torch.cuda.make_graphed_callables(model, (x[:size].clone(memory_format=torch.channels_last),))
     model.load_state_dict(before)
     return lambda points: model(points) if len(points) == size else plain(points)
-
-
-def _tensors(model: nn.Module, optimizer, generators: dict, epoch: Tensor) -> dict[str, Tensor]:
-    """All that the training goes on from, by name; the order's state is that of before the epoch's shuffle."""
-    found = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for number, parameter in enumerate(model.parameters()):
-        if (momentum := optimizer.state[parameter].get("momentum_buffer")) is not None:
-            found[f"momentum.{number}"] = momentum
-    found |= {f"generator.{name}": generator.get_state() for name, generator in generators.items()}
-    return found | {"generator.order": epoch}
-
-
-def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimizer, generators: dict) -> None:
-    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(own)
-    for number, parameter in enumerate(model.parameters()):
-        if (momentum := tensors.get(f"momentum.{number}")) is not None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-    for name, generator in generators.items():
-        generator.set_state(tensors[f"generator.{name}"])
 
 
 class CropFlip:
@@ -177,15 +170,19 @@ class Loop:
         return [weight.detach() for weight in self.model.weights]
 
     def train(
-        self, x: Tensor, y: Tensor, *, evaluate_at: Collection[int], observe: Callable, resume=(None,), save=None
+        self, x: Tensor, y: Tensor, *, evaluate_at: Collection[int], observe: Callable, resume=None, save=None
     ) -> None:
         """`train` on points x with classes y; `observe`, `resume` and what `save` is given are lists of one."""
         y, seed = targets(y, self.cell, self.dtype), self.cell.seed
         order = stream_generator(seed, "order")
         crop = CropFlip(x, stream_generator(seed, "augment")) if self.cell.augment == "crop_flip" else None
-        options = {"evaluate_at": evaluate_at, "observe": lambda step: observe(step)[0], "resume": resume[0]}
+        options = {
+            "evaluate_at": evaluate_at,
+            "observe": lambda step: observe(step)[0],
+            "resume": resume and resume[0],
+        }
         if save:
-            options["save"] = lambda step, tensors: save(step, lambda: [tensors()])
+            options["save"] = lambda step, state: save(step, lambda: [state()])
         train(self.model, x, y, self.cell, order=order, augment=crop, **options)
 
     @torch.no_grad()

@@ -111,7 +111,7 @@ WILD = [cell(seed=seed, lr=1e6) for seed in (0, 1, 2)]
 LATER = [cell(64, 6, seed=seed, lr=30) for seed in (0, 1, 2)]
 
 
-@pytest.mark.guard(17, "robustkit/training/measures.py", "if going[s] and not math.isfinite(losses[s]):", "if False:")
+@pytest.mark.guard(17, "robustkit/training/group.py", "if going[s] and not math.isfinite(loss):", "if False:")
 def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
     assert len({round(f * WILD[0].steps) for f in EVALUATION_POINTS}) == WILD[0].steps + 1  # no step is unobserved
     steps = []
@@ -128,7 +128,7 @@ def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
 
 @pytest.mark.guard(
     17,
-    "robustkit/training/measures.py",
+    "robustkit/training/group.py",
     "def _finite(value) -> bool:\n    return ",
     "def _finite(value) -> bool:\n    return True or ",
 )
@@ -154,8 +154,8 @@ def test_no_nan_and_no_measurement_of_a_diverged_training_reaches_the_file(field
 
 @pytest.mark.guard(
     17,
-    "robustkit/training/measures.py",
-    "if going[s] and not math.isfinite(losses[s]):",
+    "robustkit/training/group.py",
+    "if going[s] and not math.isfinite(loss):",
     "if going[s] and not all(map(math.isfinite, losses)):",
 )
 def test_neighbours_of_a_diverging_network_have_the_bits_of_their_runs_alone():

@@ -17,8 +17,9 @@ from robustkit.stability import perturbation_stability
 from robustkit.sweep import store
 from robustkit.training import measures
 from robustkit.training.ensemble import Ensemble
+from robustkit.training.group import OutOfTimeError
 from robustkit.training.loop import targets, train
-from robustkit.training.measures import MEASURES, OutOfTimeError, measure
+from robustkit.training.measures import MEASURES, measure, measure_group
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 
@@ -239,8 +240,8 @@ def test_training_stops_at_the_first_of_every_so_many_steps_at_or_below_the_stop
 
 def test_a_training_that_runs_out_of_time_is_dropped():
     with pytest.raises(OutOfTimeError):
-        measure(cell(), deadline=time.time() - 1)
-    assert measure(cell(), deadline=time.time() + 600)["status"] == "ok"
+        measure_group([cell()], deadline=time.time() - 1)
+    assert measure_group([cell()], deadline=time.time() + 600)[0]["status"] == "ok"
 
 
 def test_a_cells_own_dataset_is_measured_by_its_content(write_npz):

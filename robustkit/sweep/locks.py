@@ -13,18 +13,15 @@ from ..files import results_folder
 from ..training.group import GroupRun
 from . import store
 
+NAME = "begun.lock"  # of the file in the results folder
 PAUSE = 1.0  # seconds between two looks at what others have claimed
-
-
-def _path():
-    return results_folder() / "begun.lock"
 
 
 def running(keys: Sequence[str]) -> set[str]:
     """Those of the keys whose runs other processes have claimed."""
-    if not _path().exists():
+    if not (results_folder() / NAME).exists():
         return set()
-    with open(_path(), "ab") as file:  # closing it gives back what was free
+    with open(results_folder() / NAME, "ab") as file:  # closing it gives back what was free
         return {key for key in keys if not _lock_byte(file, key)}
 
 
@@ -46,13 +43,8 @@ class RunLocks:
 
     def __init__(self, kind: type[GroupRun]):
         self.key_of, self.held, self.size, self.done, self.announced = kind.key, [], None, set(), False
-        self.file = open(_path(), "ab")  # noqa: SIM115  closed by __exit__
-
-    def __enter__(self) -> RunLocks:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.file.close()
+        self.file = open(results_folder() / NAME, "ab")  # noqa: SIM115
+        self.close = self.file.close
 
     def claim(self, queue: deque[list[Cell]]) -> list[Cell] | None:
         """The next group of the queue without what others have claimed or finished; None at its end."""

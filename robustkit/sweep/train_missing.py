@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 
 import pandas
@@ -73,10 +74,9 @@ def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: 
 
 
 def _run(cells, kind: type[GroupRun], device, workers, executor: Executor | None = None, minutes=None):
-    try:
-        cells = list(cells)
-    except TypeError as error:
-        raise InputError(f"cells is {cells!r}, but must be a list of Cell") from error
+    if not isinstance(cells, Iterable):
+        raise InputError(f"cells is {cells!r}, but must be a list of Cell")
+    cells = list(cells)
     for cell in cells:
         if not isinstance(cell, Cell):
             raise InputError(f"cells holds {cell!r}, but must be a list of Cell")
@@ -102,7 +102,7 @@ def _train_and_save(
     for name, scaling in {(cell.dataset, cell.scaling) for cell in todo}:
         load_dataset(name, scaling=scaling)  # a missing or damaged file is named once, before any training
     small, too_large = _by_memory(todo, kind, device) if executor is None else (todo, [])
-    with RunLocks(kind) as locks, _Progress(todo, kind) as progress:
+    with contextlib.closing(RunLocks(kind)) as locks, _progress(todo, kind) as show:
         measured = measured_rows(small, kind, device, workers, executor, deadline, locks)
         try:
             for row in itertools.chain(too_large, measured):
@@ -110,7 +110,7 @@ def _train_and_save(
                 locks.release(row)
                 if row["status"] != "failed":
                     checkpoint.remove(row["key"])
-                progress.add(row)
+                show(row)
         except (KeyboardInterrupt, SystemExit):
             left = len(missing(todo, store.load_statuses(), kind))
             print(f"\nstopped: {len(todo) - left} run(s) saved, {left} left to do", file=sys.stderr)
@@ -141,46 +141,33 @@ def _check_writable() -> None:
         raise InputError(f"results folder {path.parent} cannot be written ({error.strerror})") from error
 
 
-class _Progress:
-    """A bar with the time left in a terminal; one line a finished cell elsewhere."""
+@contextlib.contextmanager
+def _progress(todo: Sequence[Cell], kind: type[GroupRun]) -> Iterator[Callable[[dict], None]]:
+    """To be called with each row: a bar with the time left in a terminal, one line per finished run elsewhere."""
+    costs, started = {kind.key(cell): cost.relative_cost(cell) for cell in todo}, time.time()
+    done, bad, spent, steps = 0, 0, 0.0, 0
 
-    def __init__(self, todo: Sequence[Cell], kind: type[GroupRun]):
-        self.count, self.done, self.bad = len(todo), 0, 0
-        self.cost = {kind.key(cell): cost.relative_cost(cell) for cell in todo}
-        self.steps = 0  # of all networks trained so far
-        bar = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
-        self.bar = tqdm(total=sum(self.cost.values()), bar_format=bar, disable=None, file=sys.stderr)
-        self.started, self.spent = time.time(), 0.0
-
-    def __enter__(self):
-        self.bar.set_description_str(f"0/{self.count} trained")
-        return self
-
-    def add(self, row: dict) -> None:
-        self.done += 1
-        self.bad += row["status"] != "ok"
-        self.spent += self.cost[row["key"]]
-        self.steps += Cell(**row["cell"]).steps
-        speed = f"{self.steps / (time.time() - self.started):.0f} network-steps/s"
-        self.bar.update(self.cost[row["key"]])
-        self.bar.set_description_str(
-            f"{self.done}/{self.count} trained" + (f", {self.bad} not ok" if self.bad else "") + f", {speed}"
-        )
-        if self.bar.disable and not os.environ.get("TQDM_DISABLE"):
-            left = (time.time() - self.started) * (sum(self.cost.values()) / self.spent - 1)
-            cell, value = row["cell"], row["measures"].get("stability")
-            said = row["status"] + (f": {row['reason']}" if row["reason"] else "")
-            said = f"P/eps {value:.4g}" if value is not None else said
+    def add(row: dict) -> None:
+        nonlocal done, bad, spent, steps
+        cell, value, seconds = row["cell"], row["measures"].get("stability"), time.time() - started
+        done, bad, spent = done + 1, bad + (row["status"] != "ok"), spent + costs[row["key"]]
+        steps += Cell(**cell).steps
+        speed = f"{steps / seconds:.0f} network-steps/s"
+        bar.update(costs[row["key"]])
+        bar.set_description_str(f"{done}/{len(todo)} runs" + (f", {bad} not ok" if bad else "") + f", {speed}")
+        if bar.disable and not os.environ.get("TQDM_DISABLE"):
+            reason = row["status"] + (f": {row['reason']}" if row["reason"] else "")
             power = "" if cell["power"] is None else f" {cell['power']:g}"
             model = "" if cell["model"] == "fcn" else f"{cell['model']} {cell['head'] or cell['dataset']}, "
             where = f"{model}{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
-            print(
-                f"[{self.done}/{self.count}] {where}: {said} ({row['seconds']:.0f} s; {speed}, {left:.0f} s left)",
-                flush=True,
-            )
+            result = f"P/eps {value:.4g}" if value is not None else reason
+            left = f"{seconds * (sum(costs.values()) / spent - 1):.0f} s left"
+            print(f"[{done}/{len(todo)}] {where}: {result} ({row['seconds']:.0f} s; {speed}, {left})", flush=True)
 
-    def __exit__(self, *_):
-        self.bar.close()
+    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
+    options = {"total": sum(costs.values()), "desc": f"0/{len(todo)} runs", "bar_format": layout}
+    with tqdm(**options, disable=None, file=sys.stderr) as bar:
+        yield add
 
 
 # ---------------------------------------------------------------------------------------------- frames

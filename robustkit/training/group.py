@@ -52,12 +52,12 @@ def over_time(column: str) -> bool:
 def _set_torch(threads: int, products: str, convolutions: bool) -> None:
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(products)
-    torch.backends.cudnn.allow_tf32 = convolutions  # a switch of their own, which torch leaves on
+    torch.backends.cudnn.allow_tf32 = convolutions  # a switch of its own, which torch leaves on
 
 
 @contextlib.contextmanager
 def torch_set_for(cell: Cell, device: str) -> Iterator[None]:
-    """One CPU thread, and products in the precision that a cell asks for; then what was set before.
+    """One CPU thread, and the precision of products that a cell asks for; afterwards as before.
 
     Several workers are faster than several threads, and the bits do not depend on the machine.
     """
@@ -73,8 +73,9 @@ def torch_set_for(cell: Cell, device: str) -> Iterator[None]:
 class GroupRun:
     """One run of the cells of a group: its data, training with checkpoints, divergence, stopping, and rows.
 
-    A subclass says what is observed along the run (`observe`) and measured at its end (`final`). Networks are numbered
-    s = 0, 1, .. in the order of the cells.
+    A subclass says what is observed along the run (`observe`) and measured at its end (`final`). Networks are
+    numbered s = 0, 1, .. in the order of the cells; `notes[s]` holds what network s has shown so far: "trace" (lists
+    over time), "reason" (why it diverged) and "going" (whether it is trained further).
     """
 
     name: str | None = None  # of a further measure; None for the run's own row
@@ -100,8 +101,8 @@ class GroupRun:
         self.stop_steps = frozenset().union(*(cell.stop_steps for cell in cells))
         self.loss_steps, self.other_steps = {*self.stability_times, *self.stop_steps}, set()
         self.begin()
-        self.traces = [{name: [] for name in self.columns if over_time(name)} for _ in cells]
-        self.reasons, self.going = [None for _ in cells], [True for _ in cells]
+        traces = [{name: [] for name in self.columns if over_time(name)} for _ in cells]
+        self.notes = [{"trace": trace, "reason": None, "going": True} for trace in traces]
 
     @classmethod
     def identity(cls, cell: Cell) -> dict:
@@ -114,10 +115,10 @@ class GroupRun:
         return cls.identity(cell)["key"]
 
     def begin(self) -> None:
-        """What is needed of the networks as they were initialised, and further `loss_steps` and `other_steps`."""
+        """Keep what is needed of the networks as initialised; add to `loss_steps` and `other_steps`."""
 
     def observe(self, step: int, losses: list[float] | None) -> None:
-        """Add to `traces` of the networks that are `going`, before `step`; losses is None at `other_steps` alone."""
+        """Add to the traces of the networks that are going, before `step`; losses is None at `other_steps` alone."""
 
     def final(self, sound: Sequence[int]) -> Iterator[dict]:
         """Measures at the end of the run, of each of the networks `sound`: those that did not diverge."""
@@ -130,59 +131,53 @@ class GroupRun:
         self.deadline, self.due = deadline, time.time() + checkpoint.SECONDS
         resume = checkpoint.load([self.key(cell) for cell in self.cells], self.device)
         if resume:
-            self.traces, self.reasons, self.going = (
-                [saved.notes[name] for saved in resume] for name in ("trace", "reason", "going")
-            )
-            self.started -= resume[0].notes["seconds"]
-        evaluate_at = self.loss_steps | self.other_steps
-        self.nets.train(self.x, self.y, evaluate_at=evaluate_at, observe=self._look, resume=resume, save=self._save)
-        sound = [s for s, reason in enumerate(self.reasons) if not reason]
+            self.notes = [saved.notes for saved in resume]
+            self.started -= self.notes[0]["seconds"]
+        options = {"evaluate_at": self.loss_steps | self.other_steps, "observe": self._look, "save": self._save}
+        self.nets.train(self.x, self.y, resume=resume, **options)
+        sound = [s for s, note in enumerate(self.notes) if not note["reason"]]
         final = dict(zip(sound, self.final(sound), strict=True))
         return [self._row(s, final.get(s)) for s in range(len(self.cells))]
 
     def _look(self, step: int) -> list[bool]:
-        going, losses = self.going, None
-        if step in self.loss_steps:
-            losses = mean_losses(self.nets, *self.followed, self.cell)
-            for s, loss in enumerate(losses):
-                if going[s] and not math.isfinite(loss):
-                    going[s], self.reasons[s] = False, f"the training loss is {loss} at step {step}"
+        losses = mean_losses(self.nets, *self.followed, self.cell) if step in self.loss_steps else None
+        for note, loss in zip(self.notes, losses or (), strict=bool(losses)):
+            if note["going"] and not math.isfinite(loss):
+                note |= {"going": False, "reason": f"the training loss is {loss} at step {step}"}
         self.observe(step, losses)
         if step in self.stop_steps:
-            for s, cell in enumerate(self.cells):
-                going[s] = going[s] and losses[s] > (cell.stop_loss or 0)
-        return going
+            for cell, note, loss in zip(self.cells, self.notes, losses, strict=True):
+                note["going"] = note["going"] and loss > (cell.stop_loss or 0)
+        return [note["going"] for note in self.notes]
 
     def _save(self, step: int, state: Callable[[], list[dict]]) -> None:
         """Before each step: a checkpoint now and then, and one more where time has run out."""
         began = time.time()
         if began < min(self.due, self.deadline):
             return
-        for s, (cell, own) in enumerate(zip(self.cells, state(), strict=True)):
-            notes = {"trace": self.traces[s], "reason": self.reasons[s], "going": self.going[s]}
-            notes["seconds"] = began - self.started
-            checkpoint.save(self.key(cell), checkpoint.Saved(step, own, notes), self.device)
+        for cell, note, own in zip(self.cells, self.notes, state(), strict=True):
+            saved = checkpoint.Saved(step, own, note | {"seconds": began - self.started})
+            checkpoint.save(self.key(cell), saved, self.device)
         if began > self.deadline:
             raise OutOfTimeError
         took = time.time() - began
         self.due = time.time() + min(max(checkpoint.SECONDS, 20 * took), checkpoint.LONGEST)
 
     def _row(self, s: int, final: dict | None) -> dict:
-        reason, trace = self.reasons[s], self.traces[s]
+        cell, trace, reason = self.cells[s], self.notes[s]["trace"], self.notes[s]["reason"]
         # The run's own row keeps what was observed before the network diverged.
         measures = dict.fromkeys(self.columns) | ({} if self.name else trace)
         if final:
             measured = trace | final
-            bad = [name for name, value in measured.items() if not _finite(value)]
-            if bad:
+            if bad := [name for name, value in measured.items() if not _finite(value)]:
                 reason = f"{bad[0]} is not finite"
                 measures |= dict.fromkeys(bad)
             elif measured[self.scale] == 0:
                 reason = "every hidden unit is dead: the stability is exactly 0"
             else:
                 measures |= measured
-        cell, facts = self.cells[s], {"engine": self.nets.name, "group": len(self.cells)}
-        row = row_of(cell, "diverged" if reason else "ok", reason, measures, self.device, self.started, **facts)
+        status, facts = "diverged" if reason else "ok", {"engine": self.nets.name, "group": len(self.cells)}
+        row = row_of(cell, status, reason, measures, self.device, self.started, **facts)
         return row | self.identity(cell)
 
 
@@ -192,10 +187,26 @@ def _finite(value) -> bool:
 
 def mean_losses(nets, x, y, cell: Cell) -> list[float]:
     """Mean loss of each network over points x with `targets` y."""
-    loss_of, totals = loss_function(cell.loss), [0.0 for _ in nets.cells]
-    for part, target in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+    loss_of = loss_function(cell.loss)
+    return mean_over_points(nets, x, y, lambda outputs, goals: loss_of(outputs, goals).item() * len(goals))
+
+
+def accuracies(nets, x, y, cell: Cell) -> list[float]:
+    """Share of points that each network classifies as y; for one output, agreement in sign with the parity of y."""
+
+    def right(outputs, classes) -> int:
+        parity = cell.target == "parity"
+        return ((outputs[:, 0] > 0) == (classes % 2 == 1) if parity else outputs.argmax(1) == classes).sum().item()
+
+    return mean_over_points(nets, x, y, right)
+
+
+def mean_over_points(nets, x, y, total_of: Callable) -> list[float]:
+    """Mean over points x of what total_of(outputs, goals) adds up over a part of them, for each network."""
+    totals = [0.0 for _ in nets.cells]
+    for part, goals in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
         for s, outputs in enumerate(nets.logits(part)):
-            totals[s] += loss_of(outputs, target).item() * len(part)
+            totals[s] += total_of(outputs, goals)
     return [total / len(x) for total in totals]
 
 

@@ -12,8 +12,8 @@ import torch
 from ..cell import EVALUATION_POINTS, Cell
 from ..movement import layer_movement, lazy_ratio
 from ..stability import norm_in_ball
-from .group import GroupRun, OutOfTimeError, mean_losses, torch_set_for
-from .loop import CHUNK, targets
+from .group import GroupRun, OutOfTimeError, accuracies, mean_losses, torch_set_for
+from .loop import targets
 
 MEASURES = (
     *("stability", "stability_sem", "stability_init", "stability_train", "lipschitz_mean", "lipschitz_max"),
@@ -25,7 +25,7 @@ STOPS = ("stop_step",)  # under stop_every: the step at which training ended
 
 
 class RunMeasures(GroupRun):
-    """Loss and kappa at the EVALUATION_POINTS, stability and movement at the FRACTIONS, and all MEASURES at the end."""
+    """Loss and kappa at the EVALUATION_POINTS, stability and movement at the FRACTIONS, all MEASURES at the end."""
 
     columns, optional, scale = MEASURES, (*EPOCHS, *STOPS), "stability"
 
@@ -43,15 +43,15 @@ class RunMeasures(GroupRun):
     def observe(self, step: int, losses: list[float] | None) -> None:
         if step in self.other_steps:
             test_accuracies = accuracies(self.nets, self.data.x_test, self.data.y_test, self.cell)
-            self.traces[0]["test_accuracy_over_time"] += test_accuracies
+            self.notes[0]["trace"]["test_accuracy_over_time"] += test_accuracies
         if losses is None:
             return
         loss_times, stability_times = self.loss_times[step], self.stability_times[step]
         values = ball_norms(self.nets, self.x_test)[0].mean(1).tolist() if stability_times else None
-        for s, (trace, start) in enumerate(zip(self.traces, self.start, strict=True)):
-            if not self.going[s]:
+        for s, (note, start) in enumerate(zip(self.notes, self.start, strict=True)):
+            if not note["going"]:
                 continue
-            weights = self.nets.network(s)
+            trace, weights = note["trace"], self.nets.network(s)
             if loss_times:
                 trace["loss_over_time"] += [losses[s]] * loss_times
                 trace["kappa_over_time"] += [lazy_ratio(weights, start)] * loss_times
@@ -71,7 +71,7 @@ class RunMeasures(GroupRun):
         losses = {part: mean_losses(nets, x, targets(y, cell, nets.dtype), cell) for part, (x, y) in parts.items()}
         right = {part: accuracies(nets, x, y, cell) for part, (x, y) in parts.items()}
         for s in sound:
-            lipschitz, trace, n = eigenvalues[s, :, -1].sqrt(), self.traces[s], len(values[s])
+            lipschitz, trace, n = eigenvalues[s, :, -1].sqrt(), self.notes[s]["trace"], len(values[s])
             measured = {
                 "stability": values[s].mean().item(),
                 "stability_sem": (values[s].std() / math.sqrt(n)).item() if n > 1 else None,
@@ -115,18 +115,6 @@ def measure_group(
 def measure(cell: Cell, device: str = "cpu", kind: type[GroupRun] = RunMeasures) -> dict:
     """Train one cell and return its row; see `measure_group`."""
     return measure_group([cell], device, kind=kind)[0]
-
-
-def accuracies(nets, x, y, cell: Cell) -> list[float]:
-    """Share of points that each network classifies as y; for one output, agreement in sign with the parity of y."""
-    right = [0 for _ in nets.cells]
-    for part, classes in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-        for s, outputs in enumerate(nets.logits(part)):
-            if cell.target == "parity":
-                right[s] += ((outputs[:, 0] > 0) == (classes % 2 == 1)).sum().item()
-            else:
-                right[s] += (outputs.argmax(1) == classes).sum().item()
-    return [count / len(x) for count in right]
 
 
 def ball_norms(nets, x) -> tuple[torch.Tensor, torch.Tensor]:

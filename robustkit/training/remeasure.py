@@ -51,7 +51,7 @@ class Further(GroupRun):
 
 
 class JacobianChange(Further):
-    """E_x ||J_t - J_0||, E_x ||J_0|| and E_x ||J_T|| over fixed test points; the first also at the FRACTIONS of the run.
+    """E_x ||J_t - J_0||, E_x ||J_0|| and E_x ||J_T|| over fixed test points; the first also at the FRACTIONS.
 
     Both in the spectral norm (jacobian_) and in the Frobenius norm (frobenius_). Source: [W Lemma 4] bounds it.
     """
@@ -68,10 +68,10 @@ class JacobianChange(Further):
 
     def observe(self, step: int, losses: list[float] | None) -> None:
         times = self.stability_times[step]
-        for s, (model, start, trace) in enumerate(zip(self.models, self.start, self.traces, strict=True)):
-            if times and self.going[s]:
+        for model, start, note in zip(self.models, self.start, self.notes, strict=True):
+            if times and note["going"]:
                 for norm, value in _norms(_jacobians(model, self.x_test) - start).items():
-                    trace[f"{norm}_change_over_time"] += [value] * times
+                    note["trace"][f"{norm}_change_over_time"] += [value] * times
 
     def measured(self, s: int) -> dict:
         start, end = self.start[s], _jacobians(self.models[s], self.x_test)

@@ -85,9 +85,9 @@ def whole(tmp_path_factory):
 
 @pytest.mark.guard(
     1,
-    "robustkit/training/ensemble.py",
-    'orders = [stream_generator(cell.seed, "order") for cell in cells]',
-    "orders = [torch.default_generator for cell in cells]",
+    "robustkit/training/loop.py",
+    'orders = self.cells[0], [stream_generator(cell.seed, "order") for cell in self.cells]',
+    "orders = self.cells[0], [torch.default_generator for cell in self.cells]",
 )
 def test_killed_five_times_and_started_again_the_table_is_that_of_an_uninterrupted_run(whole, tmp_path):
     random, kept, codes = numpy.random.default_rng(3), [], []

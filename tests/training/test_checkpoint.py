@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from robustkit.cell import Cell
-from robustkit.data import load_dataset, stream_generator
-from robustkit.networks import build
+from robustkit.data import load_dataset
 from robustkit.training import checkpoint
 from robustkit.training.checkpoint import Saved
-from robustkit.training.loop import CropFlip, targets, train
+from robustkit.training.loop import Loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,22 +90,21 @@ def test_a_full_disk_costs_a_warning_and_not_the_checkpoint_that_is_there(saved)
 
 def test_weights_that_went_on_are_those_that_never_stopped():
     data = load_dataset("digits", scaling="standard")
-    x, y, kept = data.x_train[:300], targets(data.y_train[:300], CELL, torch.float32), []
+    x, y, kept = data.x_train[:300], data.y_train[:300], []
 
     def trained(**options):
-        model, steps = build(CELL), []
-        order, crop = stream_generator(0, "order"), CropFlip(x, stream_generator(0, "augment"))
-        observe = lambda step: steps.append(step) or True  # noqa: E731
-        train(model, x, y, CELL, order=order, augment=crop, evaluate_at=range(31), observe=observe, **options)
-        return model.state_dict(), steps
+        nets, steps = Loop([CELL], "cpu", torch.float32), []
+        observe = lambda step: [steps.append(step) or True]  # noqa: E731
+        nets.train(x, y, evaluate_at=range(31), observe=observe, **options)
+        return nets.model.state_dict(), steps
 
-    def save(step, state):
-        kept.append(Saved(step, copy.deepcopy(state()), {}))
+    def save(step, states):
+        kept.append(Saved(step, copy.deepcopy(states()[0]), {}))
 
     whole, steps = trained(save=save)
     assert [one.step for one in kept] == list(range(1, 30)) and steps == list(range(31))
     for one in (kept[0], kept[4], kept[-1]):  # the fifth lies between two epochs
         checkpoint.save("name", one, "cpu")
-        again, steps = trained(resume=checkpoint.load(["name"], "cpu")[0])
+        again, steps = trained(resume=checkpoint.load(["name"], "cpu"))
         assert steps == list(range(one.step, 31))
         assert all(torch.equal(again[name], value) for name, value in whole.items())

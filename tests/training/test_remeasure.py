@@ -11,14 +11,13 @@ import torch
 
 from robustkit import attacks
 from robustkit.cell import FRACTIONS, Cell, InputError
-from robustkit.data import fixed_points, load_dataset, stream_generator
-from robustkit.networks import build
+from robustkit.data import fixed_points, load_dataset
 from robustkit.report import ship
 from robustkit.stability import expected_norm, perturbation_stability
 from robustkit.sweep import store, train_missing, workers
 from robustkit.sweep.train_missing import further, load_further
 from robustkit.training.group import OutOfTimeError
-from robustkit.training.loop import Loop, targets, train
+from robustkit.training.loop import Loop
 from robustkit.training.measures import measure, measure_group
 from robustkit.training.remeasure import FURTHER, Attack, JacobianChange
 
@@ -57,16 +56,15 @@ def trained_plainly(made):
     data = load_dataset("digits", scaling=made.scaling, dtype=torch.float64)
     x, y = data.x_train[: made.train_points], data.y_train[: made.train_points]
     x_test = data.x_test[fixed_points(360, 100, "test points")]
-    model, seen = build(made).double(), {}
+    nets, seen = Loop([made], "cpu", torch.float64), {}
 
     def observe(step):
-        seen[step] = explicit(model, x_test)
-        return True
+        seen[step] = explicit(nets.model, x_test)
+        return [True]
 
     steps = [round(f * made.steps) for f in FRACTIONS]
-    order, goal = stream_generator(made.seed, "order"), targets(y, made, torch.float64)
-    train(model, x, goal, made, order=order, evaluate_at=set(steps), observe=observe)
-    return model, data, [seen[step] for step in steps]
+    nets.train(x, y, evaluate_at=set(steps), observe=observe)
+    return nets.model, data, [seen[step] for step in steps]
 
 
 # ------------------------------------------------------------------------------------------------ Jacobians

@@ -1,4 +1,4 @@
-"""One grid trained by several processes: what one has claimed, the others leave to it as long as it lives."""
+"""One grid trained by several processes: runs that one has claimed are left to it as long as it lives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..training.group import GroupRun
 from . import store
 
 NAME = "begun.lock"  # of the file in the results folder
-PAUSE = 1.0  # seconds between two looks at what others have claimed
+PAUSE = 1.0  # seconds between two looks at the runs that others have claimed
 
 
 def running(keys: Sequence[str]) -> set[str]:
     """Those of the keys whose runs other processes have claimed."""
     if not (results_folder() / NAME).exists():
         return set()
-    with open(results_folder() / NAME, "ab") as file:  # closing it gives back what was free
+    with open(results_folder() / NAME, "ab") as file:  # closing it unlocks what was free
         return {key for key in keys if not _lock_byte(file, key)}
 
 
@@ -41,23 +41,26 @@ def _lock_byte(file, key: str, *, unlock: bool = False) -> bool:
 class RunLocks:
     """The runs that this process has claimed: locks on single bytes of one file, which end with the process."""
 
-    def __init__(self, kind: type[GroupRun]):
-        self.key_of, self.held, self.size, self.done, self.announced = kind.key, [], None, set(), False
+    def __init__(self, kind: type[GroupRun], deadline: float):
+        self.kind, self.deadline, self.held, self.announced = kind, deadline, [], False
+        self.size, self.done = None, set()  # bytes of local rows when last read; keys of finished rows
         self.file = open(results_folder() / NAME, "ab")  # noqa: SIM115
         self.close = self.file.close
 
     def claim(self, queue: deque[list[Cell]]) -> list[Cell] | None:
-        """The next group of the queue without what others have claimed or finished; None at its end."""
-        while queue:
+        """The next group of the queue without cells that others have claimed or finished; None at its end."""
+        while queue and time.time() < self.deadline:
             mine = []
             for cell in queue.popleft():
-                (mine if _lock_byte(self.file, self.key_of(cell)) else self.held).append(cell)
+                (mine if _lock_byte(self.file, self.kind.key(cell)) else self.held).append(cell)
             if mine := self._unfinished(mine):
                 return mine
         return None
 
     def left_to_others(self) -> list[Cell]:
-        """What others had claimed and have not finished, after a pause if there is any."""
+        """The cells that others had claimed and have not finished, after a pause if there are any."""
+        if time.time() >= self.deadline:
+            return []
         if self.held:
             if not self.announced and not os.environ.get("TQDM_DISABLE"):
                 print(f"waiting for {len(self.held)} run(s) that another process has begun", file=sys.stderr)
@@ -78,4 +81,4 @@ class RunLocks:
         if size != self.size:  # others have saved rows
             self.size = size
             self.done = {key for key, status in store.load_statuses().items() if status != "failed"}
-        return [cell for cell in cells if self.key_of(cell) not in self.done]
+        return [cell for cell in cells if self.kind.key(cell) not in self.done]

@@ -1,4 +1,4 @@
-"""Run what is missing: the only file that joins measuring and the store."""
+"""Run the cells that have no row yet: the only file that joins measuring and the store."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def _train_and_save(
     for name, scaling in {(cell.dataset, cell.scaling) for cell in todo}:
         load_dataset(name, scaling=scaling)  # a missing or damaged file is named once, before any training
     small, too_large = _by_memory(todo, kind, device) if executor is None else (todo, [])
-    with contextlib.closing(RunLocks(kind)) as locks, _progress(todo, kind) as show:
-        measured = measured_rows(small, kind, device, workers, executor, deadline, locks)
+    with contextlib.closing(RunLocks(kind, deadline)) as locks, _progress(todo, kind) as show:
+        measured = measured_rows(small, locks, device, workers, executor, deadline)
         try:
             for row in itertools.chain(too_large, measured):
                 store.append(row)

@@ -61,23 +61,14 @@ def _halves(cells: Sequence[Cell]) -> tuple[Sequence[Cell], Sequence[Cell]]:
 
 
 def measured_rows(
-    todo: Sequence[Cell],
-    kind: type[GroupRun],
-    device: str,
-    workers: int,
-    executor: Executor | None,
-    deadline: float,
-    locks: RunLocks,
+    todo: Sequence[Cell], locks: RunLocks, device: str, workers: int, executor: Executor | None, deadline: float
 ) -> Iterator[dict]:
     """Rows as they finish; nothing new is started after the deadline, nor what another process has claimed."""
-    measure = functools.partial(measure_safely, device=device, deadline=deadline, kind=kind)
-    fail = functools.partial(failed_row, device=device, kind=kind)
+    measure = functools.partial(measure_safely, device=device, deadline=deadline, kind=locks.kind)
+    fail = functools.partial(failed_row, device=device, kind=locks.kind)
     while todo:
         queue = deque(groups(todo, device, workers))
-
-        def claim(queue=queue) -> list[Cell] | None:
-            return locks.claim(queue) if time.time() < deadline else None
-
+        claim = functools.partial(locks.claim, queue)
         if executor is not None:
             yield from _by_executor(executor, measure, fail, claim, len(queue), [])
         elif workers == 1 or device != "cpu" or len(queue) == 1:
@@ -85,7 +76,7 @@ def measured_rows(
                 yield from measure(group) or ()
         else:
             yield from _by_processes(measure, fail, claim, min(workers, len(queue)))
-        todo = locks.left_to_others() if time.time() < deadline else []
+        todo = locks.left_to_others()
 
 
 def _by_executor(
@@ -160,7 +151,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it keeps what is finished and stops us
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which keeps finished rows and ends this process
 
     def leave_with_parent():
         multiprocessing.parent_process().join()

@@ -73,9 +73,9 @@ def torch_set_for(cell: Cell, device: str) -> Iterator[None]:
 class GroupRun:
     """One run of the cells of a group: its data, training with checkpoints, divergence, stopping, and rows.
 
-    A subclass says what is observed along the run (`observe`) and measured at its end (`final`). Networks are
-    numbered s = 0, 1, .. in the order of the cells; `notes[s]` holds what network s has shown so far: "trace" (lists
-    over time), "reason" (why it diverged) and "going" (whether it is trained further).
+    A subclass adds the measures along the run (`observe`) and at its end (`final`). Networks are numbered
+    s = 0, 1, .. as the cells are; `notes[s]` holds the "trace" of network s (lists over time), the "reason" why it
+    diverged, and whether it is "going", that is trained further.
     """
 
     name: str | None = None  # of a further measure; None for the run's own row
@@ -202,7 +202,7 @@ def accuracies(nets, x, y, cell: Cell) -> list[float]:
 
 
 def mean_over_points(nets, x, y, total_of: Callable) -> list[float]:
-    """Mean over points x of what total_of(outputs, goals) adds up over a part of them, for each network."""
+    """Mean over points x for each network; total_of(outputs, goals) is the sum over a part of them."""
     totals = [0.0 for _ in nets.cells]
     for part, goals in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
         for s, outputs in enumerate(nets.logits(part)):

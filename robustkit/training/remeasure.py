@@ -1,4 +1,4 @@
-"""Further measures: what the row of a run does not hold, measured by training its cell again from the seed."""
+"""Further measures, which the row of a run does not hold: its cell is trained again from the seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ CHUNK = 50  # points whose Jacobians are held at once
 
 
 class Further(GroupRun):
-    """A further measure; loss_at_end is the last loss_over_time of the run's own row, if the network is the same."""
+    """A further measure; a subclass says by `measured(s)` what network s gives at the end.
+
+    loss_at_end is the last loss_over_time of the run's own row, if the same network was trained again.
+    """
 
     version: int  # part of its rows' keys: raised when an edit changes what they mean
 
@@ -44,10 +47,6 @@ class Further(GroupRun):
         losses = mean_losses(self.nets, *self.followed, self.cell)
         for s in sound:
             yield {"loss_at_end": losses[s]} | self.measured(s)
-
-    def measured(self, s: int) -> dict:
-        """The measures of network s at the end of the run."""
-        raise NotImplementedError
 
 
 class JacobianChange(Further):
@@ -121,8 +120,8 @@ class Attack(Further):
             "logit_norm": centred.norm(dim=1).mean().item() if several else None,
         }
         for norm, radii in RADII.items():
-            found = attacks.attacked_accuracies(model, x, y, radii, norm=norm, parity=parity)
-            for attack, accuracies in found.items():
+            attacked = attacks.attacked_accuracies(model, x, y, radii, norm=norm, parity=parity)
+            for attack, accuracies in attacked.items():
                 measured |= {column(attack, norm, r): value for r, value in zip(radii, accuracies, strict=True)}
         return measured
 

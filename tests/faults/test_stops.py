@@ -282,7 +282,7 @@ def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_worke
 
 
 @pytest.mark.guard(
-    12, "robustkit/sweep/locks.py", "(mine if _lock_byte(self.file, self.key_of(cell)) else self.held)", "mine"
+    12, "robustkit/sweep/locks.py", "(mine if _lock_byte(self.file, self.kind.key(cell)) else self.held)", "mine"
 )
 def test_two_processes_share_one_grid_and_repeat_nothing(whole, tmp_path):
     both = [started(tmp_path), started(tmp_path)]

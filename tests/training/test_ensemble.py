@@ -316,7 +316,7 @@ def test_the_largest_network_holds_little_more_than_its_weights_twice(monkeypatc
         memory.held = {w.untyped_storage()._cdata for w in empty}  # where the weights are drawn is not the GPU
         nets = Ensemble([wide], "meta", torch.float32)
         start = [w.clone() for w in nets.network(0)]
-        steps = [nets._prepare(x, torch.empty(1000, 10, device="meta"), size) for size in (64, 32)]
+        steps = [nets._step(x, torch.empty(1000, 10, device="meta"), size) for size in (64, 32)]
         for step, size in zip(steps, (64, 32), strict=True):
             step(torch.zeros(1, size, dtype=torch.int64, device="meta"))
         nets.logits(x)

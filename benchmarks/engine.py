@@ -24,14 +24,15 @@ import torch
 from torch import nn
 
 import robustkit as rk
-from robustkit.data import MNIST_FILES, stream_generator
+from robustkit.data import MNIST_FILES
 from robustkit.files import data_folder, figures_folder
 from robustkit.networks import build
 from robustkit.plots.output import panels, save_table
 from robustkit.sweep import store
 from robustkit.training.ensemble import Ensemble, group_size
-from robustkit.training.loop import train
-from robustkit.training.measures import MEASURES, ball_norms, row_of
+from robustkit.training.group import row_of
+from robustkit.training.loop import Loop
+from robustkit.training.measures import MEASURES, ball_norms
 
 SHAPES = [(width, depth) for depth in (2, 6) for width in (16, 64, 256, 1024)]
 LOOPS = {
@@ -108,9 +109,9 @@ def torchvision_mnist():
 
 def memory(width: int, depth: int, device: str, clock: Clock) -> float:
     """The package's plain loop: the whole dataset is a tensor on the device, and autograd does the rest."""
-    cell, data = cell_of(width, depth), dataset(device)
-    model, order = build(cell).to(device), stream_generator(0, "order")
-    train(model, data.x_train, data.y_train, cell, order=order, evaluate_at=clock.evaluate_at, observe=clock.observe)
+    nets, data = Loop([cell_of(width, depth)], device, torch.float32), dataset(device)
+    observe = lambda step: [clock.observe(step)]  # noqa: E731
+    nets.train(data.x_train, data.y_train, evaluate_at=clock.evaluate_at, observe=observe)
     return clock.steps_per_second()
 
 
@@ -224,7 +225,7 @@ def two_workers(shapes, seconds: float, rounds: int) -> dict[str, float]:
 def storing() -> float:
     """Seconds to append one row, synced to disk."""
     measures = dict.fromkeys(MEASURES, 0.1) | {n: [0.1] * 51 for n in MEASURES if n.endswith("_over_time")}
-    row = row_of(cell_of(16, 2), "ok", "cpu", time.time(), measures=measures, reason=None, engine="ensemble", group=1)
+    row = row_of(cell_of(16, 2), "ok", None, measures, "cpu", time.time(), engine="ensemble")
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
         started = time.perf_counter()
         for _ in range(20):

@@ -116,7 +116,7 @@ def _workers(chosen) -> int:
 
 def plan(chosen) -> int:
     """Say, before anything runs, what is done and missing, and what the rest costs."""
-    cells, device, workers = _cells(chosen), train_missing.pick_device(chosen.device), _workers(chosen)
+    cells, device, workers = _cells(chosen), train_missing.resolve_device(chosen.device), _workers(chosen)
     todo = train_missing.missing(cells, store.load_statuses())
     print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} trainings done, {len(todo)} missing")
     if todo:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 
-def _norm(weight: Tensor, minus: Tensor | None = None) -> Tensor:
-    # A few rows at a time: a wide layer, in float64, would not fit beside itself.
-    rows = weight.detach().split(2048)
-    if minus is not None:
-        rows = (now - start for now, start in zip(rows, minus.detach().split(2048), strict=True))
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.double()) for part in rows]))
+def _norm(parts: Iterable[Tensor]) -> Tensor:
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part.double()) for part in parts]))
 
 
-def _norms(weights: Sequence[Tensor]) -> Tensor:
-    return torch.stack([_norm(w) for w in weights])
-
-
-def _moved(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -> Tensor:
-    return torch.stack([_norm(now, start) for now, start in zip(weights_now, weights_start, strict=True)])
+def layer_norms(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """||W_l(t) - W_l(0)||_F and ||W_l(0)||_F of each layer, float64."""
+    moved, began = [], []
+    for now, start in zip(weights_now, weights_start, strict=True):
+        # A few rows at a time: a wide layer, in float64, would not fit beside itself.
+        rows, start_rows = now.detach().split(2048), start.detach().split(2048)
+        moved.append(_norm(a - b for a, b in zip(rows, start_rows, strict=True)))
+        began.append(_norm(start_rows))
+    return torch.stack(moved), torch.stack(began)
 
 
 def lazy_ratio(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -> float:
@@ -29,9 +28,11 @@ def lazy_ratio(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -
 
     Source: NeurIPS Sec. 5.2, workshop E.2.
     """
-    return (_moved(weights_now, weights_start).sum() / _norms(weights_start).sum()).item()
+    moved, began = layer_norms(weights_now, weights_start)
+    return (moved.sum() / began.sum()).item()
 
 
 def layer_movement(weights_now: Sequence[Tensor], weights_start: Sequence[Tensor]) -> list[float]:
-    """||W_l(t) - W_l(0)||_F / ||W_l(0)||_F of each layer (Theorem 2 says each exceeds any constant when non-lazy)."""
-    return (_moved(weights_now, weights_start) / _norms(weights_start)).tolist()
+    """||W_l(t) - W_l(0)||_F / ||W_l(0)||_F of each layer (Theorem 2: non-lazy, each exceeds any constant)."""
+    moved, began = layer_norms(weights_now, weights_start)
+    return (moved / began).tolist()

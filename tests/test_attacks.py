@@ -11,9 +11,9 @@ from robustkit import attacks
 from robustkit import cell as cell_module
 from robustkit.attacks import attacked_accuracies, fgsm, lipschitz_constants, margins, pgd, spectral_product
 from robustkit.cell import RADII, Cell, InputError
-from robustkit.data import load_dataset, stream_generator
-from robustkit.networks import FCN, build
-from robustkit.training.loop import targets, train
+from robustkit.data import load_dataset
+from robustkit.networks import FCN
+from robustkit.training.loop import Loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,10 +32,9 @@ def network(d_in=6, d_out=4, depth=3, width=16, seed=0, dtype=torch.float64):
 def digits_classifier():
     """A network trained on the digits, its test points and their classes, in float32."""
     cell, data = Cell(width=64, depth=4, epochs=20, lr=0.04), load_dataset("digits")
-    model, y = build(cell), targets(data.y_train, cell, torch.float32)
-    order = stream_generator(0, "order")
-    train(model, data.x_train, y, cell, order=order, evaluate_at=(), observe=lambda step: True)
-    return model.eval(), data.x_test, data.y_test
+    nets = Loop([cell], "cpu", torch.float32)
+    nets.train(data.x_train, data.y_train, evaluate_at=(), observe=lambda step: [True])
+    return nets.model, data.x_test, data.y_test
 
 
 # ------------------------------------------------------------------------------------------------ margins

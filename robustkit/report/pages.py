@@ -21,7 +21,7 @@ from ..files import ROOT, figures_folder, results_folder, write_atomically
 from ..ledger.verdicts import HEADLINES
 from ..profiles import profile_cells
 from ..sweep import store
-from ..training.measures import _commit
+from ..training.group import commit
 from ..training.remeasure import FURTHER
 from . import markdown
 from .notebooks import notebooks
@@ -196,7 +196,7 @@ def _provenance(profile: str) -> dict:
         "total": len(cells),
         "missing": len(cells) - len(rows),
         "facts": {name: words for name, words in facts.items() if words},
-        "commit": _commit(),
+        "commit": commit(),
         "versions": [
             f"python {platform.python_version()}",
             *(f"{name} {metadata.version(name)}" for name in LIBRARIES),

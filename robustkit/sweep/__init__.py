@@ -1,1 +1,1 @@
-"""Train what the store lacks: rows on disk, processes that share the work, and what it will cost."""
+"""Train the cells that the store lacks: rows on disk, processes that share the work, an estimate of its cost."""

@@ -1,4 +1,4 @@
-"""Train on a Dask cluster: its workers take one group of trainings at a time, and every row is written here."""
+"""Train on a Dask cluster: its workers train one group of cells at a time, and every row is written here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Iterator
 
 from ..checks import InputError
-from .train_missing import pick_device
+from .train_missing import resolve_device
 
 SECONDS = 30  # for the scheduler to answer
 
 
 @contextlib.contextmanager
 def dask(address: str, device: str = "auto") -> Iterator[dict]:
-    """What `sweep.run` needs for the cluster whose scheduler listens at `address`: executor, device and workers.
+    """Options of `train_missing.run` for the cluster whose scheduler listens at `address`.
 
     A worker that dies gives its group to another one. Raises InputError if dask is not installed, if no scheduler
     answers or it has no worker, if a worker has more than one thread, or if the device is not there.
@@ -33,5 +33,5 @@ def dask(address: str, device: str = "auto") -> Iterator[dict]:
         if set(threads.values()) != {1}:
             raise InputError("each Dask worker must have one thread, of which it trains one group: --nthreads 1")
         with client.get_executor(pure=False) as executor:
-            found = client.submit(pick_device, device, pure=False).result()
-            yield {"executor": executor, "device": found, "workers": len(threads)}
+            device = client.submit(resolve_device, device, pure=False).result()
+            yield {"executor": executor, "device": device, "workers": len(threads)}

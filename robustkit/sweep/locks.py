@@ -1,4 +1,4 @@
-"""One grid trained by several processes: what one has begun, the others leave to it as long as it lives."""
+"""One grid trained by several processes: runs that one has claimed are left to it as long as it lives."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ..cell import Cell
 from ..files import results_folder
+from ..training.group import GroupRun
 from . import store
 
-PAUSE = 1.0  # seconds between two looks at what others have begun
+NAME = "begun.lock"  # of the file in the results folder
+PAUSE = 1.0  # seconds between two looks at the runs that others have claimed
 
 
 def running(keys: Sequence[str]) -> set[str]:
-    """Those of the keys whose trainings other processes are at."""
-    path = results_folder() / "begun.lock"
-    if not path.exists():
+    """Those of the keys whose runs other processes have claimed."""
+    if not (results_folder() / NAME).exists():
         return set()
-    with open(path, "ab") as file:  # closing it gives back what was free
+    with open(results_folder() / NAME, "ab") as file:  # closing it unlocks what was free
         return {key for key in keys if not _lock_byte(file, key)}
 
 
@@ -28,8 +29,8 @@ def _lock_byte(file, key: str, *, unlock: bool = False) -> bool:
     try:
         import fcntl
 
-        how = fcntl.LOCK_UN if unlock else fcntl.LOCK_EX | fcntl.LOCK_NB
-        fcntl.lockf(file, how, 1, int(key[:15], 16))
+        operation = fcntl.LOCK_UN if unlock else fcntl.LOCK_EX | fcntl.LOCK_NB
+        fcntl.lockf(file, operation, 1, int(key[:15], 16))
     except (BlockingIOError, PermissionError):  # another process holds it
         return False
     except (ImportError, OSError):  # no such locks here: two processes repeat each other's work, and no more
@@ -37,44 +38,39 @@ def _lock_byte(file, key: str, *, unlock: bool = False) -> bool:
     return True
 
 
-class Begun:
-    """The trainings that this process has begun: locks on single bytes of one file, which end with the process.
+class RunLocks:
+    """The runs that this process has claimed: locks on single bytes of one file, which end with the process."""
 
-    key_of: the key of a cell's row.
-    """
+    def __init__(self, kind: type[GroupRun], deadline: float):
+        self.kind, self.deadline, self.held, self.announced = kind, deadline, [], False
+        self.size, self.done = None, set()  # bytes of local rows when last read; keys of finished rows
+        self.file = open(results_folder() / NAME, "ab")  # noqa: SIM115
+        self.close = self.file.close
 
-    def __init__(self, key_of: Callable[[Cell], str]):
-        self.key_of, self.held, self.size, self.done, self.said = key_of, [], None, set(), False
-        self.file = open(results_folder() / "begun.lock", "ab")  # noqa: SIM115  closed by __exit__
-
-    def __enter__(self) -> Begun:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.file.close()
-
-    def take(self, queue: deque[list[Cell]]) -> list[Cell] | None:
-        """The next group of the queue without what others have begun or finished; None at its end."""
-        while queue:
+    def claim(self, queue: deque[list[Cell]]) -> list[Cell] | None:
+        """The next group of the queue without cells that others have claimed or finished; None at its end."""
+        while queue and time.time() < self.deadline:
             mine = []
             for cell in queue.popleft():
-                (mine if _lock_byte(self.file, self.key_of(cell)) else self.held).append(cell)
+                (mine if _lock_byte(self.file, self.kind.key(cell)) else self.held).append(cell)
             if mine := self._unfinished(mine):
                 return mine
         return None
 
     def left_to_others(self) -> list[Cell]:
-        """What others had begun and have not finished, after a pause if there is any."""
+        """The cells that others had claimed and have not finished, after a pause if there are any."""
+        if time.time() >= self.deadline:
+            return []
         if self.held:
-            if not self.said and not os.environ.get("TQDM_DISABLE"):
-                print(f"waiting for {len(self.held)} training(s) that another process has begun", file=sys.stderr)
-            self.said = True
+            if not self.announced and not os.environ.get("TQDM_DISABLE"):
+                print(f"waiting for {len(self.held)} run(s) that another process has begun", file=sys.stderr)
+            self.announced = True
             time.sleep(PAUSE)
         held, self.held = self.held, []
         return self._unfinished(held)
 
-    def saved(self, row: dict) -> None:
-        """To be called for each row after it was saved."""
+    def release(self, row: dict) -> None:
+        """Unlock the run of a row that was just saved."""
         if self.size is not None:
             self.size += len(store.encode(row)) + 1
         _lock_byte(self.file, row["key"], unlock=True)
@@ -85,4 +81,4 @@ class Begun:
         if size != self.size:  # others have saved rows
             self.size = size
             self.done = {key for key, status in store.load_statuses().items() if status != "failed"}
-        return [cell for cell in cells if self.key_of(cell) not in self.done]
+        return [cell for cell in cells if self.kind.key(cell) not in self.done]

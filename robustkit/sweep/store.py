@@ -1,4 +1,4 @@
-"""Rows on disk: one JSON object a line, closed by a CRC; appended under a lock, synced before it counts as saved."""
+"""Rows on disk: one JSON object per line, closed by a CRC; appended under a lock, and saved once it is synced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..files import ROOT, results_folder
 
 SCHEMA = 1
 SHIPPED = ROOT / "results" / "shipped.jsonl"
-HEAD = re.compile(rb'\{"key": "([^"\\]*)", "status": "([^"\\]*)", "schema": (\d+), ')  # as `encode` begins a line
+HEAD = re.compile(rb'\{"key": "([^"\\]*)", "status": "([^"\\]*)", "schema": (\d+), ')  # how `encode` begins a line
 
 
 class ConflictError(RuntimeError):
@@ -49,14 +49,14 @@ def decode(line: str | bytes) -> dict:
 
 
 def _refuse_constant(name: str):
-    raise ValueError(f"the row holds {name}, which is no number of JSON")
+    raise ValueError(f"the row holds {name}, which is not a number of JSON")
 
 
 def _decode_head(line: bytes) -> tuple[str, str, bytes]:
-    """Key, status and CRC of the row of one line, refused as `decode` does, but not parsed: some 20 times as fast."""
+    """Key, status and CRC of the row of one line, checked as by `decode` but not parsed: some 20 times as fast."""
     _check_crc(line)
     if head := HEAD.match(line):
-        key, status, schema = (text.decode() for text in head.groups())
+        key, status, schema = (group.decode() for group in head.groups())
         _check_schema(int(schema))
     else:  # not as `encode` writes it
         row = decode(line)
@@ -84,7 +84,10 @@ def read_rows(path: Path, decoder: Callable[[bytes], object] = decode) -> list:
     if not path.is_file():
         raise InputError(f"{path} cannot be read or cannot be written: it must be a file of rows")
     rows, damaged = [], []
-    with open(path, "rb", buffering=1 << 20) as file, _no_collection():
+    with contextlib.ExitStack() as stack, open(path, "rb", buffering=1 << 20) as file:
+        if gc.isenabled():  # it would go through all rows again and again as they come, for half of the time
+            gc.disable()
+            stack.callback(gc.enable)
         with contextlib.suppress(OSError):  # a file system without locks can be read all the same
             _lock(file, "LOCK_SH")  # a row that another process is writing is read whole, or not yet
         for number, line in enumerate(file, 1):
@@ -99,18 +102,6 @@ def read_rows(path: Path, decoder: Callable[[bytes], object] = decode) -> list:
         where = ", ".join(map(str, damaged[:10])) + (" ..." if len(damaged) > 10 else "")
         warnings.warn(f"{path}: {len(damaged)} damaged row(s) left out, at line {where}", stacklevel=2)
     return rows
-
-
-@contextlib.contextmanager
-def _no_collection():
-    """Python's garbage collector would go through all rows again and again as they come, for half of the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def append(row: dict, path: Path | None = None) -> None:
@@ -143,10 +134,10 @@ def _lock(file, kind: str) -> None:
 
 
 def merge(rows: list[dict], others: list[dict]) -> tuple[list[dict], list[str]]:
-    """First rows kept, new cells added; a sentence for each cell whose numbers differ between engines.
+    """Rows of both lists, one per key, the first kept; and a sentence for each cell whose numbers differ.
 
-    A failed row gives way to one that is not. Raises ConflictError if the same engine and versions measured
-    different numbers for one cell.
+    A failed row gives way to one that is not. Numbers may differ between engines, versions and runs on a GPU; raises
+    ConflictError if the same engine and versions measured different numbers for one cell.
     """
     merged, notes = {row["key"]: row for row in rows}, []
     for row in others:
@@ -172,12 +163,12 @@ def _compared(row: dict) -> dict:
 def _difference(kept: dict, row: dict) -> str:
     first, second = ({"status": r["status"]} | (r.get("measures") or {}) for r in (kept, row))
     values = [(n, a, second.get(n)) for n, a in first.items() if a != second.get(n) and not isinstance(a, list)]
-    words = ", ".join(f"{name} {a} and {b}" for name, a, b in values[:3]) or "values over time"
-    return (f"{row['measure']} of " if "measure" in row else "") + f"{row['cell']}: {words}"
+    numbers = ", ".join(f"{name} {a} and {b}" for name, a, b in values[:3]) or "values over time"
+    return (f"{row['measure']} of " if "measure" in row else "") + f"{row['cell']}: {numbers}"
 
 
 def load_rows(*, shipped: bool = True, local: bool = True, measure: str | None = None) -> list[dict]:
-    """Every row, shipped before local, one a cell: the trainings, or those of one further measure."""
+    """Every row, shipped before local, one per cell: the runs' own, or those of one further measure."""
     rows = []
     for path in _files(shipped, local):
         rows, _ = merge(rows, [row for row in read_rows(path) if row.get("measure") == measure])
@@ -185,21 +176,21 @@ def load_rows(*, shipped: bool = True, local: bool = True, measure: str | None =
 
 
 def load_statuses(*, shipped: bool = True, local: bool = True) -> dict[str, str]:
-    """The status of every key, as `load_rows` has it, of trainings and further measures alike; CRCs are checked.
+    """The status of every key, as `load_rows` has it, of runs' own rows and further measures alike; CRCs are checked.
 
-    Raises ConflictError as `load_rows()` does: rows that were saved twice, with other bytes, are compared by it.
+    Raises ConflictError as `load_rows()` does, which compares rows that were saved twice with other bytes.
     """
-    found, differ = {}, False
+    first, differ = {}, False
     for path in _files(shipped, local):
         for key, status, crc in read_rows(path, _decode_head):
-            kept = found.get(key)
+            kept = first.get(key)
             if kept is None or kept[0] == "failed" != status:
-                found[key] = status, crc
+                first[key] = status, crc
             elif status != "failed":
                 differ |= kept[1] != crc
     if differ:
         load_rows(shipped=shipped, local=local)
-    return {key: status for key, (status, _) in found.items()}
+    return {key: status for key, (status, _) in first.items()}
 
 
 def _files(shipped: bool, local: bool) -> list[Path]:

@@ -1,15 +1,15 @@
-"""Run what is missing: the only file that joins measuring and the store."""
+"""Run the cells that have no row yet: the only file that joins measuring and the store."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import itertools
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 
 import pandas
@@ -21,187 +21,167 @@ from ..checks import InputError, check_choice, check_number
 from ..data import load_dataset
 from ..profiles import named_cells
 from ..training import checkpoint
-from ..training.measures import EPOCHS, MEASURES, STOPS
-from ..training.remeasure import COLUMNS, FURTHER, POINTS, _as_further, further_key, measure_further_group
+from ..training.group import GroupRun, over_time
+from ..training.measures import RunMeasures
+from ..training.remeasure import FURTHER
 from . import cost, store
-from .locks import Begun
+from .locks import RunLocks
 from .workers import failed_row, measured_rows
 
 
-def pick_device(device: str = "auto") -> str:
+def resolve_device(device: str = "auto") -> str:
     """ "auto" is the first GPU if there is one, else the CPU. Raises InputError if the device is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        known = torch.device(device)
+        torch.empty(0, device=known)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device is {device!r}, but must be auto, cpu or a GPU that is there ({error})") from error
-    if found.type not in ("cpu", "cuda"):
+    if known.type not in ("cpu", "cuda"):
         raise InputError(f"device is {device!r}, but must be auto, cpu, cuda, cuda:1, ...")
-    return "cpu" if found.type == "cpu" else str(found)
+    return "cpu" if known.type == "cpu" else str(known)
 
 
-def missing(cells: Sequence[Cell], statuses: dict[str, str], key_of: Callable = lambda cell: cell.key) -> list[Cell]:
+def missing(cells: Sequence[Cell], statuses: dict[str, str], kind: type[GroupRun] = RunMeasures) -> list[Cell]:
     """The cells without a finished row (a failed row does not count), cheapest first; see `store.load_statuses`."""
-    return sorted(
-        (c for c in cells if statuses.get(key_of(c), "failed") == "failed"), key=lambda c: (c.flops, c.seed)
-    )
+    left = [cell for cell in cells if statuses.get(kind.key(cell), "failed") == "failed"]
+    return sorted(left, key=lambda cell: (cell.flops, cell.seed))
 
 
 def run(
     cells: Sequence[Cell], *, device: str = "auto", workers: int = 1, executor: Executor | None = None, minutes=None
 ) -> pandas.DataFrame:
-    """Train what the store lacks, save each row as it comes, and return the rows of `cells`, one a cell.
+    """Train what the store lacks, save each row as it comes, and return the rows of `cells`, one per cell.
 
     workers: processes on the CPU, one thread each (a GPU takes one). executor: any concurrent.futures executor, used
-    instead (for Dask's see cluster.py); a GPU that is named is then its workers'. minutes: stop in time; what is not
-    finished then is left for the next run.
+    instead (for Dask's see dask.py); a GPU that is named is then its workers'. minutes: stop in time; what is not
+    finished by then is left for the next run.
     Raises InputError, before any training, on an empty or repeated cell list, a bad device or a folder that
-    cannot be written. A cell that fails has status "failed" with its reason, and the others go on.
+    cannot be written. A cell that fails has status "failed" with its reason, and the others are trained all the same.
     """
-    cells, device, workers = checked(cells, device, workers, executor)
-    minutes = check_number("minutes", minutes, above=0, optional=True)
-    deadline = time.time() + 60 * minutes if minutes else math.inf
-    train_and_save(missing(cells, store.load_statuses()), device, workers, executor, deadline)
-    return frame(cells)
+    return _run(cells, RunMeasures, device, workers, executor, minutes)
 
 
-def checked(
-    cells: Sequence[Cell], device: str, workers: int, executor: Executor | None = None
-) -> tuple[list[Cell], str, int]:
-    """What `run` was given, checked; raises InputError."""
-    try:
-        cells = list(cells)
-    except TypeError as error:
-        raise InputError(f"cells is {cells!r}, but must be a list of Cell") from error
+def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: int = 1) -> pandas.DataFrame:
+    """Measure what the store lacks of one further measure, as `run` does; one row per cell.
+
+    Columns are those of `load_further`; `.attrs["missing"]` lists the cells that have no row.
+    Raises InputError as `run` does, and on an unknown name.
+    """
+    check_choice("a further measure", name, FURTHER)
+    return _run(cells, FURTHER[name], device, workers)
+
+
+def _run(cells, kind: type[GroupRun], device, workers, executor: Executor | None = None, minutes=None):
+    if not isinstance(cells, Iterable):
+        raise InputError(f"cells is {cells!r}, but must be a list of Cell")
+    cells = list(cells)
     for cell in cells:
         if not isinstance(cell, Cell):
             raise InputError(f"cells holds {cell!r}, but must be a list of Cell")
     if not cells:
         raise InputError("cells is empty, but must hold at least one Cell")
     if len({cell.key for cell in cells}) != len(cells):
-        raise InputError("cells holds the same training twice; each must be there once")
+        raise InputError("cells holds the same run twice; each must be there once")
     workers = check_number("workers", workers, low=1, high=1000, integer=True)
-    elsewhere = executor is not None and str(device).startswith("cuda")  # on machines that have one
-    return cells, device if elsewhere else pick_device(device), workers
+    minutes = check_number("minutes", minutes, above=0, optional=True)
+    deadline = time.time() + 60 * minutes if minutes else math.inf
+    if executor is None or not str(device).startswith("cuda"):  # else it is on machines that have one
+        device = resolve_device(device)
+    if todo := missing(cells, store.load_statuses(), kind):
+        _train_and_save(todo, kind, device, workers, executor, deadline)
+    return frame(cells, kind)
 
 
-def train_and_save(
-    todo: Sequence[Cell],
-    device: str,
-    workers: int,
-    executor: Executor | None = None,
-    deadline: float = math.inf,
-    *,
-    how: Callable | None = None,
-    as_saved: Callable[[dict], dict] = lambda row: row,
-    key_of: Callable[[Cell], str] = lambda cell: cell.key,
+def _train_and_save(
+    todo: Sequence[Cell], kind: type[GroupRun], device: str, workers: int, executor: Executor | None, deadline: float
 ) -> None:
-    """Append `as_saved` of each row as it comes from `how` (None: measures.measure_group) to the store.
-
-    key_of: the key of a cell's row. A training that no memory here can hold is refused, and has status "failed".
-    """
-    if not todo:
-        return
+    """Append each row to the store as it comes. A run that memory cannot hold is refused, and has status "failed"."""
     _check_writable()
-    for name, scaling in {(c.dataset, c.scaling) for c in todo}:
-        load_dataset(name, scaling=scaling)  # a missing or damaged file is said once, before any training
-    small, too_large = _by_memory(todo, device) if executor is None else (todo, [])
-    with Begun(key_of) as begun, _Progress(todo) as progress:
-        measured = measured_rows(small, device, workers, executor, deadline, how, begun=begun)
+    for name, scaling in {(cell.dataset, cell.scaling) for cell in todo}:
+        load_dataset(name, scaling=scaling)  # a missing or damaged file is named once, before any training
+    small, too_large = _by_memory(todo, kind, device) if executor is None else (todo, [])
+    with contextlib.closing(RunLocks(kind, deadline)) as locks, _progress(todo, kind) as show:
+        measured = measured_rows(small, locks, device, workers, executor, deadline)
         try:
             for row in itertools.chain(too_large, measured):
-                saved = as_saved(row)
-                store.append(saved)
-                begun.saved(saved)
-                if how is None and row["status"] != "failed":
+                store.append(row)
+                locks.release(row)
+                if row["status"] != "failed":
                     checkpoint.remove(row["key"])
-                progress.add(row)
+                show(row)
         except (KeyboardInterrupt, SystemExit):
-            left = len(missing(todo, store.load_statuses(), key_of))
-            print(f"\nstopped: {len(todo) - left} training(s) saved, {left} left to do", file=sys.stderr)
+            left = len(missing(todo, store.load_statuses(), kind))
+            print(f"\nstopped: {len(todo) - left} run(s) saved, {left} left to do", file=sys.stderr)
             raise
         finally:
             measured.close()  # ends the workers, even where a notebook keeps the traceback
 
 
-def _by_memory(todo: Sequence[Cell], device: str) -> tuple[list[Cell], list[dict]]:
-    """What memory can hold, and a failed row for each training that it cannot."""
+def _by_memory(todo: Sequence[Cell], kind: type[GroupRun], device: str) -> tuple[list[Cell], list[dict]]:
+    """What memory can hold, and a failed row for each cell whose run it cannot."""
     room, small, too_large = cost.room_bytes(device), [], []
     for cell in todo:
         if (needed := cost.memory_bytes(cell)) <= room:
             small.append(cell)
         else:
-            reason = (
-                f"not begun: it needs at least {needed / 1e9:.2f} GB ({needed} bytes), {device} has {room / 1e9:.2f}"
-            )
-            too_large.append(failed_row(cell, device, time.time(), reason))
+            needs = f"needs at least {needed / 1e9:.2f} GB ({needed} bytes), {device} has {room / 1e9:.2f}"
+            too_large.append(failed_row(cell, time.time(), f"not begun: it {needs}", device=device, kind=kind))
     return small, too_large
 
 
 def _check_writable() -> None:
+    path = store.local_path()
     try:
-        store.local_path().parent.mkdir(parents=True, exist_ok=True)
-        with open(store.local_path(), "ab"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
             pass
     except OSError as error:
-        raise InputError(
-            f"results folder {store.local_path().parent} cannot be written ({error.strerror})"
-        ) from error
+        raise InputError(f"results folder {path.parent} cannot be written ({error.strerror})") from error
 
 
-class _Progress:
-    """A bar with the time left in a terminal; one line a finished cell elsewhere."""
+@contextlib.contextmanager
+def _progress(todo: Sequence[Cell], kind: type[GroupRun]) -> Iterator[Callable[[dict], None]]:
+    """To be called with each row: a bar with the time left in a terminal, one line per finished run elsewhere."""
+    costs, started = {kind.key(cell): cost.relative_cost(cell) for cell in todo}, time.time()
+    done, bad, spent, steps = 0, 0, 0.0, 0
 
-    def __init__(self, todo: Sequence[Cell]):
-        self.count, self.done, self.bad = len(todo), 0, 0
-        self.cost = {cell.key: cost.relative_cost(cell) for cell in todo}
-        self.steps = 0  # of all networks trained so far
-        bar = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
-        self.bar = tqdm(total=sum(self.cost.values()), bar_format=bar, disable=None, file=sys.stderr)
-        self.started, self.spent = time.time(), 0.0
-
-    def __enter__(self):
-        self.bar.set_description_str(f"0/{self.count} trained")
-        return self
-
-    def add(self, row: dict) -> None:
-        self.done += 1
-        self.bad += row["status"] != "ok"
-        self.spent += self.cost[row["key"]]
-        self.steps += Cell(**row["cell"]).steps
-        speed = f"{self.steps / (time.time() - self.started):.0f} network-steps/s"
-        self.bar.update(self.cost[row["key"]])
-        self.bar.set_description_str(
-            f"{self.done}/{self.count} trained" + (f", {self.bad} not ok" if self.bad else "") + f", {speed}"
-        )
-        if self.bar.disable and not os.environ.get("TQDM_DISABLE"):
-            left = (time.time() - self.started) * (sum(self.cost.values()) / self.spent - 1)
-            cell, value = row["cell"], row["measures"].get("stability")
-            said = row["status"] + (f": {row['reason']}" if row["reason"] else "")
-            said = f"P/eps {value:.4g}" if value is not None else said
+    def add(row: dict) -> None:
+        nonlocal done, bad, spent, steps
+        cell, value, seconds = row["cell"], row["measures"].get("stability"), time.time() - started
+        done, bad, spent = done + 1, bad + (row["status"] != "ok"), spent + costs[row["key"]]
+        steps += Cell(**cell).steps
+        speed = f"{steps / seconds:.0f} network-steps/s"
+        bar.update(costs[row["key"]])
+        bar.set_description_str(f"{done}/{len(todo)} runs" + (f", {bad} not ok" if bad else "") + f", {speed}")
+        if bar.disable and not os.environ.get("TQDM_DISABLE"):
+            reason = row["status"] + (f": {row['reason']}" if row["reason"] else "")
             power = "" if cell["power"] is None else f" {cell['power']:g}"
             model = "" if cell["model"] == "fcn" else f"{cell['model']} {cell['head'] or cell['dataset']}, "
             where = f"{model}{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
-            print(
-                f"[{self.done}/{self.count}] {where}: {said} ({row['seconds']:.0f} s; {speed}, {left:.0f} s left)",
-                flush=True,
-            )
+            result = f"P/eps {value:.4g}" if value is not None else reason
+            left = f"{seconds * (sum(costs.values()) / spent - 1):.0f} s left"
+            print(f"[{done}/{len(todo)}] {where}: {result} ({row['seconds']:.0f} s; {speed}, {left})", flush=True)
 
-    def __exit__(self, *_):
-        self.bar.close()
+    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
+    options = {"total": sum(costs.values()), "desc": f"0/{len(todo)} runs", "bar_format": layout}
+    with tqdm(**options, disable=None, file=sys.stderr) as bar:
+        yield add
 
 
 # ---------------------------------------------------------------------------------------------- frames
 
 
-def frame(cells: Sequence[Cell], *, shipped: bool = True, local: bool = True) -> pandas.DataFrame:
-    """Tidy rows of these cells, one a cell that has one; `.attrs["missing"]` lists the cells that have none."""
-    rows = {row["key"]: row for row in store.load_rows(shipped=shipped, local=local)}
-    found = to_frame([rows[cell.key] for cell in cells if cell.key in rows])
-    found.attrs["missing"] = [cell for cell in cells if cell.key not in rows]
-    return found
+def frame(
+    cells: Sequence[Cell], kind: type[GroupRun] = RunMeasures, *, shipped: bool = True, local: bool = True
+) -> pandas.DataFrame:
+    """Tidy rows, one per cell that has one; `.attrs["missing"]` lists the cells that have none."""
+    rows = {row["key"]: row for row in store.load_rows(shipped=shipped, local=local, measure=kind.name)}
+    keys = [kind.key(cell) for cell in cells]
+    table = to_frame([rows[key] for key in keys if key in rows], kind)
+    table.attrs["missing"] = [cell for cell, key in zip(cells, keys, strict=True) if key not in rows]
+    return table
 
 
 def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1, **choices) -> pandas.DataFrame:
@@ -214,18 +194,20 @@ def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1
     return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
 
 
-def to_frame(
-    rows: Sequence[dict], measures: Sequence[str] = (*MEASURES, *EPOCHS, *STOPS), also: Sequence[str] = ()
-) -> pandas.DataFrame:
+def to_frame(rows: Sequence[dict], kind: type[GroupRun] = RunMeasures) -> pandas.DataFrame:
     """Rows of the store as columns: the cell's fields, then key, status, schedule, measures, engine and seconds."""
+    measures = (*kind.columns, *kind.optional)
     columns = [field.name for field in dataclasses.fields(Cell)]
-    columns += ["key", "status", "reason", "schedule", *also, *measures, "engine", "versions", "commit", "seconds"]
+    columns += ["key", "status", "reason", "schedule", *(("cell_key", "measure", "version") if kind.name else ())]
+    columns += [*measures, "engine", "versions", "commit", "seconds"]
     flat = [row | row["cell"] | row["measures"] for row in rows]
     for row in flat:
         row["schedule"] = schedule_name(row["epochs"], row["lr"])
     table = pandas.DataFrame(flat, columns=columns)
-    numbers = [name for name in measures if not name.endswith("_over_time") and name != "loss_at_stability"]
-    return table.astype(dict.fromkeys(numbers, float))
+    table = table.astype({name: float for name in measures if not over_time(name)})
+    if kind.points:
+        table.attrs["points"] = [kind.points]
+    return table
 
 
 def load() -> pandas.DataFrame:
@@ -233,37 +215,12 @@ def load() -> pandas.DataFrame:
     return to_frame(store.load_rows())
 
 
-def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: int = 1) -> pandas.DataFrame:
-    """Measure what the store lacks of one further measure, cheapest first, save each row as it comes; a row a cell.
-
-    Columns are those of `load_further`; `.attrs["missing"]` lists the cells that have no row.
-    Raises InputError as `sweep.run` does, and on an unknown name.
-    """
-    check_choice("a further measure", name, FURTHER)
-    cells, device, workers = checked(cells, device, workers)
-    keys = {cell: further_key(cell, name) for cell in cells}
-    todo = missing(cells, store.load_statuses(), key_of=keys.get)
-    how = functools.partial(measure_further_group, name=name)
-    saving = {"as_saved": lambda row: _as_further(row, name), "key_of": keys.get}
-    train_and_save(todo, device, workers, how=how, **saving)
-    rows = {row["key"]: row for row in store.load_rows(measure=name)}
-    found = _to_frame([rows[key] for key in keys.values() if key in rows], name)
-    found.attrs["missing"] = [cell for cell, key in keys.items() if key not in rows]
-    return found
-
-
 def load_further(name: str, shipped: bool = True, local: bool = True) -> pandas.DataFrame:
     """Every row there is of one further measure, in its present version.
 
-    Columns are the cell's fields, key, cell_key (the key of the training's own row), status, and the measures;
+    Columns are the cell's fields, key, cell_key (the key of the run's own row), status, and the measures;
     `.attrs["points"]` says how many of the cell's points the measure itself used.
     """
     check_choice("a further measure", name, FURTHER)
     rows = store.load_rows(shipped=shipped, local=local, measure=name)
-    return _to_frame([row for row in rows if row["version"] == FURTHER[name]], name)
-
-
-def _to_frame(rows: list[dict], name: str) -> pandas.DataFrame:
-    found = to_frame(rows, COLUMNS[name], also=("cell_key", "measure", "version"))
-    found.attrs["points"] = [POINTS[name]]
-    return found
+    return to_frame([row for row in rows if row["version"] == FURTHER[name].version], FURTHER[name])

@@ -1,11 +1,10 @@
-"""Groups of trainings, in this process or in others, any of which may fail, run out of memory or be killed."""
+"""Groups of runs, in this process or in others, any of which may fail, run out of memory or be killed."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import gc
-import math
 import multiprocessing
 import os
 import signal
@@ -20,23 +19,23 @@ import torch
 
 from ..cell import Cell
 from ..training.ensemble import groups
-from ..training.measures import MEASURES, OutOfTimeError, measure_group, one_thread, row_of
-from .locks import Begun
+from ..training.group import GroupRun, OutOfTimeError, row_of
+from ..training.measures import RunMeasures, measure_group
+from .locks import RunLocks
 
-DEATHS = 3  # of single trainings, one after another, each with a process to itself: then the machine is at fault
+DEATHS = 3  # of single runs, one after another, each with a process to itself: then the machine is at fault
 
 
 def measure_safely(
-    cells: Sequence[Cell], device: str, deadline: float, how: Callable | None = None
+    cells: Sequence[Cell], device: str, deadline: float, kind: type[GroupRun] = RunMeasures
 ) -> list[dict] | None:
-    """Rows of a group whatever happens, None if time ran out; `how` in place of `measure_group`.
+    """Rows of a group whatever happens, None if time ran out.
 
     A group that raises is tried again in halves, down to the cell that fails alone: so does one that lacks memory.
     """
     started = time.time()
     try:
-        with one_thread(device):
-            return (how or measure_group)(cells, device, deadline)
+        return measure_group(cells, device, deadline, kind)
     except OutOfTimeError:
         return None
     except Exception as error:
@@ -47,15 +46,14 @@ def measure_safely(
         gc.collect()  # graphs and their model refer to each other
         torch.cuda.empty_cache()
     if len(cells) == 1:
-        return [failed_row(cells[0], device, started, reason)]
-    found = [measure_safely(half, device, deadline, how) for half in _halves(cells)]
-    return [row for rows in found if rows for row in rows] or None
+        return [failed_row(cells[0], started, reason, device=device, kind=kind)]
+    halves = [measure_safely(half, device, deadline, kind) for half in _halves(cells)]
+    return [row for rows in halves if rows for row in rows] or None
 
 
-def failed_row(cell: Cell, device: str, started: float, reason: str) -> dict:
-    """The row of a training that did not come to its end."""
-    facts = {"measures": dict.fromkeys(MEASURES), "reason": reason, "engine": None, "group": 1}
-    return row_of(cell, "failed", device, started, **facts)
+def failed_row(cell: Cell, started: float, reason: str, *, device: str, kind: type[GroupRun]) -> dict:
+    """The row of a run that did not come to its end."""
+    return row_of(cell, "failed", reason, dict.fromkeys(kind.columns), device, started) | kind.identity(cell)
 
 
 def _halves(cells: Sequence[Cell]) -> tuple[Sequence[Cell], Sequence[Cell]]:
@@ -63,41 +61,35 @@ def _halves(cells: Sequence[Cell]) -> tuple[Sequence[Cell], Sequence[Cell]]:
 
 
 def measured_rows(
-    todo: Sequence[Cell],
-    device: str,
-    workers: int,
-    executor: Executor | None = None,
-    deadline: float = math.inf,
-    how: Callable | None = None,
-    *,
-    begun: Begun,
+    todo: Sequence[Cell], locks: RunLocks, device: str, workers: int, executor: Executor | None, deadline: float
 ) -> Iterator[dict]:
-    """Rows as they finish; nothing new is started after the deadline, nor what another process has begun."""
-    measure = functools.partial(measure_safely, device=device, deadline=deadline, how=how)
+    """Rows as they finish; nothing new is started after the deadline, nor what another process has claimed."""
+    measure = functools.partial(measure_safely, device=device, deadline=deadline, kind=locks.kind)
+    fail = functools.partial(failed_row, device=device, kind=locks.kind)
     while todo:
         queue = deque(groups(todo, device, workers))
-
-        def take(queue=queue) -> list[Cell] | None:
-            return begun.take(queue) if time.time() < deadline else None
-
+        claim = functools.partial(locks.claim, queue)
         if executor is not None:
-            yield from _by_executor(executor, measure, take, len(queue), [], device)
+            yield from _by_executor(executor, measure, fail, claim, len(queue), [])
         elif workers == 1 or device != "cpu" or len(queue) == 1:
-            while group := take():
+            while group := claim():
                 yield from measure(group) or ()
         else:
-            yield from _by_processes(measure, take, min(workers, len(queue)), device)
-        todo = begun.left_to_others() if time.time() < deadline else []
+            yield from _by_processes(measure, fail, claim, min(workers, len(queue)))
+        todo = locks.left_to_others()
 
 
-def _by_executor(executor: Executor, measure, take, limit: int, in_flight: list, device: str) -> Iterator[dict]:
-    """Rows of the groups that `take` gives, `limit` at a time. If a process dies, BrokenExecutor; see in_flight.
+def _by_executor(
+    executor: Executor, measure: Callable, fail: Callable, claim: Callable, limit: int, in_flight: list
+) -> Iterator[dict]:
+    """Rows of the groups that `claim` gives, `limit` at a time, which `in_flight` holds until they are measured.
 
-    Where an executor gives up on a group in another way, as Dask's does, each of its cells has failed.
+    If a process dies, BrokenExecutor. Where an executor gives up on a group in another way, as Dask's does, each of
+    its cells has failed.
     """
     futures, started = {}, time.time()
     while True:
-        while len(in_flight) < limit and (group := take()):
+        while len(in_flight) < limit and (group := claim()):
             in_flight.append(group)
             futures[executor.submit(measure, group)] = group
         if not futures:
@@ -109,30 +101,30 @@ def _by_executor(executor: Executor, measure, take, limit: int, in_flight: list,
             group = futures.pop(future)
             in_flight.remove(group)
             reason = f"{type(error).__name__}: {error}"
-            yield from [failed_row(c, device, started, reason) for c in group] if error else future.result() or ()
+            yield from [fail(cell, started, reason) for cell in group] if error else future.result() or ()
 
 
-def _by_processes(measure, take, workers: int, device: str) -> Iterator[dict]:
+def _by_processes(measure: Callable, fail: Callable, claim: Callable, workers: int) -> Iterator[dict]:
     """As `_by_executor`, with processes of our own: when one dies, the others go with it, and all are made anew.
 
     What was in flight is tried again, each group alone. A group that ends its process again is halved, as it may lack
-    memory, down to the training that does so alone: that one has failed. Raises BrokenExecutor if DEATHS of these
-    come one after another.
+    memory, down to the run that does so alone: that one has failed. Raises BrokenExecutor if DEATHS of these come one
+    after another.
     """
     deaths, suspects = 0, [[]]
     while suspects:
         suspects = []
         try:
             with _pool(workers) as pool:
-                yield from _by_executor(pool, measure, take, workers, suspects, device)
+                yield from _by_executor(pool, measure, fail, claim, workers, suspects)
         except BrokenExecutor:
-            print("warning: a worker process died; what it was at is tried again, each group alone", file=sys.stderr)
+            print("warning: a worker process died; each group that was in flight is tried again", file=sys.stderr)
         queue = deque(suspects)
         while queue:
             group, started = queue.popleft(), time.time()
             try:
                 with _pool(1) as pool:
-                    found = pool.submit(measure, group).result()
+                    rows = pool.submit(measure, group).result()
             except BrokenExecutor:
                 if len(group) > 1:
                     queue.extendleft(reversed(_halves(group)))
@@ -140,10 +132,10 @@ def _by_processes(measure, take, workers: int, device: str) -> Iterator[dict]:
                 deaths += 1
                 if deaths == DEATHS:
                     raise
-                found = [failed_row(group[0], device, started, "its process died twice (killed, or out of memory)")]
+                rows = [fail(group[0], started, "its process died twice (killed, or out of memory)")]
             else:
                 deaths = 0
-            yield from found or ()
+            yield from rows or ()
 
 
 @contextlib.contextmanager
@@ -159,7 +151,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it keeps what is finished and stops us
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which keeps finished rows and ends this process
 
     def leave_with_parent():
         multiprocessing.parent_process().join()

@@ -1,1 +1,1 @@
-"""Train one cell or many, and measure what comes out."""
+"""Train one cell or a group of them, and measure the networks."""

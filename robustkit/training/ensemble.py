@@ -1,8 +1,8 @@
 """Many fully connected networks of one shape trained together, with a backward pass by hand.
 
-The first axis of every tensor is the networks of the group: each has its own weights, data order and rate, and all
-are multiplied at once (baddbmm). The update is fused into the weight write, so no gradient is ever stored. On a GPU a
-step is one CUDA graph. `training.Loop` is the slow twin: the same interface, one network, autograd.
+The first axis of every tensor is the networks of the group: each has its own weights, data order and learning rate,
+and all are multiplied at once (baddbmm). The update is fused into the weight write, so no gradient is ever stored. On
+a GPU a step is one CUDA graph. `loop.Loop` is the slow twin: one network, autograd.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..cell import Cell
-from ..data import stream_generator
 from ..networks import build
 from ..stability import gram_eigenvalues
-from .checkpoint import Saved
-from .loop import CHUNK, targets
+from .loop import CHUNK, Engine, targets
 
 JACOBIAN_FLOATS = 2**20  # entries of one network's chunk of Jacobians, so that it stays in cache
 
@@ -36,31 +33,31 @@ def batchable(cell: Cell) -> bool:
 
 
 def group_size(cell: Cell, device: str) -> int:
-    """Networks to train at once: many where one is too small to fill the machine, one where it fills it."""
+    """Number of networks to train at once: many where one alone would leave the machine idle."""
     if not batchable(cell):
         return 1
-    if device == "cpu":  # what measured fastest: the group's batch of points must stay in cache
+    if device == "cpu":  # the fastest of those tried: the group's batch of points must stay in cache
         return max(1, min(16, 512 // cell.width))
     return 20 if cell.width <= 1024 else max(1, 8192 // cell.width)
 
 
 def groups(cells: Sequence[Cell], device: str, workers: int = 1) -> list[list[Cell]]:
-    """Cells that can train together, in the order in which their first comes; workers on the CPU share them out."""
+    """Cells that can train together, in the order of their first; workers on the CPU share what is alike."""
     alike: dict[tuple, list[Cell]] = {}
     for cell in cells:
         shared = tuple(value for name, value in dataclasses.asdict(cell).items() if name not in _OWN)
         alike.setdefault(shared if batchable(cell) else cell.key, []).append(cell)
-    found = []
+    result = []
     for members in alike.values():
         share = math.ceil(len(members) / workers) if device == "cpu" else len(members)
         size = min(group_size(members[0], device), share)
-        found += [members[start : start + size] for start in range(0, len(members), size)]
-    return found
+        result += [members[start : start + size] for start in range(0, len(members), size)]
+    return result
 
 
 @functools.cache
 def _side_stream(device: int) -> torch.cuda.Stream:
-    # One a device, for good: every stream that products run on keeps a workspace of its own.
+    # One per device, for good: every stream that products run on keeps a workspace of its own.
     return torch.cuda.Stream(device)
 
 
@@ -68,7 +65,7 @@ def _up_to_16(size: int) -> int:
     return -(-size // 16) * 16
 
 
-class Ensemble:
+class Ensemble(Engine):
     """The networks of `cells` (one group of `groups`), as initialised from their seeds, on one device.
 
     `weights[l]` is (networks, fan_out, fan_in). A network's numbers do not depend on the others', to the bit: its
@@ -79,7 +76,7 @@ class Ensemble:
     name = "ensemble"
 
     def __init__(self, cells: Sequence[Cell], device: str, dtype: torch.dtype):
-        self.cells, self.device, self.dtype = list(cells), device, dtype
+        super().__init__(cells, device, dtype)
         first = cells[0]
         self.d_in, self.d_out = first.d_in, first.d_out
         sizes = [_up_to_16(first.d_in), *[first.width] * (first.depth - 1), max(2, first.d_out)]
@@ -106,75 +103,28 @@ class Ensemble:
         first, last = self.weights[0][s, :, : self.d_in], self.weights[-1][s, : self.d_out]
         return [first, *(weight[s] for weight in self.weights[1:-1]), last]
 
-    def train(
-        self,
-        x: Float[Tensor, " n dim *more"],
-        y: Tensor,
-        *,
-        evaluate_at: Collection[int],
-        observe: Callable[[int], Sequence[bool]],
-        resume: Sequence[Saved | None] = (None,),
-        save: Callable[[int, Callable[[], list[dict[str, Tensor]]]], None] | None = None,
-    ) -> None:
-        """Stochastic gradient descent on points x with classes y, as the cells say; see `training.train`.
+    def _set_rates(self, rates: Sequence[float]) -> None:
+        self.rate.copy_(torch.tensor(rates, dtype=torch.float64).view(-1, 1, 1))
 
-        `observe(step)` says which networks go on: the others keep their weights from then on. `resume` holds what
-        `save` was given, one a network and all of one step.
-        """
-        cells, first = self.cells, self.cells[0]
-        steps, per_epoch, size = first.steps, first.steps_per_epoch, first.batch_size
-        points, goals = self._points(x), self._goals(y)
-        orders = [stream_generator(cell.seed, "order") for cell in cells]
-        drops = {0, *(round(fraction * steps) for cell in cells for fraction in cell.milestones)}
-        going, last, start = [True] * len(cells), len(points) % size or size, 0
-        if resume[0]:
-            start, going = resume[0].step, [bool(saved.tensors["going"]) for saved in resume]
-            self._put_back(resume, orders)
-        epoch = [order.get_state() for order in orders]  # before the shuffle of this epoch
-        shuffles = self._shuffles(len(x), orders) if start % per_epoch else None
-        # Two sizes, as the last batch of an epoch is small; both ready before any step, since a capture takes time.
-        ready = {count: self._prepare(points, goals, count) for count in {size, last}}
-        for step in range(start, steps):
-            position = step % per_epoch
-            if position == 0:
-                epoch = [order.get_state() for order in orders]
-            if save and step > start:
-                save(step, functools.partial(self._tensors, epoch, going))
-            if step in evaluate_at and not any(going := observe(step)):
-                return
-            if step in drops or step in evaluate_at or step == start:
-                rates = [cell.learning_rate(step) * on for cell, on in zip(cells, going, strict=True)]
-                self.rate.copy_(torch.tensor(rates, dtype=torch.float64).view(-1, 1, 1))
-            if position == 0:
-                shuffles = self._shuffles(len(x), orders)
-            batch = shuffles[:, position * size : (position + 1) * size]
-            ready[batch.shape[1]](batch)
-        if steps in evaluate_at:
-            observe(steps)
+    def _own_states(self) -> list[dict]:
+        networks = map(self.network, range(len(self.cells)))
+        return [{"weights": [weight.to("cpu", copy=True) for weight in weights]} for weights in networks]
 
-    def _shuffles(self, n: int, orders: Sequence[torch.Generator]) -> Tensor:
-        return torch.stack([torch.randperm(n, generator=order) for order in orders]).to(self.device)
+    def _restore(self, states: Sequence[dict]) -> None:
+        for s, state in enumerate(states):
+            for weight, saved in zip(self.network(s), state["weights"], strict=True):
+                weight.copy_(saved)
 
-    def _tensors(self, epoch: Sequence[Tensor], going: Sequence[bool]) -> list[dict[str, Tensor]]:
-        """All that the training of each network goes on from, by name."""
-        found = []
-        for s, (state, on) in enumerate(zip(epoch, going, strict=True)):
-            weights = {f"weights.{layer}": weight for layer, weight in enumerate(self.network(s))}
-            found.append(weights | {"generator.order": state, "going": torch.tensor(on)})
-        return found
-
-    def _put_back(self, resume: Sequence[Saved], orders: Sequence[torch.Generator]) -> None:
-        for s, (saved, order) in enumerate(zip(resume, orders, strict=True)):
-            order.set_state(saved.tensors["generator.order"])
-            for layer, weight in enumerate(self.network(s)):
-                weight.copy_(saved.tensors[f"weights.{layer}"])
-
-    def _goals(self, y: Tensor) -> Tensor:
-        """What the outputs are compared with, one row a point: one-hot classes, or +-1 and the second output's 0."""
+    def _prepare(self, x: Tensor, y: Tensor) -> Callable[[Tensor], None]:
+        # What outputs are compared with, one row per point: one-hot classes, or +-1 and 0 for the padding.
         goals = targets(y, dataclasses.replace(self.cells[0], loss="squared"), self.dtype)
-        return torch.nn.functional.pad(goals, (0, 1)) if self.d_out == 1 else goals
+        goals = torch.nn.functional.pad(goals, (0, 1)) if self.d_out == 1 else goals
+        # Two sizes, as the last batch of an epoch is small; both ready before any step, since a capture takes time.
+        points, size = self._points(x), self.cells[0].batch_size
+        ready = {count: self._step(points, goals, count) for count in {size, len(x) % size or size}}
+        return lambda batch: ready[batch.shape[1]](batch)
 
-    def _prepare(self, points: Tensor, goals: Tensor, size: int) -> Callable[[Tensor], None]:
+    def _step(self, points: Tensor, goals: Tensor, size: int) -> Callable[[Tensor], None]:
         """A function of a batch of indices (networks, size) that makes one step; its buffers are made once."""
         weights, networks, depth = self.weights, len(self.cells), len(self.weights)
         index = torch.zeros(networks * size, dtype=torch.int64, device=self.device)
@@ -191,7 +141,7 @@ class Ensemble:
             for weight, below, h in zip(weights[:-1], hidden[:-1], hidden[1:], strict=True):
                 torch.bmm(below, weight.mT, out=h).relu_()
             torch.bmm(weights[-1], hidden[-1].mT, out=output).div_(self.alpha)
-            # d loss / d f = (softmax(f) or f) - y, times rate/(alpha * size): all that each update is linear in
+            # d loss / d f = (softmax(f) or f) - y, times learning rate / (alpha * size): each update is linear in it
             back = torch.softmax(output, 1) if cross_entropy else output
             back = back.sub_(goal.view(networks, size, -1).mT).mul_(self.rate / (self.alpha * size)).mT
             for layer in reversed(range(depth)):
@@ -210,7 +160,7 @@ class Ensemble:
         return run
 
     def _capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The step as a CUDA graph. Warming up is done at rate 0, which leaves the weights as they are."""
+        """The step as a CUDA graph. Warming up is done at learning rate 0, which leaves the weights as they are."""
         with torch.cuda.device(self.device):  # a graph is captured on the current device
             side, rate = _side_stream(torch.cuda.current_device()), self.rate.clone()
             self.rate.zero_()
@@ -236,7 +186,8 @@ class Ensemble:
         """f(x) of every network."""
         parts = []
         for part in self._points(x).split(CHUNK):
-            h = deque(self._hidden(part), maxlen=1).pop()  # the last one: all of them together would take much memory
+            for h in self._hidden(part):  # noqa: B007  the last one alone: all of them together take much memory
+                pass
             output = self._blocks(len(part), self.weights[-1].shape[1])
             parts.append(torch.bmm(h, self.weights[-1].mT, out=output).div_(self.alpha))
         return torch.cat(parts, 1)[..., : self.d_out]
@@ -251,7 +202,7 @@ class Ensemble:
         firsts = [weight.nan_to_num() for weight in self.weights[0]]
         if width < self.d_in:
             firsts = [torch.linalg.qr(first.T, mode="r").R.T for first in firsts]
-        found = []
+        parts = []
         for part in self._points(x).split(max(1, JACOBIAN_FLOATS // (width * outputs))):
             active = [h.sign() for h in self._hidden(part)]
             rows, other = self._blocks(len(part), outputs, width), self._blocks(len(part), outputs, width)
@@ -260,5 +211,5 @@ class Ensemble:
                 torch.bmm(rows.flatten(1, 2), weight, out=other.flatten(1, 2))
                 rows, other = other.mul_(mask[:, :, None]), rows
             jacobians = (r[:, : self.d_out] @ first for r, first in zip(rows, firsts, strict=True))
-            found.append(torch.stack([gram_eigenvalues(jacobian) for jacobian in jacobians]))
-        return torch.cat(found, 1) / self.alpha.double().square()
+            parts.append(torch.stack([gram_eigenvalues(jacobian) for jacobian in jacobians]))
+        return torch.cat(parts, 1) / self.alpha.double().square()

@@ -1,4 +1,4 @@
-"""One plain loop for any module: the reference that faster engines are held to. And how far weights moved."""
+"""Stochastic gradient descent as cells say, and the plain loop for any module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1_000  # points evaluated at once
 
 
 def targets(y: Int[Tensor, " n"], cell: Cell, dtype: torch.dtype) -> Tensor:
-    """What the loss compares with: classes; one-hot rows under squared loss; +-1 for the parity of the class."""
+    """What outputs are compared with: classes; under squared loss one-hot rows, or +-1 for odd and even classes."""
     if cell.loss == "cross_entropy":
         return y
     if cell.target == "parity":
@@ -29,81 +29,139 @@ def targets(y: Int[Tensor, " n"], cell: Cell, dtype: torch.dtype) -> Tensor:
 
 
 def loss_function(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean loss a point: cross entropy, or half the squared distance ||f - y||^2 / 2 (NeurIPS Sec. 3)."""
+    """Mean loss over the points: cross entropy, or half the squared distance ||f - y||^2 / 2 (NeurIPS Sec. 3)."""
     if loss == "cross_entropy":
         return nn.functional.cross_entropy
     return lambda output, target: (output - target).square().sum(1).mean() / 2
 
 
-def train(
-    model: nn.Module,
-    x: Float[Tensor, " n dim *more"],
-    y: Tensor,
-    cell: Cell,
-    *,
-    order: torch.Generator,
-    evaluate_at: Collection[int],
-    observe: Callable[[int], bool],
-    augment: CropFlip | None = None,
-    resume: Saved | None = None,
-    save: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
-) -> None:
-    """Stochastic gradient descent on `model` as `cell` says; y are `targets`.
+class Engine:
+    """Networks of `cells` on one device, trained together; a subclass makes the steps and evaluates the networks."""
 
-    Each epoch is a fresh shuffle from `order` (a CPU generator), cut into batches; the last, small one is kept.
-    `observe(step)` is called before the step of each of `evaluate_at` (and after the last, if cell.steps is among
-    them), with the model in evaluation mode; training ends early when it returns False. `augment` changes each batch.
-    `save(step, tensors)` is called before each step, and before `observe`; what `tensors()` then holds, as `resume`,
-    goes on from there.
-    """
-    loss_of, forward = loss_function(cell.loss), _by_size(model, x, cell.batch_size)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=cell.lr, momentum=cell.momentum, weight_decay=cell.weight_decay
-    )
-    generators = {"order": order} | ({"augment": augment.generator} if augment else {})
-    steps, steps_per_epoch = cell.steps, cell.steps_per_epoch
-    drops, start = {0, *(round(fraction * steps) for fraction in cell.milestones)}, 0
-    if resume:
-        start = resume.step
-        _put_back(resume.tensors, model, optimizer, generators)
-    epoch = order.get_state()  # before the shuffle of this epoch
-    shuffle = torch.randperm(len(x), generator=order).to(x.device) if start % steps_per_epoch else None
+    def __init__(self, cells: Sequence[Cell], device: str, dtype: torch.dtype):
+        self.cells, self.device, self.dtype = list(cells), device, dtype
 
-    def look(step: int) -> bool:
-        model.eval()
-        going = observe(step)
-        model.train()
-        return going
+    def train(
+        self,
+        x: Float[Tensor, " n dim *more"],
+        y: Int[Tensor, " n"],
+        *,
+        evaluate_at: Collection[int],
+        observe: Callable[[int], Sequence[bool]],
+        resume: Sequence[Saved] | None = None,
+        save: Callable[[int, Callable[[], list[dict]]], None] | None = None,
+    ) -> None:
+        """Stochastic gradient descent on points x with classes y, as the cells say.
 
-    model.train()
-    for step in range(start, steps):
-        position = step % steps_per_epoch
-        if position == 0:
-            epoch = order.get_state()
-        if save and step > start:
-            save(step, functools.partial(_tensors, model, optimizer, generators, epoch))
-        if step in evaluate_at and not look(step):
-            break
-        if step in drops or step == start:
-            optimizer.param_groups[0]["lr"] = cell.learning_rate(step)
-        if position == 0:
-            shuffle = torch.randperm(len(x), generator=order).to(x.device)
-        batch = shuffle[position * cell.batch_size : (position + 1) * cell.batch_size]
-        points = augment(x[batch]) if augment else x[batch]
-        optimizer.zero_grad()
-        loss_of(forward(points), y[batch]).backward()
-        optimizer.step()
-    else:
+        Each epoch is a fresh shuffle for each network, cut into batches; the last, small one is kept. `observe(step)`
+        is called before each step of `evaluate_at` (and after the last, if its number is among them), and says which
+        networks are trained further: the others keep their weights, and training ends where there are none left.
+        `save(step, states)` is called before each step, and before `observe`; training resumes from what was saved,
+        one per network and all of one step.
+        """
+        first, orders = self.cells[0], [stream_generator(cell.seed, "order") for cell in self.cells]
+        steps, per_epoch, size = first.steps, first.steps_per_epoch, first.batch_size
+        drops = {0, *(round(fraction * steps) for cell in self.cells for fraction in cell.milestones)}
+        going, start, make_step = [True] * len(orders), 0, self._prepare(x, y)
+        if resume:
+            start = resume[0].step
+            going = [saved.state["going"] for saved in resume]
+            for order, saved in zip(orders, resume, strict=True):
+                order.set_state(saved.state["order"])
+            self._restore([saved.state for saved in resume])
+        for step in range(start, steps):
+            position = step % per_epoch
+            if position == 0 or step == start:
+                order_states = [order.get_state() for order in orders]
+                shuffles = torch.stack([torch.randperm(len(x), generator=order) for order in orders]).to(x.device)
+            if save and step > start:
+                save(step, functools.partial(self._states, order_states, going))
+            if step in evaluate_at and not any(going := observe(step)):
+                return
+            if step in drops or step in evaluate_at or step == start:
+                self._set_rates([cell.learning_rate(step) * on for cell, on in zip(self.cells, going, strict=True)])
+            make_step(shuffles[:, position * size : (position + 1) * size])
         if steps in evaluate_at:
-            look(steps)
-    model.eval()
+            observe(steps)
+
+    def _states(self, order_states: Sequence[Tensor], going: Sequence[bool]) -> list[dict]:
+        parts = zip(self._own_states(), order_states, going, strict=True)
+        return [own | {"order": order, "going": on} for own, order, on in parts]
+
+
+class Loop(Engine):
+    """One network of any kind under autograd: the reference that `ensemble.Ensemble` is compared with."""
+
+    name = "loop"
+
+    def __init__(self, cells: Sequence[Cell], device: str, dtype: torch.dtype):
+        super().__init__(cells, device, dtype)
+        (cell,) = cells
+        self.model = build(cell).to(device, dtype, memory_format=torch.channels_last).eval()
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=cell.lr, momentum=cell.momentum, weight_decay=cell.weight_decay
+        )
+        self.augment_draws = stream_generator(cell.seed, "augment")
+
+    def network(self, s: int) -> list[Tensor]:
+        """Weights of the network (s = 0), without biases and the parameters of normalisation."""
+        return [weight.detach() for weight in self.model.weights]
+
+    def train(self, x: Tensor, y: Tensor, *, observe: Callable[[int], Sequence[bool]], **options) -> None:
+        """As `Engine.train`; the model is in evaluation mode when observed, and at the end."""
+
+        def look(step: int) -> Sequence[bool]:
+            self.model.eval()
+            going = observe(step)
+            self.model.train()
+            return going
+
+        self.model.train()
+        super().train(x, y, observe=look, **options)
+        self.model.eval()
+
+    def _prepare(self, x: Tensor, y: Tensor) -> Callable[[Tensor], None]:
+        cell, goals = self.cells[0], targets(y, self.cells[0], self.dtype)
+        loss_of, forward = loss_function(cell.loss), _by_size(self.model, x, cell.batch_size)
+        augment = CropFlip(x, self.augment_draws) if cell.augment == "crop_flip" else None
+
+        def step(batch: Tensor) -> None:
+            points = augment(x[batch[0]]) if augment else x[batch[0]]
+            self.optimizer.zero_grad()
+            loss_of(forward(points), goals[batch[0]]).backward()
+            self.optimizer.step()
+
+        return step
+
+    def _set_rates(self, rates: Sequence[float]) -> None:
+        (self.optimizer.param_groups[0]["lr"],) = rates
+
+    def _own_states(self) -> list[dict]:
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return [state | {"augment": self.augment_draws.get_state()}]
+
+    def _restore(self, states: Sequence[dict]) -> None:
+        (state,) = states
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.augment_draws.set_state(state["augment"])
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Float[Tensor, " 1 n d_out"]:
+        """f(x)."""
+        return torch.cat([self.model(part) for part in x.split(CHUNK)])[None]
+
+    def eigenvalues(self, x: Tensor) -> Float[Tensor, " 1 n rank"]:
+        """Eigenvalues of J J^T at each point, ascending, float64; the rank is at most min(d_out, d_in)."""
+        chunk = 64 if self.cells[0].model == "resnet" and x.device.type == "cpu" else 256  # bounds memory
+        return torch.cat([gram_eigenvalues(jacobian(self.model, part)) for part in x.split(chunk)])[None]
 
 
 def _by_size(model: nn.Module, x: Tensor, size: int) -> Callable[[Tensor], Tensor]:
-    """The model; on a GPU a ResNet takes batches of this size as CUDA graphs: launching its kernels takes longer.
+    """The model; on a GPU a ResNet takes batches of this size as CUDA graphs, as launching its kernels takes longer.
 
-    Warming up moves the running statistics of batch normalisation, which are put back. Each batch is copied into the
-    sample, which must not be a view of x.
+    Warming up moves the running statistics of batch normalisation, which are then restored. Each batch is copied into
+    the sample, which must not be a view of x.
     """
     if not (x.is_cuda and any(isinstance(module, nn.BatchNorm2d) for module in model.modules())):
         return model
@@ -116,30 +174,10 @@ def _by_size(model: nn.Module, x: Tensor, size: int) -> Callable[[Tensor], Tenso
     return lambda points: model(points) if len(points) == size else plain(points)
 
 
-def _tensors(model: nn.Module, optimizer, generators: dict, epoch: Tensor) -> dict[str, Tensor]:
-    """All that the training goes on from, by name; the order's state is that of before the epoch's shuffle."""
-    found = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for number, parameter in enumerate(model.parameters()):
-        if (momentum := optimizer.state[parameter].get("momentum_buffer")) is not None:
-            found[f"momentum.{number}"] = momentum
-    found |= {f"generator.{name}": generator.get_state() for name, generator in generators.items()}
-    return found | {"generator.order": epoch}
-
-
-def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimizer, generators: dict) -> None:
-    own = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(own)
-    for number, parameter in enumerate(model.parameters()):
-        if (momentum := tensors.get(f"momentum.{number}")) is not None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-    for name, generator in generators.items():
-        generator.set_state(tensors[f"generator.{name}"])
-
-
 class CropFlip:
-    """Shift each image by up to 4 pixels both ways and mirror every second one, each by a draw of its own.
+    """Shift each image by up to 4 pixels along both axes and mirror half of them, each by a draw of its own.
 
-    What comes in at an edge is black: the least value of each channel over the training points x, which is that of
+    What enters at an edge is black: the least value of each channel over the training points x, which is that of
     pixel 0 under any scaling that keeps it constant. `generator` is a CPU generator, whatever the device.
     Source: the recipe that workshop E.3 links to (crop with padding 4, horizontal flip).
     """
@@ -161,39 +199,3 @@ class CropFlip:
         columns = shift[:, 1] + torch.where(mirror, along.flip(0), along)  # (n, width)
         each = torch.arange(n, device=images.device)[:, None, None]
         return canvas[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-class Loop:
-    """One network under `train`, with the interface of `ensemble.Ensemble`: its slow twin, for any module."""
-
-    name = "loop"
-
-    def __init__(self, cells: Sequence[Cell], device: str, dtype: torch.dtype):
-        (self.cell,) = self.cells = list(cells)
-        self.dtype, self.model = dtype, build(self.cell).to(device, dtype, memory_format=torch.channels_last).eval()
-
-    def network(self, s: int) -> list[Tensor]:
-        """Weights of the network, s = 0, without biases and the parameters of normalisation."""
-        return [weight.detach() for weight in self.model.weights]
-
-    def train(
-        self, x: Tensor, y: Tensor, *, evaluate_at: Collection[int], observe: Callable, resume=(None,), save=None
-    ) -> None:
-        """`train` on points x with classes y; `observe`, `resume` and what `save` is given are lists of one."""
-        y, seed = targets(y, self.cell, self.dtype), self.cell.seed
-        order = stream_generator(seed, "order")
-        crop = CropFlip(x, stream_generator(seed, "augment")) if self.cell.augment == "crop_flip" else None
-        options = {"evaluate_at": evaluate_at, "observe": lambda step: observe(step)[0], "resume": resume[0]}
-        if save:
-            options["save"] = lambda step, tensors: save(step, lambda: [tensors()])
-        train(self.model, x, y, self.cell, order=order, augment=crop, **options)
-
-    @torch.no_grad()
-    def logits(self, x: Tensor) -> Float[Tensor, " 1 n d_out"]:
-        """f(x)."""
-        return torch.cat([self.model(part) for part in x.split(CHUNK)])[None]
-
-    def eigenvalues(self, x: Tensor) -> Float[Tensor, " 1 n rank"]:
-        """Eigenvalues of J J^T at each point, ascending, float64; the rank is at most min(d_out, d_in)."""
-        chunk = 64 if self.cell.model == "resnet" and x.device.type == "cpu" else 256  # bounds memory
-        return torch.cat([gram_eigenvalues(jacobian(self.model, part)) for part in x.split(chunk)])[None]

@@ -224,8 +224,8 @@ def test_an_unknown_profile_is_refused_with_the_nearest_spelling(figure):
     ("cells", "options", "said"),
     [
         ([], {}, "cells is empty, but must hold at least one Cell"),
-        ([cell(), cell(seed=1), cell()], {}, "cells holds the same training twice"),
-        ([cell(lr=0.1), cell(lr=1e-1)], {}, "cells holds the same training twice"),
+        ([cell(), cell(seed=1), cell()], {}, "cells holds the same run twice"),
+        ([cell(lr=0.1), cell(lr=1e-1)], {}, "cells holds the same run twice"),
         (cell(), {}, "cells is Cell.*, but must be a list of Cell"),
         ([{"width": 16}], {}, "cells holds {'width': 16}, but must be a list of Cell"),
         ([cell()], {"workers": 0}, "workers is 0, but must be an integer and at least 1"),

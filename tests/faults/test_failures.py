@@ -13,7 +13,7 @@ import pytest
 from robustkit.cell import Cell
 from robustkit.plots import curves, output
 from robustkit.sweep import cost, train_missing, workers
-from robustkit.training.measures import measure_group, one_thread
+from robustkit.training.measures import measure_group
 
 CELLS = [Cell(width=width, depth=2, seed=seed, epochs=1, points=16) for width in (4, 8, 16) for seed in range(3)]
 
@@ -71,8 +71,7 @@ def test_a_group_that_lacks_memory_is_halved_until_it_fits_and_its_numbers_are_t
     assert [row[:2] for row in rows] == [("ok", None)] * 12
     assert {group for _, _, group, _ in rows} <= {6, 3, 2, 1}, "the limit was not felt"
     alone = Cell(width=512, depth=10, seed=11, n_train=64, epochs=1, points=4)
-    with one_thread("cpu"):
-        assert measure_group([alone])[0]["measures"]["stability"] == rows[11][3]
+    assert measure_group([alone])[0]["measures"]["stability"] == rows[11][3]
 
 
 @pytest.mark.guard(

@@ -13,6 +13,7 @@ from robustkit.cell import Cell
 from robustkit.files import results_folder
 from robustkit.sweep import store, train_missing
 from robustkit.training import checkpoint, measures
+from robustkit.training import group as group_module
 from robustkit.training.checkpoint import Saved
 from robustkit.training.measures import measure_group
 
@@ -57,10 +58,12 @@ def run_slowly(folder, cells, step, here):
     train_missing.run(cells, device="cpu")
 
 
-@pytest.mark.guard(8, "robustkit/training/loop.py", "start = resume.step\n", "start = 0\n")
-@pytest.mark.guard(8, "robustkit/training/loop.py", '| {"generator.order": epoch}', "")
-@pytest.mark.guard(8, "robustkit/training/ensemble.py", "weight.copy_(saved.tensors", "(saved.tensors")
-@pytest.mark.guard(8, "robustkit/training/ensemble.py", 'order.set_state(saved.tensors["generator.order"])', "pass")
+@pytest.mark.guard(8, "robustkit/training/loop.py", "start = resume[0].step\n", "start = 0\n")
+@pytest.mark.guard(
+    8, "robustkit/training/loop.py", "self._states, order_states", "self._states, [o.get_state() for o in orders]"
+)
+@pytest.mark.guard(8, "robustkit/training/ensemble.py", "weight.copy_(saved)", "pass")
+@pytest.mark.guard(8, "robustkit/training/loop.py", 'order.set_state(saved.state["order"])', "pass")
 def test_a_killed_training_ends_with_the_row_of_one_that_was_not(group, expected):
     folder = checkpoint.paths(group[0].key, "cpu")[0].parent
     for last in (4, 5, 11):  # in the middle of an epoch, between two, and again in the middle
@@ -70,25 +73,26 @@ def test_a_killed_training_ends_with_the_row_of_one_that_was_not(group, expected
         assert here.wait(timeout=300)
         process.kill()  # of a group, its first checkpoint alone has been written
         process.join()
-        assert store.load_rows() == [] and checkpoint.load(group[0].key, "cpu").step == last
+        assert store.load_rows() == [] and checkpoint.load([group[0].key], "cpu")[0].step == last
     train_missing.run(group, device="cpu")
     assert [row["measures"] for row in store.load_rows()] == expected
     assert list(folder.iterdir()) == []  # nothing is left once the rows are saved
 
 
 @pytest.mark.guard(
-    8, "robustkit/training/measures.py", "        if began > deadline:\n            raise OutOfTimeError\n", ""
+    8, "robustkit/training/group.py", "        if began > self.deadline:\n            raise OutOfTimeError\n", ""
 )
 def test_a_training_that_runs_out_of_time_goes_on_from_where_it_was(group, expected, monkeypatch):
     ticks, lives = itertools.count(), 0
-    monkeypatch.setattr(measures, "time", SimpleNamespace(time=lambda: next(ticks)))  # a second a look
+    for module in (group_module, measures):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(ticks)))  # a second per look
     while lives < 99:
         lives += 1
         try:
             rows = measure_group(group, deadline=next(ticks) + 6)
             break
-        except measures.OutOfTimeError:
-            assert all(checkpoint.load(cell.key, "cpu").step >= lives for cell in group)
+        except group_module.OutOfTimeError:
+            assert all(saved.step >= lives for saved in checkpoint.load([cell.key for cell in group], "cpu"))
     assert lives > 1 and [row["measures"] for row in rows] == expected
 
 
@@ -118,9 +122,9 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(saved, damage):
     damaged = {"torn": content[:-9], "flipped": content, "empty": b"", "text": b"<html>no</html>"}
     saved[0].write_bytes(damaged[damage])
     with pytest.warns(UserWarning, match=f"{saved[0].name} is damaged and not used"):
-        assert checkpoint.load("name", "cpu").step == 5
+        assert checkpoint.load(["name"], "cpu")[0].step == 5
     saved[1].write_bytes(b"no")
     with pytest.warns(UserWarning, match="damaged") as said:
-        assert checkpoint.load("name", "cpu") is None
+        assert checkpoint.load(["name"], "cpu") is None
     assert len(said) == 2
     assert saved[0].read_bytes() == damaged[damage]  # nothing is deleted behind the user's back

@@ -13,7 +13,7 @@ from robustkit.data import load_dataset, stream_generator
 from robustkit.networks import build
 from robustkit.sweep import store, train_missing
 from robustkit.training.ensemble import Ensemble
-from robustkit.training.loop import train
+from robustkit.training.loop import Loop
 from robustkit.training.measures import MEASURES, measure, measure_group
 
 # On one thread alone do bits not depend on the machine's cores.
@@ -98,12 +98,11 @@ def first_bad_step(made):
     x, y, losses = data.x_train[:64], data.y_train[:64], []
 
     def observe(_):
-        losses.append(torch.nn.functional.cross_entropy(model(x), y).item())
-        return math.isfinite(losses[-1])
+        losses.append(torch.nn.functional.cross_entropy(nets.model(x), y).item())
+        return [math.isfinite(losses[-1])]
 
-    model = build(made)
-    order = stream_generator(made.seed, "order")
-    train(model, x, y, made, order=order, evaluate_at=range(made.steps + 1), observe=observe)
+    nets = Loop([made], "cpu", torch.float32)
+    nets.train(x, y, evaluate_at=range(made.steps + 1), observe=observe)
     return len(losses) - 1, losses[:-1]
 
 
@@ -111,7 +110,7 @@ WILD = [cell(seed=seed, lr=1e6) for seed in (0, 1, 2)]
 LATER = [cell(64, 6, seed=seed, lr=30) for seed in (0, 1, 2)]
 
 
-@pytest.mark.guard(17, "robustkit/training/measures.py", "if going[s] and not math.isfinite(losses[s]):", "if False:")
+@pytest.mark.guard(17, "robustkit/training/group.py", 'if note["going"] and not math.isfinite(loss):', "if False:")
 def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
     assert len({round(f * WILD[0].steps) for f in EVALUATION_POINTS}) == WILD[0].steps + 1  # no step is unobserved
     steps = []
@@ -128,7 +127,7 @@ def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
 
 @pytest.mark.guard(
     17,
-    "robustkit/training/measures.py",
+    "robustkit/training/group.py",
     "def _finite(value) -> bool:\n    return ",
     "def _finite(value) -> bool:\n    return True or ",
 )
@@ -154,9 +153,9 @@ def test_no_nan_and_no_measurement_of_a_diverged_training_reaches_the_file(field
 
 @pytest.mark.guard(
     17,
-    "robustkit/training/measures.py",
-    "if going[s] and not math.isfinite(losses[s]):",
-    "if going[s] and not all(map(math.isfinite, losses)):",
+    "robustkit/training/group.py",
+    'if note["going"] and not math.isfinite(loss):',
+    'if note["going"] and not all(map(math.isfinite, losses)):',
 )
 def test_neighbours_of_a_diverging_network_have_the_bits_of_their_runs_alone():
     sound = [cell(seed=seed, init=init) for seed in (0, 1) for init in ("he", "ntk")]

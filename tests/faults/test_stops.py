@@ -19,7 +19,7 @@ from processes import CONTEXT
 
 from robustkit.cell import Cell
 from robustkit.profiles import profile_cells
-from robustkit.sweep import locks, store, train_missing
+from robustkit.sweep import locks, store, train_missing, workers
 from robustkit.training.measures import measure_group
 
 PATIENCE = 300  # seconds, of which an idle machine needs two
@@ -84,9 +84,9 @@ def whole(tmp_path_factory):
 
 @pytest.mark.guard(
     1,
-    "robustkit/training/ensemble.py",
-    'orders = [stream_generator(cell.seed, "order") for cell in cells]',
-    "orders = [torch.default_generator for cell in cells]",
+    "robustkit/training/loop.py",
+    'orders = self.cells[0], [stream_generator(cell.seed, "order") for cell in self.cells]',
+    "orders = self.cells[0], [torch.default_generator for cell in self.cells]",
 )
 def test_killed_five_times_and_started_again_the_table_is_that_of_an_uninterrupted_run(whole, tmp_path):
     random, kept, codes = numpy.random.default_rng(3), [], []
@@ -120,7 +120,7 @@ def still_alive(processes):
 @pytest.mark.guard(
     4,
     "robustkit/sweep/train_missing.py",
-    "left = len(missing(todo, store.load_statuses(), key_of))",
+    "left = len(missing(todo, store.load_statuses(), kind))",
     "left = len(todo)",
 )
 @pytest.mark.parametrize(("sent", "code", "workers"), [("SIGTERM", 143, 2), ("SIGINT", 130, 1)])
@@ -142,7 +142,7 @@ def test_a_signal_stops_the_command_at_once_and_leaves_no_process(sent, code, wo
     rows = store.read_rows(store.local_path())
     total = len(profile_cells("smoke", widths=[16], depths=[2, 4]))
     assert process.returncode == code
-    assert f"stopped: {len(rows)} training(s) saved, {total - len(rows)} left to do" in said
+    assert f"stopped: {len(rows)} run(s) saved, {total - len(rows)} left to do" in said
     assert "what is finished is saved" in said and "goes on from here" in said
     assert "Traceback" not in said
     assert still_alive(family) == []
@@ -188,30 +188,30 @@ def test_an_interrupted_notebook_cell_stops_and_the_next_run_goes_on():
 # ------------------------------------------------------------------------------------------------ workers that die
 
 
-def dies_once(cells, device, deadline, mark):
+def dies_once(cells, device, deadline, kind, mark):
     """The first worker that gets here is killed."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
         os.kill(os.getpid(), signal.SIGKILL)
-    return measure_group(cells, device, deadline)
+    return measure_group(cells, device, deadline, kind)
 
 
-def dies_at_width_8_and_depth_3(cells, device, deadline):
+def dies_at_width_8_and_depth_3(cells, device, deadline, kind):
     """As if one training needed more memory than there is: the kernel kills its process, whatever group it is in."""
     if any((cell.width, cell.depth) == (8, 3) for cell in cells):
         time.sleep(0.5)  # others are in flight by now
         os.kill(os.getpid(), signal.SIGKILL)
-    return measure_group(cells, device, deadline)
+    return measure_group(cells, device, deadline, kind)
 
 
-def dies_with_several(cells, device, deadline):
+def dies_with_several(cells, device, deadline, kind):
     """As if two networks were more than memory can hold."""
     if len(cells) > 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return measure_group(cells, device, deadline)
+    return measure_group(cells, device, deadline, kind)
 
 
-def always_dies(cells, device, deadline):
+def always_dies(cells, device, deadline, kind):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -227,8 +227,11 @@ def quick_workers(monkeypatch):
     "        except BrokenExecutor:\n            print(",
     "        except ZeroDivisionError:\n            print(",
 )
-def test_when_a_worker_is_killed_its_trainings_are_done_all_the_same(whole, quick_workers, tmp_path, capfd):
-    train_missing.train_and_save(GRID, "cpu", 2, how=functools.partial(dies_once, mark=str(tmp_path / "died")))
+def test_when_a_worker_is_killed_its_trainings_are_done_all_the_same(
+    whole, quick_workers, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(workers, "measure_safely", functools.partial(dies_once, mark=str(tmp_path / "died")))
+    train_missing.run(GRID, device="cpu", workers=2)
     assert (tmp_path / "died").exists()
     rows = store.read_rows(store.local_path())
     assert len(rows) == len(GRID)
@@ -239,11 +242,14 @@ def test_when_a_worker_is_killed_its_trainings_are_done_all_the_same(whole, quic
 @pytest.mark.guard(
     5,
     "robustkit/sweep/workers.py",
-    'found = [failed_row(group[0], device, started, "its process died twice (killed, or out of memory)")]',
-    "found = []",
+    'rows = [fail(group[0], started, "its process died twice (killed, or out of memory)")]',
+    "rows = []",
 )
-def test_a_training_that_kills_its_worker_each_time_is_reported_and_the_others_finish(whole, quick_workers):
-    train_missing.train_and_save(GRID[:-2], "cpu", 2, how=dies_at_width_8_and_depth_3)
+def test_a_training_that_kills_its_worker_each_time_is_reported_and_the_others_finish(
+    whole, quick_workers, monkeypatch
+):
+    monkeypatch.setattr(workers, "measure_safely", dies_at_width_8_and_depth_3)
+    train_missing.run(GRID[:-2], device="cpu", workers=2)
     rows = store.read_rows(store.local_path())
     bad = [cell.key for cell in GRID if (cell.width, cell.depth) == (8, 3)]
     assert {row["key"] for row in rows if row["status"] == "failed"} == set(bad)
@@ -255,16 +261,18 @@ def test_a_training_that_kills_its_worker_each_time_is_reported_and_the_others_f
 @pytest.mark.guard(7, "robustkit/sweep/workers.py", "if len(group) > 1:", "if len(group) > 99:")
 def test_a_group_for_which_its_process_is_killed_is_halved_until_it_fits(quick_workers, tmp_path, monkeypatch):
     several = [Cell(width=4, depth=2, seed=seed, epochs=1, points=16) for seed in range(8)]
-    train_missing.train_and_save(several, "cpu", 2, how=dies_with_several)
+    monkeypatch.setattr(workers, "measure_safely", dies_with_several)
+    train_missing.run(several, device="cpu", workers=2)
     rows = store.read_rows(store.local_path())
     assert sorted(row["key"] for row in rows) == sorted(cell.key for cell in several)
     assert {row["status"] for row in rows} == {"ok"} and {row["engine"]["group"] for row in rows} == {1}
 
 
 @pytest.mark.guard(5, "robustkit/sweep/workers.py", "if deaths == DEATHS:", "if deaths > 99:")
-def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_workers):
+def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_workers, monkeypatch):
+    monkeypatch.setattr(workers, "measure_safely", always_dies)
     with pytest.raises(BrokenExecutor):
-        train_missing.train_and_save(GRID, "cpu", 2, how=always_dies)
+        train_missing.run(GRID, device="cpu", workers=2)
     assert len(store.read_rows(store.local_path())) < 3
 
 
@@ -272,7 +280,7 @@ def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_worke
 
 
 @pytest.mark.guard(
-    12, "robustkit/sweep/locks.py", "(mine if _lock_byte(self.file, self.key_of(cell)) else self.held)", "mine"
+    12, "robustkit/sweep/locks.py", "(mine if _lock_byte(self.file, self.kind.key(cell)) else self.held)", "mine"
 )
 def test_two_processes_share_one_grid_and_repeat_nothing(whole, tmp_path):
     both = [started(tmp_path), started(tmp_path)]

@@ -378,11 +378,11 @@ def checkpoints(folder: Path) -> Feed:
             newest.write_bytes(changed := damaged(whole, draw))
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                found = checkpoint.load("name", "cpu")
+                (found,) = checkpoint.load(["name"], "cpu")
             newest.write_bytes(whole)
         step = 10 if changed == whole else 5
         assert found.step == step and found.notes == {"losses": [step / 3]} and bool(caught) == (step == 5)
-        assert all(torch.equal(found.tensors[name], value) for name, value in tensors.items()), "other numbers"
+        assert all(torch.equal(found.state[name], value) for name, value in tensors.items()), "other numbers"
         return "refused" if caught else "equal"
 
     return feed

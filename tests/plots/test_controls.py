@@ -13,7 +13,7 @@ from robustkit.ledger import rows as ledger_rows
 from robustkit.plots import cnn_and_resnet, curves, output
 from robustkit.sweep import train_missing
 from robustkit.sweep.train_missing import load_further
-from robustkit.training.remeasure import COLUMNS
+from robustkit.training.remeasure import Attack
 
 
 @pytest.fixture(autouse=True)
@@ -154,11 +154,11 @@ def attacked(**fields):
     lines = []
     for cell in made:
         p = 2.0 ** (cell.seed + (cell.width > 16))
-        measures = dict.fromkeys(COLUMNS["attack"], 0.5) | {"logit_stability": p, "margin": p / 4, "accuracy": 0.9}
+        measures = dict.fromkeys(Attack.columns, 0.5) | {"logit_stability": p, "margin": p / 4, "accuracy": 0.9}
         measures |= {"lipschitz_mean": p**2, "accuracy_pgd_l2_1": 0.2 * cell.seed, "softmax_stability": 0.1 * p}
         row = {"key": cell.key, "cell_key": cell.key, "status": "ok", "reason": None, "seconds": 1.0, "commit": ""}
         lines.append(row | {"cell": dataclasses.asdict(cell), "measures": measures, "engine": {}, "versions": {}})
-    return train_missing.to_frame(lines, COLUMNS["attack"], also=("cell_key",))
+    return train_missing.to_frame(lines, Attack)
 
 
 def drawn(ax, kind):

@@ -3,6 +3,7 @@
 import pytest
 
 from robustkit.cell import Cell
+from robustkit.sweep import cost
 from robustkit.sweep.cost import estimate_seconds, memory_bytes
 
 
@@ -10,23 +11,24 @@ def cell(width=16, seed=0, **fields):
     return Cell(**{"width": width, "depth": 2, "seed": seed, "epochs": 10, "points": 16} | fields)
 
 
-def speeds(cell, networks, device):
-    """A machine without noise: seconds a step, a point of the loss and a point of the stability."""
-    return 1e-6 * networks * cell.width, 0.0, 0.0
+@pytest.fixture
+def steady(monkeypatch):
+    """A machine without noise: seconds per step, per point of the loss and per point of the stability."""
+    monkeypatch.setattr(cost, "_speeds", lambda cell, networks, device: (1e-6 * networks * cell.width, 0.0, 0.0))
 
 
 def seconds(cells, workers=1):
-    return estimate_seconds(cells, "cpu", workers, speeds=speeds)
+    return estimate_seconds(cells, "cpu", workers)
 
 
-def test_time_is_that_of_every_step():
+def test_time_is_that_of_every_step(steady):
     few = cell(epochs=10)
     assert seconds([few]) == pytest.approx(16e-6 * few.steps)
     assert seconds([cell(epochs=1000)]) == pytest.approx(100 * seconds([few]))
     assert seconds([cell(4096)]) == pytest.approx(seconds([cell(1024)]) * cell(4096).flops / cell(1024).flops)
 
 
-def test_workers_share_the_time_and_cost_a_start():
+def test_workers_share_the_time_and_cost_a_start(steady):
     cells = [cell(width, seed, epochs=100_000) for width in (16, 32) for seed in range(4)]
     alone = seconds(cells)
     assert alone == pytest.approx(1e-6 * cells[0].steps * 4 * (16 + 32))

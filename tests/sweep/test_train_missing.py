@@ -252,4 +252,4 @@ def test_the_shipped_profile_reads_shipped_rows_alone_and_trains_nothing(no_trai
 
 
 def test_the_cpu_has_one_name():
-    assert train_missing.pick_device("cpu") == train_missing.pick_device("cpu:0") == "cpu"
+    assert train_missing.resolve_device("cpu") == train_missing.resolve_device("cpu:0") == "cpu"

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from robustkit.cell import INITS, Cell
 from robustkit.data import load_dataset
 from robustkit.initialization import layer_stds
-from robustkit.movement import _moved
+from robustkit.movement import layer_norms
 from robustkit.stability import gram_eigenvalues, jacobian
 from robustkit.sweep import train_missing, workers
 from robustkit.training.ensemble import Ensemble, batchable, group_size, groups
@@ -316,11 +316,11 @@ def test_the_largest_network_holds_little_more_than_its_weights_twice(monkeypatc
         memory.held = {w.untyped_storage()._cdata for w in empty}  # where the weights are drawn is not the GPU
         nets = Ensemble([wide], "meta", torch.float32)
         start = [w.clone() for w in nets.network(0)]
-        steps = [nets._prepare(x, torch.empty(1000, 10, device="meta"), size) for size in (64, 32)]
+        steps = [nets._step(x, torch.empty(1000, 10, device="meta"), size) for size in (64, 32)]
         for step, size in zip(steps, (64, 32), strict=True):
             step(torch.zeros(1, size, dtype=torch.int64, device="meta"))
         nets.logits(x)
-        _moved(nets.network(0), start)  # what kappa is made of
+        layer_norms(nets.network(0), start)  # what kappa is made of
         nets.eigenvalues(x)
     assert memory.peak < 2.1 * 4 * wide.parameters
 

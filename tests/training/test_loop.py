@@ -1,6 +1,7 @@
 """The plain loop against a backward pass written by hand in numpy, float64."""
 
 import contextlib
+import dataclasses
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from robustkit.data import load_dataset, stream_generator
 from robustkit.movement import layer_movement, lazy_ratio
 from robustkit.networks import ResNet, build
 from robustkit.training import loop as training
-from robustkit.training.loop import CropFlip, Loop, loss_function, targets, train
+from robustkit.training.loop import CropFlip, Loop, loss_function, targets
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 
@@ -74,11 +75,9 @@ def relative_error(model, expected):
 
 
 def trained(cell, observe=lambda step, model: True, evaluate_at=()):
-    model, x, y = prepared(cell)
-    order = stream_generator(cell.seed, "order")
-    y_train = targets(y, cell, torch.float64)
-    train(model, x, y_train, cell, order=order, evaluate_at=evaluate_at, observe=lambda step: observe(step, model))
-    return model
+    (_, x, y), nets = prepared(cell), Loop([cell], "cpu", torch.float64)
+    nets.train(x, y, evaluate_at=evaluate_at, observe=lambda step: [observe(step, nets.model)])
+    return nets.model
 
 
 @pytest.mark.parametrize(
@@ -148,10 +147,10 @@ def test_the_order_of_the_data_belongs_to_the_seed(poisoned_seeds):
     assert all(torch.equal(a, b) for a, b in zip(first.weights, trained(cell).weights, strict=True))
 
     def after_one_step(order_seed):
-        model, x, y = prepared(cell)
-        order = stream_generator(order_seed, "order")
-        train(model, x, y, cell, order=order, evaluate_at={1}, observe=lambda step: False)
-        return model.weights[-1]
+        (_, x, y), nets = prepared(cell), Loop([cell], "cpu", torch.float64)
+        nets.cells = [dataclasses.replace(cell, seed=order_seed)]
+        nets.train(x, y, evaluate_at={1}, observe=lambda step: [False])
+        return nets.network(0)[-1]
 
     assert not torch.equal(after_one_step(0), after_one_step(1))
 

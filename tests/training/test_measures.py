@@ -10,15 +10,16 @@ import torch
 
 from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell
 from robustkit.checks import InputError
-from robustkit.data import fixed_points, load_dataset, stream_generator
+from robustkit.data import fixed_points, load_dataset
 from robustkit.movement import layer_movement, lazy_ratio
 from robustkit.networks import build
 from robustkit.stability import perturbation_stability
 from robustkit.sweep import store
 from robustkit.training import measures
 from robustkit.training.ensemble import Ensemble
-from robustkit.training.loop import targets, train
-from robustkit.training.measures import MEASURES, OutOfTimeError, measure
+from robustkit.training.group import OutOfTimeError
+from robustkit.training.loop import Loop
+from robustkit.training.measures import MEASURES, measure, measure_group
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
 
@@ -47,11 +48,9 @@ def test_each_number_is_what_the_trained_network_gives(scaling, fields):
     row = measure(made)["measures"]
     data = load_dataset("digits", scaling=scaling, dtype=torch.float64)
     x, y = data.x_train[:64], data.y_train[:64]
-    model = build(made).double()
-    start = [w.detach().clone().numpy() for w in model.weights]
-    goal = targets(y, made, torch.float64)
-    order = stream_generator(0, "order")
-    train(model, x, goal, made, order=order, evaluate_at=(), observe=lambda step: True)
+    nets = Loop([made], "cpu", torch.float64)
+    model, start = nets.model, [w.clone().numpy() for w in nets.network(0)]
+    nets.train(x, y, evaluate_at=(), observe=lambda step: [True])
 
     x_test = data.x_test[fixed_points(360, 20, "test points")]
     matrices = torch.func.vmap(torch.func.jacrev(lambda z: model(z[None])[0]))(x_test).flatten(2).detach()
@@ -177,15 +176,14 @@ def test_a_resnet_is_followed_after_each_epoch():
     row = measure(made)["measures"]
     data = load_dataset("digits", dtype=torch.float64)
     x, y = data.x_train[:64], data.y_train[:64]
-    model, found = build(made).double(), []
+    nets, found = Loop([made], "cpu", torch.float64), []
+    model, start = nets.model, [w.clone() for w in nets.network(0)]
 
     def observe(step):
         found.append((model(data.x_test).argmax(1) == data.y_test).double().mean().item())
-        return True
+        return [True]
 
-    start = [w.detach().clone() for w in model.weights]
-    order, ends = stream_generator(0, "order"), range(4, 21, 4)
-    train(model, x, y, made, order=order, evaluate_at=ends, observe=observe)
+    nets.train(x, y, evaluate_at=range(4, 21, 4), observe=observe)
     assert row["test_accuracy_over_time"] == found and len(found) == 5
     assert row["best_test_accuracy"] == max(found) and row["test_accuracy"] == found[-1]
     assert row["kappa"] == pytest.approx(lazy_ratio([w.detach() for w in model.weights], start), rel=1e-12)
@@ -239,8 +237,8 @@ def test_training_stops_at_the_first_of_every_so_many_steps_at_or_below_the_stop
 
 def test_a_training_that_runs_out_of_time_is_dropped():
     with pytest.raises(OutOfTimeError):
-        measure(cell(), deadline=time.time() - 1)
-    assert measure(cell(), deadline=time.time() + 600)["status"] == "ok"
+        measure_group([cell()], deadline=time.time() - 1)
+    assert measure_group([cell()], deadline=time.time() + 600)[0]["status"] == "ok"
 
 
 def test_a_cells_own_dataset_is_measured_by_its_content(write_npz):

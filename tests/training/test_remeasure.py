@@ -11,16 +11,15 @@ from processes import CONTEXT
 
 from robustkit import attacks
 from robustkit.cell import FRACTIONS, Cell, InputError
-from robustkit.data import fixed_points, load_dataset, stream_generator
-from robustkit.networks import build
+from robustkit.data import fixed_points, load_dataset
 from robustkit.report import ship
 from robustkit.stability import expected_norm, perturbation_stability
 from robustkit.sweep import store, train_missing, workers
 from robustkit.sweep.train_missing import further, load_further
-from robustkit.training import remeasure as module
-from robustkit.training.loop import targets, train
-from robustkit.training.measures import OutOfTimeError, measure
-from robustkit.training.remeasure import COLUMNS, FURTHER, POINTS, further_key, measure_further, measure_further_group
+from robustkit.training.group import OutOfTimeError
+from robustkit.training.loop import Loop
+from robustkit.training.measures import measure, measure_group
+from robustkit.training.remeasure import FURTHER, Attack, JacobianChange
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +39,7 @@ CELLS = [cell(width=width, seed=seed) for width in (4, 8) for seed in (0, 1)]
 
 
 def measured(name, **fields):
-    return measure_further(cell(**fields), name)["measures"]
+    return measure(cell(**fields), kind=FURTHER[name])["measures"]
 
 
 def explicit(function, x):
@@ -53,16 +52,15 @@ def trained_plainly(made):
     data = load_dataset("digits", scaling=made.scaling, dtype=torch.float64)
     x, y = data.x_train[: made.train_points], data.y_train[: made.train_points]
     x_test = data.x_test[fixed_points(360, 100, "test points")]
-    model, seen = build(made).double(), {}
+    nets, seen = Loop([made], "cpu", torch.float64), {}
 
     def observe(step):
-        seen[step] = explicit(model, x_test)
-        return True
+        seen[step] = explicit(nets.model, x_test)
+        return [True]
 
     steps = [round(f * made.steps) for f in FRACTIONS]
-    order, goal = stream_generator(made.seed, "order"), targets(y, made, torch.float64)
-    train(model, x, goal, made, order=order, evaluate_at=set(steps), observe=observe)
-    return model, data, [seen[step] for step in steps]
+    nets.train(x, y, evaluate_at=set(steps), observe=observe)
+    return nets.model, data, [seen[step] for step in steps]
 
 
 # ------------------------------------------------------------------------------------------------ Jacobians
@@ -78,7 +76,7 @@ def test_the_change_of_the_jacobian_is_that_of_a_plain_training(fields):
     row = measured("jacobian_change", **fields)
     _, _, matrices = trained_plainly(cell(**fields))
     changes = np.array([means(now - matrices[0]) for now in matrices])
-    assert set(row) == set(COLUMNS["jacobian_change"])
+    assert set(row) == set(JacobianChange.columns)
     # float64; the square root of an eigenvalue keeps ten digits.
     for column, norm in (("jacobian", 0), ("frobenius", 1)):
         assert row[f"{column}_init"] == pytest.approx(means(matrices[0])[norm], rel=1e-10)
@@ -149,7 +147,7 @@ def test_the_numbers_of_the_attack_are_those_of_a_plain_training(fields):
             left = [row[f"accuracy_{attack}_{norm}_{name}"] for name in names]
             assert left == found[attack]
             assert [row["accuracy"], *left] == sorted([row["accuracy"], *left], reverse=True)
-    assert set(row) == set(COLUMNS["attack"])
+    assert set(row) == set(Attack.columns)
 
 
 def test_a_network_of_convolutions_is_measured_on_its_images_and_has_no_spectral_product():
@@ -165,7 +163,7 @@ def test_a_network_of_convolutions_is_measured_on_its_images_and_has_no_spectral
 
 def test_a_product_that_no_float_holds_is_no_reason_to_drop_the_row(monkeypatch):
     monkeypatch.setattr(attacks, "spectral_product", lambda weights, alpha: float("inf"))
-    row = measure_further(cell(), "attack")
+    row = measure(cell(), kind=Attack)
     assert row["status"] == "ok" and row["measures"]["spectral_product"] is None
 
 
@@ -177,16 +175,15 @@ def test_the_training_is_the_one_that_the_cells_own_row_came_from():
         for name in NAMES:
             assert measured(name, **fields)["loss_at_end"] == own
     pair = [cell(), cell(stop_loss=losses[30])]
-    together = measure_further_group(pair, name="jacobian_change")
-    assert [row["measures"] for row in together] == [measure_further(c, "jacobian_change")["measures"] for c in pair]
+    together = measure_group(pair, kind=JacobianChange)
+    assert [row["measures"] for row in together] == [measure(c, kind=JacobianChange)["measures"] for c in pair]
     assert len(together[1]["measures"]["jacobian_change_over_time"]) == 6
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_engine_and_the_plain_loop_measure_the_same(name, monkeypatch):
+def test_the_engine_and_the_plain_loop_measure_the_same(name):
     fast = measured(name)
-    monkeypatch.setattr(module, "engine_of", lambda _: module.Loop)
-    slow = measure_further(cell(), name)
+    (slow,) = measure_group([cell()], kind=FURTHER[name], engine=Loop)
     assert slow["engine"]["name"] == "loop"
     for column, value in slow["measures"].items():
         assert fast[column] == pytest.approx(value, rel=1e-10), column
@@ -197,23 +194,23 @@ def test_the_engine_and_the_plain_loop_measure_the_same(name, monkeypatch):
 
 def test_a_key_is_that_of_the_cell_the_name_and_the_version(monkeypatch):
     text = f'{{"cell": "{cell().key}", "measure": "attack", "version": 2}}'
-    assert further_key(cell(), "attack") == hashlib.sha256(text.encode()).hexdigest()
-    keys = {further_key(made, name) for made in CELLS for name in NAMES} | {made.key for made in CELLS}
+    assert Attack.key(cell()) == hashlib.sha256(text.encode()).hexdigest()
+    keys = {FURTHER[name].key(made) for made in CELLS for name in NAMES} | {made.key for made in CELLS}
     assert len(keys) == 3 * len(CELLS)
-    monkeypatch.setitem(FURTHER, "attack", 3)
-    assert further_key(cell(), "attack") not in keys
+    monkeypatch.setattr(Attack, "version", 3)
+    assert Attack.key(cell()) not in keys
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_says_what_it_is_and_goes_to_json_and_back(name):
-    row = measure_further(cell(), name)
-    assert (row["key"], row["cell_key"], row["status"]) == (further_key(cell(), name), cell().key, "ok")
-    assert (row["measure"], row["version"], row["reason"]) == (name, FURTHER[name], None)
+    row = measure(cell(), kind=FURTHER[name])
+    assert (row["key"], row["cell_key"], row["status"]) == (FURTHER[name].key(cell()), cell().key, "ok")
+    assert (row["measure"], row["version"], row["reason"]) == (name, FURTHER[name].version, None)
     assert Cell(**row["cell"]) == cell()
     assert row["engine"]["dtype"] == "float64" and row["versions"]["torch"] == torch.__version__
     assert row["seconds"] >= 0 and "commit" in row
     assert store.decode(store.encode(row))["measures"] == row["measures"]
-    assert measure_further(cell(), name)["measures"] == row["measures"]
+    assert measure(cell(), kind=FURTHER[name])["measures"] == row["measures"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -221,9 +218,9 @@ def test_a_row_a_cell_in_the_order_of_the_cells_and_the_second_time_nothing_is_t
     rows = further(CELLS[::-1], name, device="cpu")
     assert list(rows["cell_key"]) == [made.key for made in CELLS[::-1]]
     assert rows.attrs["missing"] == [] and set(rows["status"]) == {"ok"}
-    assert {*(field.name for field in dataclasses.fields(Cell)), *COLUMNS[name]} <= set(rows.columns)
+    assert {*(field.name for field in dataclasses.fields(Cell)), *FURTHER[name].columns} <= set(rows.columns)
     for made, row in zip(CELLS[::-1], rows.to_dict("records"), strict=True):
-        assert {column: row[column] for column in COLUMNS[name]} == measured(name, **dataclasses.asdict(made))
+        assert {column: row[column] for column in FURTHER[name].columns} == measured(name, **dataclasses.asdict(made))
     # Cheapest first on disk, whatever the order of the cells.
     assert [row["cell"]["width"] for row in store.read_rows(store.local_path())] == [4, 4, 8, 8]
 
@@ -237,7 +234,7 @@ def test_a_row_a_cell_in_the_order_of_the_cells_and_the_second_time_nothing_is_t
     assert sorted(load_further(name)["key"]) == sorted(rows["key"])
     assert len(load_further(name, local=False)) == 0
     assert list(load_further(name, local=False).columns) == list(rows.columns)
-    assert rows.attrs["points"] == load_further(name).attrs["points"] == [POINTS[name]]
+    assert rows.attrs["points"] == load_further(name).attrs["points"] == [FURTHER[name].points]
 
 
 def test_trainings_and_further_rows_share_a_file_and_never_see_one_another():
@@ -258,7 +255,7 @@ def test_two_workers_measure_what_one_does(monkeypatch):
     monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: CONTEXT)
     rows = further(CELLS, "jacobian_change", device="cpu", workers=2)
     for made, change in zip(CELLS, rows["jacobian_change"], strict=True):
-        assert change == measure_further(made, "jacobian_change")["measures"]["jacobian_change"]
+        assert change == measure(made, kind=JacobianChange)["measures"]["jacobian_change"]
 
 
 def test_after_a_row_was_torn_that_one_alone_is_measured_again():
@@ -269,14 +266,14 @@ def test_after_a_row_was_torn_that_one_alone_is_measured_again():
         assert len(load_further("attack")) == 1
     with pytest.warns(UserWarning, match="damaged"):
         again = further(CELLS[:2], "attack", device="cpu")
-    assert again[list(COLUMNS["attack"])].equals(rows[list(COLUMNS["attack"])])
+    assert again[list(Attack.columns)].equals(rows[list(Attack.columns)])
     with open(path) as file:
         assert len(file.readlines()) == 3
 
 
 def test_another_version_is_another_measure(monkeypatch):
     further(CELLS[:1], "attack", device="cpu")
-    monkeypatch.setitem(FURTHER, "attack", 3)
+    monkeypatch.setattr(Attack, "version", 3)
     assert len(load_further("attack")) == 0
     assert list(further(CELLS[:1], "attack", device="cpu")["version"]) == [3]
     assert len(store.read_rows(store.local_path())) == 2
@@ -291,7 +288,7 @@ def test_a_training_that_diverges_is_a_row_without_numbers_and_is_not_tried_agai
     wild = cell(depth=depth, lr=1e6, precision="float32")
     rows = further([wild, CELLS[0]], name, device="cpu")
     assert list(rows["status"]) == ["diverged", "ok"] and rows["reason"][0]
-    assert rows.loc[0, list(COLUMNS[name])].isna().all()
+    assert rows.loc[0, list(FURTHER[name].columns)].isna().all()
     before = store.local_path().read_bytes()
     further([wild], name, device="cpu")
     assert store.local_path().read_bytes() == before
@@ -300,26 +297,23 @@ def test_a_training_that_diverges_is_a_row_without_numbers_and_is_not_tried_agai
 def test_a_cell_that_raises_has_a_failed_row_of_its_own_kind_and_is_tried_again(monkeypatch):
     with monkeypatch.context() as broken:
 
-        def raise_for_one(cells, *_, name):
+        def raise_for_one(cells, *others):
             if CELLS[1] in cells:
                 raise RuntimeError("no luck today")
-            return measure_further_group(cells, name=name)
+            return measure_group(cells, *others)
 
-        broken.setattr(module, "measure_further_group", raise_for_one)
+        broken.setattr(workers, "measure_group", raise_for_one)
         rows = further(CELLS[:3], "attack", device="cpu")
     assert list(rows["status"]) == ["ok", "failed", "ok"] and "no luck today" in rows["reason"][1]
     (failed,) = [row for row in store.read_rows(store.local_path()) if row["status"] == "failed"]
-    assert failed["measure"] == "attack" and failed["measures"] == dict.fromkeys(COLUMNS["attack"])
+    assert failed["measure"] == "attack" and failed["measures"] == dict.fromkeys(Attack.columns)
     assert store.load_rows() == []
     assert list(further(CELLS[:3], "attack", device="cpu")["status"]) == ["ok"] * 3
 
 
 def test_bad_input_is_refused_before_any_training():
-    for call in (further_key, measure_further):
+    for call in (lambda: load_further("atack"), lambda: further(CELLS, "atack")):
         with pytest.raises(InputError, match="'atack'.*did you mean 'attack'"):
-            call(cell(), "atack")
-    for call in (lambda: load_further("x"), lambda: further(CELLS, "x")):
-        with pytest.raises(InputError, match="'x'"):
             call()
     for arguments, words in (({"cells": []}, "empty"), ({"cells": CELLS * 2}, "twice"), ({"workers": 0}, "workers")):
         with pytest.raises(InputError, match=words):
@@ -329,7 +323,7 @@ def test_bad_input_is_refused_before_any_training():
 
 def test_a_training_that_runs_out_of_time_is_dropped():
     with pytest.raises(OutOfTimeError):
-        measure_further(cell(), "attack", deadline=time.time() - 1)
+        measure_group([cell()], deadline=time.time() - 1, kind=Attack)
 
 
 # ------------------------------------------------------------------------------------------------ shipping
@@ -344,8 +338,9 @@ def mnist_rows(value=0.5, **changes):
         facts |= {"commit": None, "seconds": 1.0} | changes
         rows.append({"key": made.key, "measures": {"stability": value}} | facts)
         for name in NAMES:
-            own = {"key": further_key(made, name), "cell_key": made.key, "measure": name, "version": FURTHER[name]}
-            rows.append(own | {"measures": dict.fromkeys(COLUMNS[name], value)} | facts)
+            rows.append(
+                FURTHER[name].identity(made) | {"measures": dict.fromkeys(FURTHER[name].columns, value)} | facts
+            )
     return rows
 
 

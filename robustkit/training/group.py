@@ -1,0 +1,245 @@
+"""Train one group of networks and make a row of each, whatever is measured on them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import platform
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy
+import torch
+
+from ..cell import FRACTIONS, Cell
+from ..data import Dataset, fixed_points, load_dataset
+from ..datasets import dataset_info
+from ..files import ROOT
+from . import checkpoint
+from .ensemble import Ensemble, batchable
+from .loop import CHUNK, Loop, loss_function, targets
+
+# Training points on which the loss is followed along a run, the same for every network of a family.
+LOSS_POINTS = {"fcn": 10_000, "cnn": 1_000, "resnet": 1_000}
+
+
+class OutOfTimeError(RuntimeError):
+    """The time given ran out before the end of a run."""
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str, scaling: str, device: str, dtype: torch.dtype, _digest: str) -> Dataset:
+    return load_dataset(name, scaling=scaling, device=device, dtype=dtype)
+
+
+def dtype_of(cell: Cell) -> torch.dtype:
+    """The type of the weights: float64 where the cell asks for it, else float32."""
+    return torch.float64 if cell.precision == "float64" else torch.float32
+
+
+def engine_of(cell: Cell) -> type:
+    """What trains a cell: Ensemble where it can, else Loop."""
+    return Ensemble if batchable(cell) else Loop
+
+
+def over_time(column: str) -> bool:
+    """Whether a column holds a list, one entry per evaluation point."""
+    return column.endswith("_over_time") or column == "loss_at_stability"
+
+
+def _set_torch(threads: int, products: str, convolutions: bool) -> None:
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions  # a switch of its own, which torch leaves on
+
+
+@contextlib.contextmanager
+def torch_set_for(cell: Cell, device: str) -> Iterator[None]:
+    """One CPU thread, and the precision of products that a cell asks for; afterwards as before.
+
+    Several workers are faster than several threads, and the bits do not depend on the machine.
+    """
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    tf32 = cell.precision == "tf32"
+    _set_torch(1 if device == "cpu" else before[0], "high" if tf32 else "highest", tf32)
+    try:
+        yield
+    finally:
+        _set_torch(*before)
+
+
+class GroupRun:
+    """One run of the cells of a group: its data, training with checkpoints, divergence, stopping, and rows.
+
+    A subclass adds the measures along the run (`observe`) and at its end (`final`). Networks are numbered
+    s = 0, 1, .. as the cells are; `notes[s]` holds the "trace" of network s (lists over time), the "reason" why it
+    diverged, and whether it is "going", that is trained further.
+    """
+
+    name: str | None = None  # of a further measure; None for the run's own row
+    columns: tuple[str, ...]  # the measures that a row holds
+    optional: tuple[str, ...] = ()  # measures that the rows of some cells hold in addition
+    scale: str  # the measure that is 0 where every hidden unit is dead
+    points: int | None = None  # fixed test points, and training points, to measure on; None: the cell's own number
+
+    def __init__(self, cells: Sequence[Cell], device: str, engine: type | None = None):
+        self.started, self.cells, self.device = time.time(), cells, device
+        self.cell = cell = cells[0]
+        dtype, count = dtype_of(cell), self.points or cell.points
+        self.data = data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
+        self.x, self.y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
+        test = fixed_points(len(data.x_test), count, "test points").to(device)
+        self.x_test, self.y_test = data.x_test[test], data.y_test[test]
+        self.x_train = self.x[fixed_points(len(self.x), count, "train points").to(device)]
+        followed = fixed_points(len(self.x), LOSS_POINTS[cell.model], "loss points").to(device)
+        self.followed = self.x[followed], targets(self.y[followed], cell, dtype)
+        self.nets = (engine or engine_of(cell))(cells, device, dtype)
+        # A short run reaches several fractions at one step.
+        self.stability_times = Counter(round(f * cell.steps) for f in FRACTIONS)
+        self.stop_steps = frozenset().union(*(cell.stop_steps for cell in cells))
+        self.loss_steps, self.other_steps = {*self.stability_times, *self.stop_steps}, set()
+        self.begin()
+        traces = [{name: [] for name in self.columns if over_time(name)} for _ in cells]
+        self.notes = [{"trace": trace, "reason": None, "going": True} for trace in traces]
+
+    @classmethod
+    def identity(cls, cell: Cell) -> dict:
+        """The key of a cell's row; for a further measure also what else tells it from the run's own row."""
+        return {"key": cell.key}
+
+    @classmethod
+    def key(cls, cell: Cell) -> str:
+        """The key of a cell's row."""
+        return cls.identity(cell)["key"]
+
+    def begin(self) -> None:
+        """Keep what is needed of the networks as initialised; add to `loss_steps` and `other_steps`."""
+
+    def observe(self, step: int, losses: list[float] | None) -> None:
+        """Add to the traces of the networks that are going, before `step`; losses is None at `other_steps` alone."""
+
+    def final(self, sound: Sequence[int]) -> Iterator[dict]:
+        """Measures at the end of the run, of each of the networks `sound`: those that did not diverge."""
+
+    def rows(self, deadline: float) -> list[dict]:
+        """Train the networks and return their rows; raises OutOfTimeError when time.time() passes the deadline.
+
+        A long run saves a checkpoint per minute, from which the next run of the same cells resumes.
+        """
+        self.deadline, self.due = deadline, time.time() + checkpoint.SECONDS
+        resume = checkpoint.load([self.key(cell) for cell in self.cells], self.device)
+        if resume:
+            self.notes = [saved.notes for saved in resume]
+            self.started -= self.notes[0]["seconds"]
+        options = {"evaluate_at": self.loss_steps | self.other_steps, "observe": self._look, "save": self._save}
+        self.nets.train(self.x, self.y, resume=resume, **options)
+        sound = [s for s, note in enumerate(self.notes) if not note["reason"]]
+        final = dict(zip(sound, self.final(sound), strict=True))
+        return [self._row(s, final.get(s)) for s in range(len(self.cells))]
+
+    def _look(self, step: int) -> list[bool]:
+        losses = mean_losses(self.nets, *self.followed, self.cell) if step in self.loss_steps else None
+        for note, loss in zip(self.notes, losses or (), strict=bool(losses)):
+            if note["going"] and not math.isfinite(loss):
+                note |= {"going": False, "reason": f"the training loss is {loss} at step {step}"}
+        self.observe(step, losses)
+        if step in self.stop_steps:
+            for cell, note, loss in zip(self.cells, self.notes, losses, strict=True):
+                note["going"] = note["going"] and loss > (cell.stop_loss or 0)
+        return [note["going"] for note in self.notes]
+
+    def _save(self, step: int, state: Callable[[], list[dict]]) -> None:
+        """Before each step: a checkpoint now and then, and one more where time has run out."""
+        began = time.time()
+        if began < min(self.due, self.deadline):
+            return
+        for cell, note, own in zip(self.cells, self.notes, state(), strict=True):
+            saved = checkpoint.Saved(step, own, note | {"seconds": began - self.started})
+            checkpoint.save(self.key(cell), saved, self.device)
+        if began > self.deadline:
+            raise OutOfTimeError
+        took = time.time() - began
+        self.due = time.time() + min(max(checkpoint.SECONDS, 20 * took), checkpoint.LONGEST)
+
+    def _row(self, s: int, final: dict | None) -> dict:
+        cell, trace, reason = self.cells[s], self.notes[s]["trace"], self.notes[s]["reason"]
+        # The run's own row keeps what was observed before the network diverged.
+        measures = dict.fromkeys(self.columns) | ({} if self.name else trace)
+        if final:
+            measured = trace | final
+            if bad := [name for name, value in measured.items() if not _finite(value)]:
+                reason = f"{bad[0]} is not finite"
+                measures |= dict.fromkeys(bad)
+            elif measured[self.scale] == 0:
+                reason = "every hidden unit is dead: the stability is exactly 0"
+            else:
+                measures |= measured
+        status, facts = "diverged" if reason else "ok", {"engine": self.nets.name, "group": len(self.cells)}
+        row = row_of(cell, status, reason, measures, self.device, self.started, **facts)
+        return row | self.identity(cell)
+
+
+def _finite(value) -> bool:
+    return value is None or (all(map(_finite, value)) if isinstance(value, list) else math.isfinite(value))
+
+
+def mean_losses(nets, x, y, cell: Cell) -> list[float]:
+    """Mean loss of each network over points x with `targets` y."""
+    loss_of = loss_function(cell.loss)
+    return mean_over_points(nets, x, y, lambda outputs, goals: loss_of(outputs, goals).item() * len(goals))
+
+
+def accuracies(nets, x, y, cell: Cell) -> list[float]:
+    """Share of points that each network classifies as y; for one output, agreement in sign with the parity of y."""
+
+    def right(outputs, classes) -> int:
+        parity = cell.target == "parity"
+        return ((outputs[:, 0] > 0) == (classes % 2 == 1) if parity else outputs.argmax(1) == classes).sum().item()
+
+    return mean_over_points(nets, x, y, right)
+
+
+def mean_over_points(nets, x, y, total_of: Callable) -> list[float]:
+    """Mean over points x for each network; total_of(outputs, goals) is the sum over a part of them."""
+    totals = [0.0 for _ in nets.cells]
+    for part, goals in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+        for s, outputs in enumerate(nets.logits(part)):
+            totals[s] += total_of(outputs, goals)
+    return [total / len(x) for total in totals]
+
+
+def row_of(
+    cell: Cell, status: str, reason: str | None, measures: dict, device: str, started: float, *, engine=None, group=1
+) -> dict:
+    """A row as the store takes it; its seconds are its share of the group's."""
+    on_gpu = device.startswith("cuda")
+    return {
+        "key": cell.key,
+        "status": status,
+        "cell": cell.as_dict(),
+        "reason": reason,
+        "measures": measures,
+        "engine": {
+            "name": engine,
+            "device": torch.cuda.get_device_name(device) if on_gpu and torch.cuda.is_available() else device,
+            "dtype": str(dtype_of(cell)).removeprefix("torch."),
+            "tf32": on_gpu and torch.get_float32_matmul_precision() != "highest",
+            "threads": torch.get_num_threads(),
+            "group": group,
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
+        "commit": commit(),
+        "seconds": round((time.time() - started) / group, 3),
+    }
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of this copy of the package, "-dirty" after it where files have changed; None outside of git."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return None

@@ -11,8 +11,9 @@ import pandas
 from scipy import special
 
 from .. import theory
-from .criteria import Part
-from .lemmas import RARE, WIDTHS, _answer
+from ..profiles import PAPER_WIDTHS
+from .criteria import Part, yes_or_no
+from .lemmas import RARE
 
 
 def _printed_radius(lambda0, n, width, alpha, beta2) -> float:
@@ -27,7 +28,7 @@ def _repaired_radius(lambda0, n, width, alpha, beta2) -> float:
 
 def _allowed() -> list[tuple]:
     """(lambda_0, n, m, alpha, beta_2) at the largest lambda_0 there can be; R_a rises with lambda_0."""
-    grid = itertools.product(range(1, 101), WIDTHS, (0.5, 1.0, 1.5, 2.0, 3.0), (0.01, 1.0, 100.0))
+    grid = itertools.product(range(1, 101), PAPER_WIDTHS, (0.5, 1.0, 1.5, 2.0, 3.0), (0.01, 1.0, 100.0))
     return [(m * m ** (-2 * c) / (2 * alpha**2), n, m, alpha, m**-c) for n, m, c, alpha in grid]
 
 
@@ -87,7 +88,7 @@ def _lemma7_part(widths, n: int = 5, draws: int = 1000) -> Part:
     text += (
         f"{', '.join(words)} of {draws} draws, of {promised:g} promised; both sides scale as (beta_2/alpha)^2, so "
     )
-    return Part(_answer(not refuted), text + "a condition on the width is needed in its place")
+    return Part(yes_or_no(not refuted), text + "a condition on the width is needed in its place")
 
 
 def _entry_part(beta2: float, width: int = 10_000, n: int = 2, draws: int = 300) -> Part:
@@ -99,15 +100,15 @@ def _entry_part(beta2: float, width: int = 10_000, n: int = 2, draws: int = 300)
     text = f"its proof, beta_2 = {beta2:.3g}, alpha = 1, m = {width}, n = {n}: |H_ii(0) - H^inf_ii| has spread "
     text += f"{off.std():.3g} against the bound {bound:.3g}, kept in a share {near.mean():.3g} of {draws} draws, of "
     text += f"{promised:.3g} promised; the spread is beta_2^2 sqrt(5m/4)/alpha^2"
-    return Part(_answer(special.bdtr(near.sum(), draws, promised) >= RARE), text)
+    return Part(yes_or_no(special.bdtr(near.sum(), draws, promised) >= RARE), text)
 
 
 def _condition_part(powers=(1.0, 1.5, 2.0, 3.0)) -> Part:
-    grid = itertools.product(range(1, 101), WIDTHS, powers)
+    grid = itertools.product(range(1, 101), PAPER_WIDTHS, powers)
     best = max(m ** (1 - c) / (32 * n * math.sqrt(math.log(2 * n**3))) for n, m, c in grid)
     text = "its condition at alpha = 1, beta_2 = m^-c, with lambda_0 <= m beta_2^2/2, asks m^(1-c) >= 32 n "
     text += f"sqrt(log(2n^3)); largest left over right for c from {min(powers):g} to {max(powers):g}: {best:.3g}"
-    return Part(_answer(best >= 1), text)
+    return Part(yes_or_no(best >= 1), text)
 
 
 def _lemma8_part(sign: int = -1, draws: int = 50) -> Part:

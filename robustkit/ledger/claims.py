@@ -8,33 +8,35 @@ from pathlib import Path
 
 import pandas
 
+from ..profiles import PAPER_DEPTHS
 from . import appendix_d, initial_value, lemmas
-from .cnn_and_resnet import MUCH, gap_between_depths, similar_accuracy
-from .criteria import PEAK, TREND, Part, peak, trend
+from .cnn_and_resnet import MUCH_LARGER, gap_between_depths, similar_accuracy
+from .criteria import PEAK, TREND, Part, judge_peak, judge_trend
 from .kappa import GROWTH, common_inits_are_lazy, linear_in_time, small_and_still, unbounded_kappa
-from .rows import constant_rate, curve_name, ordinary, scalar_all, scalar_few, to_the_end
+from .rows import MAIN_READING, constant_rate, ordinary, scalar_all, scalar_few, to_the_end
 from .theorem1 import bound_along_training, constant_in_width, ntk_orders, peak_location, theorem1_bound
 from .theorems2_3 import powers_differ, theorem2_non_lazy, theorem3_rate
 from .width_and_depth import (
     depth_peak,
     explosion_trained,
-    lecun_loss,
+    falls_at_each_power,
     no_transition,
-    ntk_depth,
     peaks_in_width,
+    rises_in_depth,
     trends_in_depth,
     two_curves,
 )
 from .worst_case import average_and_worst, under_attack
 
-DEPTHS = (2, 4, 6, 8, 10)
-MAIN = ("mnist", "raw", "cross_entropy", "full")
-PROXY = ("mnist", "raw", "cross_entropy", "flow10")
-SCALAR = ("mnist", "unit", "squared", "400 epochs at 0.05", "n_train=16")
-UNDER_THEOREM_1 = ("mnist", "unit", "squared", "5 epochs at 0.1")
-
-
 PREAMBLE = (Path(__file__).parent / "preamble.md").read_text().replace("\n", " ").strip()
+
+# The claims that the README gives, in its order.
+HEADLINES = ("E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12")
+
+# Readings that claims ask for, beside the main one.
+SHORT_READING = (*MAIN_READING[:3], "flow10")
+SCALAR_READING = ("mnist", "unit", "squared", "400 epochs at 0.05", "n_train=16")
+THEOREM_1_READING = ("mnist", "unit", "squared", "5 epochs at 0.1")
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,18 @@ class Claim:
     early: bool = False
     grids: tuple[str, ...] = ()
     where: Callable[[pandas.DataFrame], pandas.Series] = ordinary
-    wanted: tuple[str, ...] = MAIN
+    wanted: tuple[str, ...] = MAIN_READING
     models: tuple[str, ...] = ("fcn",)
     further: tuple[str, Callable[[pandas.DataFrame], list[Part]]] | None = None
 
+    @property
+    def single_curves(self) -> list[tuple]:
+        """(init, power, depth) of each."""
+        return [(init, power, depth) for init, power, depths in self.curves for depth in depths]
 
-HE, LECUN, SMALL = ("he", None, (2,)), ("lecun", None, DEPTHS), ("power", 2.0, (2,))
-ALL_DEPTHS = ("he", None, DEPTHS)
+
+HE, LECUN, SMALL = ("he", None, (2,)), ("lecun", None, PAPER_DEPTHS), ("power", 2.0, (2,))
+ALL_DEPTHS = ("he", None, PAPER_DEPTHS)
 FIGURE = "none: the figure's own setting (raw pixels, cross-entropy), which no theorem covers"
 
 
@@ -148,7 +155,7 @@ EMPIRICAL = (
     Claim(
         "E02", "N Fig. 2b, W Fig. 4b", "N2", "Lazy kappa falls with width",
         "In Fig. 2(b), we can see that the κ decreases with the increasing width.", FIGURE,
-        f"TREND down, of kappa: {TREND}", (HE,), lambda rows: [trend(rows, "kappa", "down", name="kappa")],
+        f"TREND down, of kappa: {TREND}", (HE,), lambda rows: [judge_trend(rows, "kappa", "down", name="kappa")],
         grids=("N2", "unit", "standard"),
     ),
     Claim(
@@ -157,7 +164,7 @@ EMPIRICAL = (
         "transition in Fig. 3(b). [caption] At the same time, Fig. 3(b) shows a similar tendency between the width "
         "and lazy training ratio as lazy training. [text]", FIGURE,
         "PEAK for the caption, TREND down for the text; both cannot hold", (SMALL,),
-        lambda rows: [peak(rows, "kappa", name="caption"), trend(rows, "kappa", "down", name="text")],
+        lambda rows: [judge_peak(rows, "kappa", name="caption"), judge_trend(rows, "kappa", "down", name="text")],
         either=True,
         grids=("N3", "unit", "standard"),
         any_power=True,
@@ -172,10 +179,7 @@ EMPIRICAL = (
         "E13", "W Fig. 7", "W7", "Variances 1/m^3 and 1/m^4: P falls with width",
         "shows that the robustness improves with the increase of the width of network which consistent with Theorem "
         "3", FIGURE, f"TREND down for c = 1.5 and c = 2: {TREND}", (("power", 1.5, (2,)), SMALL),
-        lambda rows: [
-            trend(r, "stability", "down", name=curve_name("power", c), family=2) for c, r in rows.groupby("power")
-        ],
-        grids=("W7",),
+        falls_at_each_power, grids=("W7",),
     ),
     Claim(
         "E12", "W Fig. 6", "W6", "CNN: a much larger gap between depths than in fully connected nets",
@@ -183,11 +187,11 @@ EMPIRICAL = (
         "the gap between different depths is much larger than fully connected network, which is more in line with "
         "the relationship between robustness and depth under He initialization in Theorem 1.", FIGURE,
         "over the widths and depths that both have, under one schedule: size of the change of log P over depth (a "
-        f"straight line, end to end); the interval of CNN less {MUCH:g} times the other above 0 is much larger, if "
-        "the CNN's is a rise, of CNN less the other larger in part; each head is a reading, flatten (whose nets "
-        "train) the first",
+        f"straight line, end to end); the interval of CNN less {MUCH_LARGER:g} times the other above 0 is much "
+        "larger, if the CNN's is a rise, of CNN less the other larger in part; each head is a reading, flatten "
+        "(whose nets train) the first",
         (("he", None, (4, 6, 8, 10)),), gap_between_depths, grids=("W6",), models=("cnn", "fcn"),
-        wanted=(*MAIN, "model=cnn", "head=flatten"),
+        wanted=(*MAIN_READING, "model=cnn", "head=flatten"),
     ),
     Claim(
         "E14", "W E.5", "W7", "Variances 1/m^3 and 1/m^4 differ less than the theory expects",
@@ -200,7 +204,7 @@ EMPIRICAL = (
         "Combining the results about tendency with time, the ratio will be expected to increase as the time until "
         "infinity.", "constant rate", "growth law of kappa in time under a constant rate, by AIC; a finite run can "
         "support this in part at most", (SMALL,), unbounded_kappa, grids=("constant_rate",), where=constant_rate,
-        wanted=PROXY,
+        wanted=SHORT_READING,
     ),
     Claim(
         "E17", "N Sec. 4.2, Remark", "N_lazy_schemes", "Common initialisations lead to lazy training",
@@ -221,7 +225,7 @@ EMPIRICAL = (
         "E19", "abstract, N Sec. 4.1", "N_Table2_shapes", "The width transition appears under NTK too (LeCun: E11)",
         "We can see that phase transition phenomena exist under these two initializations regarding the width m, "
         "similar to the LeCun initialization.", FIGURE, PEAK + ", for each initialisation and depth",
-        (("ntk", None, DEPTHS),), peaks_in_width, grids=("ntk_full", "ntk"),
+        (("ntk", None, PAPER_DEPTHS),), peaks_in_width, grids=("ntk_full", "ntk"),
     ),
     Claim(
         "E20", "N Sec. 4.3", "T3", "Width always helps non-lazy training, early",
@@ -229,12 +233,13 @@ EMPIRICAL = (
         "positively correlated in the early stages of training.",
         "two layers, one output, squared loss, unit norm, c >= 1.5, m >> n^2, early time",
         "the slope of log P in log m at early flow times lies below the theorem's", (SMALL,), theorem3_rate,
-        grids=("theorem3_n16", "theorem3_n8", "theorem3_n32"), where=scalar_few, wanted=SCALAR, early=True,
+        grids=("theorem3_n16", "theorem3_n8", "theorem3_n32"), where=scalar_few, wanted=SCALAR_READING, early=True,
     ),
     Claim(
         "E21", "N Table 1", "N_Table1_depth", "NTK: depth hurts",
         "So these two initializations hurt the robustness of the neural network at a polynomial order.", FIGURE,
-        f"TREND up over the depths at each width: {TREND}", (("ntk", None, DEPTHS),), ntk_depth,
+        f"TREND up over the depths at each width: {TREND}", (("ntk", None, PAPER_DEPTHS),),
+        rises_in_depth("ntk", "stability"),
         grids=("ntk_full", "ntk"),
     ),
     Claim(
@@ -260,7 +265,7 @@ THEORETICAL = (
         "two layers, one output, squared loss, unit norm, c >= 1.5, m >> n^2, early time",
         "RATE at fixed flow time, one-sided, against the theorem's 1/2 - c; the Remark's rate and 1 - 2c beside it",
         (("power", 1.5, (2,)), ("power", 2.0, (2,)), ("power", 3.0, (2,))), theorem3_rate,
-        grids=("theorem3_n8", "theorem3_n16", "theorem3_n32"), where=scalar_few, wanted=SCALAR, early=True,
+        grids=("theorem3_n8", "theorem3_n16", "theorem3_n32"), where=scalar_few, wanted=SCALAR_READING, early=True,
     ),
     Claim(
         "T01", "W Lemma 1", "", "A rectified Gaussian squared is a Bernoulli times a chi-square",
@@ -303,7 +308,7 @@ THEORETICAL = (
         "Then, under a small perturbation, we have the following: P/eps <~ (sqrt(L^3 m^2 beta_1^2 beta_L^2) "
         "e^(-m/L^3) + sqrt(m o beta_1^2 beta_L^2)) gamma^(L-2) [Eq. 3]", "unit norm, squared loss, small movement",
         "BOUND: log of P/bound does not rise with width or depth (Holm over the family)", (ALL_DEPTHS,),
-        theorem1_bound, grids=("theorem1", "N4a", "unit"), wanted=UNDER_THEOREM_1,
+        theorem1_bound, grids=("theorem1", "N4a", "unit"), wanted=THEOREM_1_READING,
     ),
     Claim(
         "T08", "N Sec. 4.1", "N4a", "The peak in width moves like L^3",
@@ -346,7 +351,7 @@ THEORETICAL = (
         "The results on the width are significantly better than the previous results increasing as the square root "
         "of m.", FIGURE,
         "exponent of P in m, its interval below 1/2; at the common rate, and (as a reading) at a rate of 1/m",
-        (("ntk", None, DEPTHS),), ntk_orders,
+        (("ntk", None, PAPER_DEPTHS),), ntk_orders,
         grids=("ntk_full", "ntk", "inverse_width"),
     ),
     Claim(
@@ -354,20 +359,24 @@ THEORETICAL = (
         "If some initialization schemes admit gamma > 1, then the depth L will hurt the robustness of the neural "
         "network at an exponentially increasing rate.", FIGURE,
         "exact slope per layer at initialisation; after training the slope's interval above 0",
-        (("gain", None, DEPTHS),), lambda rows: [*initial_value.explosion_at_init(), *explosion_trained(rows)],
+        (("gain", None, PAPER_DEPTHS),), lambda rows: [*initial_value.explosion_at_init(), *explosion_trained(rows)],
         grids=("gain_full", "gain"),
     ),
     Claim(
         "T17", "N Sec. 4.1", "N5b_along_training", "LeCun: deeper is harder to train",
         "Since the activation function ReLU loses half of the energy in every layer, training a deep network with "
         "the LeCun initialization is difficult.",
-        FIGURE, f"TREND up of the training loss over the depths at each width: {TREND}", (LECUN,), lecun_loss,
+        FIGURE, f"TREND up of the training loss over the depths at each width: {TREND}", (LECUN,),
+        rises_in_depth("lecun", "train_loss"),
         grids=("N5b", "unit"),
     ),
     Claim(
         "T18", "ours, from N Theorem 1", "N4a_terms", "The bound holds during training",
         "(The paper states Theorem 1 for trained networks, and names no time.)",
         "unit norm, squared loss, small movement", "BOUND at each of the seven instants", (ALL_DEPTHS,),
-        bound_along_training, grids=("theorem1", "N4a", "unit"), wanted=UNDER_THEOREM_1,
+        bound_along_training, grids=("theorem1", "N4a", "unit"), wanted=THEOREM_1_READING,
     ),
 )  # fmt: skip
+
+CLAIMS = {claim.id: claim for claim in (*EMPIRICAL, *THEORETICAL)}
+CLAIMS = tuple(CLAIMS[name] for name in (*HEADLINES, *sorted(CLAIMS.keys() - set(HEADLINES))))

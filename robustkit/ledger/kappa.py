@@ -8,11 +8,9 @@ import numpy as np
 import pandas
 
 from ..cell import EVALUATION_POINTS
-from . import criteria, statistics
-from . import rows as ledger_rows
-from .criteria import Part, _below, needs, trend
-from .rows import curve_name, curve_of, curves, usable
-from .theorems2_3 import _full
+from . import statistics
+from .criteria import Part, judge_limit, judge_trend, needs
+from .rows import NAMES, constant_rate, curve_name, curve_of, each_curve, recorded, usable
 
 GROWTH = 1.1  # "almost unchanged": kappa grows by less than this after the first tenth of training
 
@@ -23,7 +21,9 @@ def small_and_still(rows) -> list[Part]:
         k[-1] / k[tenth] if isinstance(k, (list, tuple)) and k[tenth] else math.nan for k in rows["kappa_over_time"]
     ]
     rows = rows.assign(growth=ratios)
-    return _below(rows, "kappa", 1.0, "kappa") + _below(rows, "growth", GROWTH, "kappa, end over first tenth,")
+    return judge_limit(rows, "kappa", 1.0, "kappa") + judge_limit(
+        rows, "growth", GROWTH, "kappa, end over first tenth,"
+    )
 
 
 LINEAR = {
@@ -88,14 +88,14 @@ def unbounded_kappa(rows: pandas.DataFrame) -> list[Part]:
     time shows neither a limit nor its absence.
     """
     parts = []
-    rows = rows[usable(rows, "kappa") & (rows["milestones"].map(len) == 0) & _full(rows["kappa_over_time"])]
+    rows = rows[usable(rows, "kappa") & constant_rate(rows) & recorded(rows, "kappa_over_time")]
     for (init, power, depth, width), cell in rows.groupby(["init", "power", "depth", "width"], dropna=False):
         laws = [_tail(kappa) for kappa in cell["kappa_over_time"]]
         kinds = {{"does": "no", "saturates": "inconclusive"}.get(law.split()[0], "partly") for law in laws}
         answer = kinds.pop() if len(kinds) == 1 and len(laws) > 1 else "inconclusive"
-        name = curve_name(init, None if pandas.isna(power) else power, depth)
-        text = f"{name}, width {width}: second half of training: {'; '.join(laws)}; final kappa "
-        parts.append(Part(answer, text + f"{cell['kappa'].mean():.3g}; finite time shows no more"))
+        text = f"{curve_name(init, power, depth)}, width {width}: second half of training: {'; '.join(laws)}; "
+        text += f"final kappa {cell['kappa'].mean():.3g}; finite time shows no more"
+        parts.append(Part(answer, text))
     return parts
 
 
@@ -105,9 +105,9 @@ def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
     parts = []
     for init in ("he", "lecun", "ntk"):
         of_init = curve_of(rows, init)
-        for name, curve in curves(of_init, "width"):
-            parts.append(trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
-            parts += criteria._below(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
+        for name, curve in each_curve(of_init, "width"):
+            parts.append(judge_trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
+            parts += judge_limit(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
         if of_init.empty:
-            parts.append(Part("missing", f"{ledger_rows.NAMES[init]}: no rows"))
+            parts.append(Part("missing", f"{NAMES[init]}: no rows"))
     return parts

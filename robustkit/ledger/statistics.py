@@ -117,9 +117,15 @@ def _cells(curve) -> _Cells:
     return _Cells(np.array(x, dtype=float), mean, n, own, free, sd, dof, unequal, tuple(missing))
 
 
-def _over(value: float, error: float) -> float:
+def t_value(value: float, error: float) -> float:
     """value / error, where no spread at all makes any difference certain."""
     return value / error if error > 0 else math.copysign(math.inf, value) if value else 0.0
+
+
+def welch(errors: np.ndarray, dofs: np.ndarray) -> tuple[float, float]:
+    """sqrt(sum_k e_k^2) for the difference of two means of standard errors e_k, and its degrees of freedom."""
+    dof = np.sum(errors**2) ** 2 / max(np.sum(errors**4 / dofs), 1e-300) if errors.any() else dofs.sum()
+    return math.hypot(*errors), dof
 
 
 def pooled_sd(curve) -> tuple[float, int]:
@@ -149,7 +155,7 @@ def trend(curve, *, family=1) -> Finding:
     count, level = len(cells.x), min(0.01, LEVEL / family)
     contrast, moves = np.arange(count) - (count - 1) / 2, np.diff(np.eye(count), axis=0)
     slope, (error, dof) = contrast @ cells.mean, cells.error(contrast)
-    p = 2 * stdtr(dof, -abs(_over(slope, error)))
+    p = 2 * stdtr(dof, -abs(t_value(slope, error)))
     ratio, (spread, free) = cells.mean[-1] - cells.mean[0], cells.error(moves.sum(axis=0))
     half = stdtrit(free, 1 - LEVEL / 2) * spread
     steps, (spreads, frees) = moves @ cells.mean, cells.error(moves, wider=True)
@@ -179,7 +185,7 @@ def peak(curve, *, predicted=None, reach=2.0, family=1) -> Finding:
     factors, usual = np.maximum(2.0, stdtrit(dofs, 1 - LEVEL / (len(over) * family))), stdtrit(dofs, 1 - LEVEL / 2)
     best = int(over.min(axis=1).argmax())
     estimate, error, dof, t = (v[best, over[best].argmin()] for v in (over, errors, dofs, usual))
-    p = min(1.0, len(over) * stdtr(dof, _over(math.log(RISE) - estimate, error)))
+    p = min(1.0, len(over) * stdtr(dof, t_value(math.log(RISE) - estimate, error)))
     note = f"highest inside at {cells.x[1 + best]:g} of {cells.x[0]:g} .. {cells.x[-1]:g}"
     high = (over > math.log(RISE) + factors * errors).all(axis=1).any()
     low = (over + usual * errors < math.log(RISE)).any(axis=1).all()  # two ends to choose from
@@ -201,7 +207,7 @@ def _line(cells: _Cells, x: np.ndarray) -> tuple[float, float, float, float, flo
     residual = cells.mean - np.average(cells.mean, weights=cells.n) - slope * centred
     # Residual squares over sum_k (1 - h_k) s_k^2, h_k the leverage (Brown and Forsythe 1974)
     expected, free = cells.error(np.sqrt(cells.n * np.maximum(1 - cells.n / cells.n.sum() - weights * centred, 0)))
-    misfit = fdtrc(max(len(x) - 2, 1), free, _over(np.sum(cells.n * residual**2), expected**2))
+    misfit = fdtrc(max(len(x) - 2, 1), free, t_value(np.sum(cells.n * residual**2), expected**2))
     return slope, error, dof, stdtrit(dof, 1 - LEVEL / 2) * error, misfit
 
 
@@ -217,7 +223,7 @@ def flat(curve, *, beyond=0.0) -> Finding:
     if doublings < 3 or not cells.dof:
         return cells.found(cells.lacks(2) or f"{doublings:g} doublings from {cells.x[0]:g} on, of three needed")
     slope, error, dof, half, misfit = _line(cells, np.log2(cells.x))
-    p = stdtr(dof, _over(abs(slope) - SLOPE, error))
+    p = stdtr(dof, t_value(abs(slope) - SLOPE, error))
     outcome = "flat" if p < LEVEL else "not flat" if abs(slope) - half > SLOPE else "inconclusive"
     note = f"{doublings:g} doublings; lack of fit to a line p = {misfit:.2g}"
     return cells.found(note, outcome, (slope, half, p, SLOPE + half + stdtrit(dof, 0.8) * error), float)
@@ -237,7 +243,7 @@ def rate(curve, *, bound=None) -> Finding:
     outcome, p = "measured", math.nan
     if bound is not None:
         outcome = "respected" if slope + half < bound else "violated" if slope - half > bound else "inconclusive"
-        p = stdtr(dof, _over(slope - bound, error))
+        p = stdtr(dof, t_value(slope - bound, error))
     note = f"{len(cells.x)} cells; lack of fit to a power law p = {misfit:.2g}"
     return cells.found(note, outcome, (slope, half, p, half + stdtrit(dof, 0.8) * error), float)
 
@@ -257,9 +263,9 @@ def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
         spots = [np.isin(c.x, at) / len(at) for c in curves]
         ratio = sum(sign * float(w @ c.mean) for sign, w, c in zip((1, -1), spots, curves, strict=True))
         errors, dofs = np.array([c.error(w, wider=True) for c, w in zip(curves, spots, strict=True)]).T
-        dof = np.sum(errors**2) ** 2 / max(np.sum(errors**4 / dofs), 1e-300) if errors.any() else dofs.sum()
-        error, n = math.hypot(*errors), sum(int(c.n[w > 0].sum()) for c, w in zip(curves, spots, strict=True))
-        p, half = float(stdtr(dof, _over(-ratio, error))), stdtrit(dof, 1 - LEVEL / 2) * error
+        error, dof = welch(errors, dofs)
+        n = sum(int(c.n[w > 0].sum()) for c, w in zip(curves, spots, strict=True))
+        p, half = float(stdtr(dof, t_value(-ratio, error))), stdtrit(dof, 1 - LEVEL / 2) * error
         outcome = "yes" if p < LEVEL else "no" if 1 - p < LEVEL / share else "inconclusive"
         mde = math.exp((stdtrit(dof, 1 - LEVEL) + stdtrit(dof, 0.8)) * error)
         return Finding(outcome, math.exp(ratio), math.exp(ratio - half), math.exp(ratio + half), p, mde, n, missing)

@@ -57,7 +57,7 @@ def ranks(cells: pandas.DataFrame, x: pandas.Series, y: pandas.Series) -> Ranks 
     own = [stats.spearmanr(*c.T).statistic for c in groups if len(c) > 2 and (np.ptp(c, axis=0) > 0).all()]
     if len(own) > 2:
         within = float(np.mean(own))
-        half = special.stdtrit(len(own) - 1, 0.975) * np.std(own, ddof=1) / math.sqrt(len(own))
+        half = special.stdtrit(len(own) - 1, 0.975) * stats.sem(own)
     return Ranks(r, low, high, len(means), len(table), within, float(half), len(own))
 
 

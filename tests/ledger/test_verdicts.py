@@ -35,7 +35,7 @@ def wide(width, depth):
 
 def test_an_empty_frame_gives_a_ledger_of_what_is_missing():
     table = verdicts.ledger(pandas.DataFrame())
-    assert tuple(table.columns) == verdicts.COLUMNS
+    assert tuple(table.columns) == verdicts.LEDGER_COLUMNS
     assert list(table["id"][:10]) == ["E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12"]
     trained = table[[bool(claim.curves) for claim in verdicts.CLAIMS]]
     assert set(trained["verdict"]) == {"missing"} and (table["n"] == 0).all()
@@ -346,7 +346,7 @@ def test_noise_is_called_a_finding_in_less_than_one_ledger_in_twenty(sd):
         }
         for name, findings in found.items():
             parts = [criteria.Part("yes" if f.outcome in ("peak", "up") else "inconclusive", "") for f in findings]
-            wrong[name] += verdicts._verdict(parts) in ("reproduced", "partly")
+            wrong[name] += verdicts.verdict_of(parts) in ("reproduced", "partly")
     assert max(wrong.values()) <= 0.05 * LEDGERS, wrong
 
 

@@ -70,7 +70,7 @@ def judge_peak(rows, y, *, name, depth=None, wanted=True, family=1) -> Part:
     predicted, widest = theory.peak_width(depth) if depth else None, rows["width"].max()
     found = statistics.peak(values_by(rows, y), predicted=predicted, family=family)
     text = f"{name}: PEAK {found.outcome}, highest inside over the higher end {shown(found)} ({found.note})"
-    if predicted and widest < 2 * predicted:
+    if predicted and widest < statistics.REACH * predicted:
         text += f"; PEAK needs a grid well past L^3/2 = {predicted:g}: widest run is {widest}"
     answer = {"peak": yes_or_no(wanted), "none": yes_or_no(not wanted)}.get(found.outcome, "inconclusive")
     if found.outcome == "none" and widest < PAPER_WIDTHS[-1]:  # part of a grid cannot show that there is none

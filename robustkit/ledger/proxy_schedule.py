@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas
@@ -45,16 +46,10 @@ def pairs(rows: pandas.DataFrame) -> pandas.DataFrame:
         spreads = _spreads(values_by(every[name], "stability"))
         ratios = {width: cell["stability"] / cell["stability_full"] for width, cell in curve.groupby("width")}
         losses = curve.groupby("width")[["train_loss", "train_loss_full"]].mean()
-        for width, found in statistics.intervals(ratios).items():
+        for width, ratio in statistics.intervals(ratios).items():
             line = dict(zip(CURVE, name, strict=True)) | {"model": curve["model"].iloc[0], "width": int(width)}
-            line |= {
-                "n": found.n,
-                "ratio": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "spread": spreads[width],
-            }
-            line |= {"moved": abs(math.log(found.mean)) > spreads[width]}
+            line |= asdict(ratio) | {"ratio": ratio.mean, "spread": spreads[width]}
+            line |= {"moved": abs(math.log(ratio.mean)) > spreads[width]}
             lines.append(line | dict(zip(("loss", "loss_full"), losses.loc[width], strict=True)))
     return pandas.DataFrame(lines, columns=columns)
 

@@ -171,19 +171,14 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
     The interval is a t interval on log y, its seed standard deviation pooled over the points of one curve. Seeds
     that failed or diverged are left out and counted in `bad`, never averaged.
     """
-    tables = []
+    lines, none = [], statistics.Interval(math.nan, math.nan, math.nan, 0)
     for value, curve in rows.groupby(by, dropna=False):
         good = curve[np.isfinite(curve[y].astype(float))]
-        groups = {at: cell[y].to_numpy(float) for at, cell in good.groupby(x)}
-        found = statistics.intervals(groups) if groups else {}
-        lines = [{by: value, x: at} | asdict(interval) for at, interval in found.items()]
-        table = pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n"]).set_index(x)
-        table = table.reindex(sorted(curve[x].unique())).fillna({by: value, "n": 0}).reset_index()
-        table = table.astype({x: rows[x].dtype, "n": int, "mean": float, "low": float, "high": float})
-        table["bad"] = table[x].map(curve.groupby(x).size()) - table["n"]
-        tables.append(table)
-    columns = [by, x, "mean", "low", "high", "n", "bad"]
-    return pandas.concat(tables)[columns] if tables else pandas.DataFrame(columns=columns)
+        cells = statistics.intervals({at: cell[y].to_numpy(float) for at, cell in good.groupby(x)})
+        for at, count in curve.groupby(x).size().items():
+            cell = cells.get(at, none)
+            lines.append({by: value, x: at} | asdict(cell) | {"bad": count - cell.n})
+    return pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n", "bad"])
 
 
 # ---------------------------------------------------------------------------------------------- sizes

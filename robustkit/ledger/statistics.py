@@ -21,6 +21,7 @@ from ..checks import InputError, check_number
 LEVEL = 0.05  # of intervals (two-sided) and of families of tests; only a trend's contrast uses 0.01
 RATIO = 1.1  # a trend must change its curve by this much, end to end
 RISE = 1.05  # a peak must exceed both ends by this much
+REACH = 2  # a grid must reach this many times the width at which a peak is predicted
 SLOPE = 0.02  # a flat curve's log-slope per doubling lies within this
 UNEQUAL = 0.01  # p of Bartlett's test below which each cell keeps its own variance
 
@@ -170,12 +171,12 @@ def trend(curve, *, family=1) -> Finding:
     return cells.found(note, outcome, (ratio, half, p, max(RATIO, math.exp(least))))
 
 
-def peak(curve, *, predicted=None, reach=2.0, family=1) -> Finding:
+def peak(curve, *, predicted=None, family=1) -> Finding:
     """Does the curve rise and then fall? Estimate: ratio of the highest interior cell to the higher end.
 
     "peak": an interior cell exceeds both ends by log 1.05 plus the larger of 2 standard errors of the difference and
     the one-sided t quantile at 5 % shared by the interior cells of the family. "none": every interior cell's 97.5 %
-    upper limit over one end is below 1.05. Else "inconclusive", as is any grid that ends before `reach` times the x
+    upper limit over one end is below 1.05. Else "inconclusive", as is any grid that ends before twice the x
     `predicted`; one that starts after it is judged and noted. mde: ratio to both ends that would have been found.
     """
     if lack := (cells := _cells(curve)).lacks(3):
@@ -190,9 +191,9 @@ def peak(curve, *, predicted=None, reach=2.0, family=1) -> Finding:
     high = (over > math.log(RISE) + factors * errors).all(axis=1).any()
     low = (over + usual * errors < math.log(RISE)).any(axis=1).all()  # two ends to choose from
     outcome = "peak" if high else "none" if low else "inconclusive"
-    if predicted is not None and cells.x[-1] < reach * predicted:
+    if predicted is not None and cells.x[-1] < REACH * predicted:
         outcome = "inconclusive"
-        note += f"; the grid must reach {reach * predicted:g}, {reach:g} times the predicted {predicted:g}"
+        note += f"; the grid must reach {REACH * predicted:g}, {REACH} times the predicted {predicted:g}"
     elif predicted is not None and cells.x[0] > predicted:
         note += f"; the predicted {predicted:g} lies before the grid"
     mde = RISE * math.exp(((factors + stdtrit(dofs, 0.9)) * errors).max())  # two ends to exceed

@@ -1,4 +1,4 @@
-"""How a claim is judged: small pure functions from rows to answers, each with what was seen."""
+"""Answers, and how each kind of test judges rows: pure functions that say what was seen beside each answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .rows import listed, shown, values_by
 from .statistics import LEVEL, Finding
 
 OPTIONAL = ("stability_over_time", "movement_over_time", "loss_over_time", "kappa_over_time", "stability_train")
-OPTIONAL += ("lipschitz_mean", "lipschitz_max", "train_loss")  # measures that rows may lack
+OPTIONAL += ("lipschitz_mean", "lipschitz_max", "train_loss")  # measures that a row may lack
 
 
 # ---------------------------------------------------------------------------------------------- answers
@@ -23,7 +23,10 @@ OPTIONAL += ("lipschitz_mean", "lipschitz_max", "train_loss")  # measures that r
 
 @dataclass(frozen=True)
 class Part:
-    """One judgement: yes, partly, no, inconclusive or missing; what was seen; the ratio it could have detected."""
+    """One judgement: its answer, what was seen, and the smallest ratio that would have been detected (mde).
+
+    Answers are yes, partly, no, inconclusive, missing, outside (the hypotheses) and none (no verdict is asked for).
+    """
 
     answer: str
     text: str
@@ -38,13 +41,13 @@ def yes_or_no(holds: bool) -> str:
 
 
 def needs(what: str):
-    """A judge that finds nothing to judge says what is missing; a measure that rows lack was not taken."""
+    """Decorate a judge: measures that its rows lack become None, and a judge without parts says what it needs."""
 
     def wrap(judge):
         @functools.wraps(judge)
         def safe(rows: pandas.DataFrame) -> list[Part]:
             rows = rows.assign(**{name: None for name in OPTIONAL if name not in rows})
-            return (judge(rows) if len(rows) else []) or [Part("missing", f"no such rows: {what}")]
+            return (judge(rows) if len(rows) else []) or [Part("missing", f"no such runs: {what}")]
 
         return safe
 
@@ -53,7 +56,7 @@ def needs(what: str):
 
 # ---------------------------------------------------------------------------------------------- one curve
 
-TREND = "linear contrast on log P, p < .01, end-to-end ratio beyond 1.1, no step significantly the other way"
+TREND = "linear contrast on log P, p < .01, end-to-end ratio beyond 1.1, no significant step the other way"
 PEAK = (
     "PEAK: an interior width exceeds both ends by 5 % plus 2 standard errors (more, to share 5 % over the widths), "
     "on a grid that reaches twice L^3/2"
@@ -61,26 +64,31 @@ PEAK = (
 
 
 def judge_trend(rows, y, way, *, name, by="width", family=1) -> Part:
+    """Does y go up, or down, along `by`? See statistics.trend."""
     found = statistics.trend(values_by(rows, y, by), family=family)
     answer = {way: "yes", "inconclusive": "inconclusive"}.get(found.outcome, "no")
     return Part(answer, f"{name}: TREND {found.outcome}, end to end {shown(found)} ({found.note})", found.mde)
 
 
 def judge_peak(rows, y, *, name, depth=None, wanted=True, family=1) -> Part:
+    """Does y rise and then fall with width (or, if that is not wanted, does it not)? See statistics.peak.
+
+    Networks of a depth have their peak predicted at m = L^3/2. That there is none takes the paper's whole grid.
+    """
     predicted, widest = theory.peak_width(depth) if depth else None, rows["width"].max()
     found = statistics.peak(values_by(rows, y), predicted=predicted, family=family)
-    text = f"{name}: PEAK {found.outcome}, highest inside over the higher end {shown(found)} ({found.note})"
+    text = f"{name}: PEAK {found.outcome}, highest interior value over the higher end {shown(found)} ({found.note})"
     if predicted and widest < statistics.REACH * predicted:
-        text += f"; PEAK needs a grid well past L^3/2 = {predicted:g}: widest run is {widest}"
+        text += f"; PEAK needs a grid well past L^3/2 = {predicted:g}: widest network is {widest}"
     answer = {"peak": yes_or_no(wanted), "none": yes_or_no(not wanted)}.get(found.outcome, "inconclusive")
-    if found.outcome == "none" and widest < PAPER_WIDTHS[-1]:  # part of a grid cannot show that there is none
+    if found.outcome == "none" and widest < PAPER_WIDTHS[-1]:  # part of a grid cannot show that there is no peak
         answer = "inconclusive"
-        text += f"; undecided: the paper's widths go on to {PAPER_WIDTHS[-1]}, these to {widest}"
+        text += f"; undecided: the paper's widths reach {PAPER_WIDTHS[-1]}, these {widest}"
     return Part(answer, text, found.mde)
 
 
 def judge_limit(rows, y: str, limit: float, name: str) -> list[Part]:
-    """Does y lie below a limit at each width?"""
+    """Does y lie below a limit at each width, with its whole interval?"""
     parts = []
     for m, cell in statistics.intervals(values_by(rows, y)).items():
         answer = "yes" if cell.high < limit else "no" if cell.low > limit else "inconclusive"
@@ -93,13 +101,13 @@ def judge_limit(rows, y: str, limit: float, name: str) -> list[Part]:
 
 
 def judge_ratio(larger, smaller, name) -> list[Part]:
-    """Does one curve {x: values} lie above another, at each x and at all?"""
+    """Does one curve {x: values} lie above another, at each x they share and at all of them?"""
     overall, cells = statistics.compare(larger, smaller)
     parts = [Part(c.outcome, f"width {m:g}: {name} {shown(c)}, n = {c.n}", c.mde) for m, c in cells.items()]
     if not parts:
         return [Part("inconclusive", f"{name}: {overall.note}")]
     text = f"every width: {overall.outcome}; mean ratio {shown(overall)}"
-    text += f"; only one of the two at width {listed(overall.missing)}" if overall.missing else ""
+    text += f"; only one of the two curves at width {listed(overall.missing)}" if overall.missing else ""
     return [*parts, Part(overall.outcome, text, overall.mde)]
 
 
@@ -112,7 +120,7 @@ def holm(ps: dict) -> dict:
 
 
 def judge_rates(findings: dict[object, Finding]) -> dict[object, str]:
-    """yes, no or inconclusive to each rate below its bound; Holm over the family, two-sided at 5 %."""
+    """Is each rate below its bound? Yes, no or inconclusive, by two-sided tests at 5 % after Holm over the family."""
     adjusted = holm({key: 2 * min(f.p, 1 - f.p) for key, f in findings.items() if not math.isnan(f.p)})
     return {
         key: yes_or_no(f.p < 0.5) if adjusted.get(key, 1.0) < LEVEL else "inconclusive" for key, f in findings.items()

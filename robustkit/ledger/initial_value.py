@@ -1,4 +1,4 @@
-"""P at initialisation, checked by exact values, and the Frobenius norm as its stand-in."""
+"""P at initialisation, checked by its exact values; and its bounds by the Frobenius norm of the Jacobian."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def _second_term_part(version: str, name: str, factor: float = 1.0, note: str = 
 
 @functools.cache
 def second_term() -> list[Part]:
-    """The second term of Theorem 1, without its first, lies above P at initialisation.
+    """The second term of Theorem 1 alone lies above P at initialisation.
 
     sqrt(m o / 2) beta_1 beta_L gamma^(L-2)   [W, end of B.2]; sqrt(2) times that [N Eq. 3]; gamma^(L-2)   [W Eq. 3]
 
-    The first is the root of a second moment, so that it bounds the mean by Jensen's inequality.
+    The form of B.2 is the root of a second moment, which bounds the mean by Jensen's inequality.
     """
     small = {"width": PAPER_WIDTHS[-1], "depth": 2, "d_in": 10, "d_out": 10}
     at_small = theory.theorem1_terms("he", **small, version="workshop")[1] / theory.stability_at_init("he", **small)
-    note = f"; it takes d and o as constants: at d = o = 10 He would give {at_small:.2g}"
+    note = f"; it treats d and o as constants: at d = o = 10 He would give {at_small:.2g}"
     return [
         _second_term_part("proof", "proof [W B.2]"),
         _second_term_part("neurips", "[N Eq. 3]"),
@@ -66,7 +66,7 @@ def _slope(init, width: int, gain=None) -> float:
 
 
 def _follows(slopes: dict, per_layer: float) -> bool:
-    """Slopes {m: s} are log(per_layer) - 5/(8m) up to the next order, 1/m^2."""
+    """Are the slopes {m: s} log(per_layer) - 5/(8m) up to the next order, 1/m^2?"""
     return all(abs(s - math.log(per_layer) + 5 / (8 * m)) < 1 / m**2 for m, s in slopes.items())
 
 
@@ -80,13 +80,13 @@ def _depth_part(init: str, per_layer: float) -> Part:
     for depth in PAPER_DEPTHS:
         values = [theory.stability_at_init(init, width=m, depth=depth, **MNIST) for m in PAPER_WIDTHS]
         rises.append(np.diff(np.log(values)))
-    # Rises that shrink by half at each doubling of width add up to a finite one: the limit is a constant.
+    # Rises that halve at each doubling of width have a finite sum: the limit is a constant.
     shrink = [float(q) for r in rises for q in r[1:] / r[:-1]]
     rising = all((r > 0).all() for r in rises) and max(shrink) < 0.6
     text = (
         f"{NAMES[init]}: log P per layer {_listed(slopes)}, that is log {per_layer:.4g} - 5/(8m); rises with width "
     )
-    text += f"at every L, each doubling by {min(shrink):.2g} to {max(shrink):.2g} of the rise before; exact values"
+    text += f"at every L, each doubling by {min(shrink):.2g} to {max(shrink):.2g} of the previous rise; exact values"
     return Part(yes_or_no(rising and _follows(slopes, per_layer)), text)
 
 

@@ -1,7 +1,7 @@
-"""The paper's lemmas checked by numbers: all but the fourth need no training.
+"""Numerical checks of the paper's lemmas, of which only the fourth needs trained networks.
 
-Each check draws from fixed seeds or computes exactly, so an answer never changes. Remarks on [W] concern the appendix
-of the workshop version; the supplement of [N] was not at hand and may differ.
+Each check draws from fixed seeds or computes exactly, so that its answer never changes. [W] is the appendix of the
+workshop version; the supplement of [N] was not at hand and may differ.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RARE = 0.01  # a count less likely than this is not chance
 
 
 def _rejections(name: str, p_values) -> Part:
-    """yes unless so many rejections at 5 % are improbable at 1 % under the claim."""
+    """yes, unless as many rejections at 5 % have a probability below 1 % under the claim."""
     count, tests = sum(p < 0.05 for p in p_values), len(p_values)
     chance = stats.binomtest(count, tests, 0.05, alternative="greater").pvalue
     text = f"{name}: {count} of {tests} tests reject at 5 % (as many or more by chance: {chance:.2g})"
@@ -38,7 +38,7 @@ def _rejections(name: str, p_values) -> Part:
 
 
 def _compare_laws(first, second) -> list[Part]:
-    """Samplers generator -> draws >= 0 compared at 0 and above it apart: KS is conservative at an atom."""
+    """Compare two samplers generator -> draws >= 0, at 0 and above it apart: KS is conservative at an atom."""
     above, at_zero = [], []
     for seed in range(SEEDS):
         generator = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def _compare_laws(first, second) -> list[Part]:
         share = (np.mean(x == 0) + np.mean(y == 0)) / 2
         error = math.sqrt(share * (1 - share) * (1 / len(x) + 1 / len(y)))
         at_zero.append(2 * special.ndtr(-abs(np.mean(x == 0) - np.mean(y == 0)) / error))
-    draws = f"{len(x)} draws of each a seed"
+    draws = f"{len(x)} draws of each per seed"
     return [
         _rejections(f"law above 0, two-sample KS, {draws}", above),
         _rejections(f"mass at 0, two proportions, {draws}", at_zero),
@@ -102,7 +102,7 @@ def _chi_square_parts(name: str, same: bool, keep=0.5) -> list[Part]:
 def lemma2() -> list[Part]:
     """q ||phi(W h)||^2 / (2 ||h||^2) is chi-square of Binomial(q, 1/2) degrees, and so for signs of another vector.
 
-    Source: [W Lemma 2]. Its Lemma 5 uses the second form, which it does not state; it holds, since
+    Source: [W Lemma 2]. Its Lemma 5 uses the second form without stating it; it holds, since
     (a, b) -> (-a, -b) keeps the law of two jointly normal numbers, so that 1{a >= 0} tells nothing of b^2.
     """
     other = _chi_square_parts("signs D of another vector (used by Lemma 5, not stated)", same=False)
@@ -113,7 +113,7 @@ def lemma2() -> list[Part]:
 
 
 def _second_moment(init, *, width, depth, d_in, d_out, gain=None, draws=NETS_DRAWN) -> tuple[float, float]:
-    """Mean and standard error of ||W_L D ... D W_1 u||^2 over nets and u uniform in the unit ball."""
+    """Mean and standard error of ||W_L D ... D W_1 u||^2 over networks and u uniform in the unit ball."""
     generator = np.random.default_rng([width, depth, d_in, d_out])
     betas = layer_stds(init, width=width, depth=depth, d_in=d_in, d_out=d_out, gain=gain)
     moved = generator.standard_normal((draws, d_in))
@@ -138,7 +138,7 @@ _NETS = (
 
 @functools.cache
 def _lemma5_moments() -> tuple:
-    """(d, Monte Carlo mean, its error, printed bound) for each net, eps = 1."""
+    """(d, Monte Carlo mean, its error, printed bound) for each network, eps = 1."""
     printed = [theory.theorem1_terms(init, **net, version="proof")[1] ** 2 for init, net in _NETS]
     return tuple(
         (net["d_in"], *_second_moment(init, **net), p) for (init, net), p in zip(_NETS, printed, strict=True)
@@ -147,7 +147,7 @@ def _lemma5_moments() -> tuple:
 
 def _lemma5_equality(factor) -> Part:
     worst = max(abs(mean - factor(d) * printed) / error for d, mean, error, printed in _lemma5_moments())
-    text = f"equality with eps^2 d/(d+2) in place of eps^2: {len(_NETS)} nets (L = 2 to 5), {NETS_DRAWN} draws "
+    text = f"equality with eps^2 d/(d+2) in place of eps^2: {len(_NETS)} networks (L = 2 to 5), {NETS_DRAWN} draws "
     text += f"of weights and perturbation each, at most {worst:.2g} standard errors off"
     return Part(yes_or_no(worst < LIMIT), text)
 
@@ -199,13 +199,14 @@ def _rescaled(gamma: float, rate_power: float = 2.0) -> Part:
     off = np.abs(other - plain).max()
     fall = np.sum((plain[-1] - y) ** 2) / np.sum((plain[0] - y) ** 2)
     text = f"gamma = {gamma:.3g}: outputs differ by at most {off:.2g} in {steps} steps (rounding allows "
-    text += f"{tolerance:.2g}), while the loss falls to {fall:.2g} of its start; L = {depth}, m = {width}, n = {n}"
+    text += f"{tolerance:.2g}), while the loss falls to {fall:.2g} of its initial value; L = {depth}, m = {width}, "
+    text += f"n = {n}"
     return Part(yes_or_no(off < tolerance), text)
 
 
 @functools.cache
 def lemma3() -> list[Part]:
-    """f~ = gamma^L W~_L phi(... W~_1 x), W~ = W/gamma, trained at rate eta/gamma^2, has the outputs of f throughout.
+    """f~ = gamma^L W~_L phi(... W~_1 x), W~ = W/gamma, trained at eta/gamma^2, has the outputs of f throughout.
 
     Source: [W Lemma 3] and its proof. At gamma = 2 every scaling is exact in binary: the difference must be 0.
     """
@@ -219,14 +220,14 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple:
 
 
 def lemma4(rows: pandas.DataFrame) -> list[Part]:
-    """[W Lemma 4] on measured E_x ||J_T - J_0||_2: the rate of its fall in m/L^3, against the printed 1.
+    """[T06] [W Lemma 4] on measured E_x ||J_T - J_0||_2: the rate of its decay in m/L^3 against the printed 1.
 
     sqrt(m) exp(-rate m/L^3), the printed form with its m beta_1 beta_L of order sqrt(m), is fitted to log y by least
     squares; the 95 % t interval of the rate is from the residuals. "no": its upper end is below 1. "yes": its lower
     end is above 0, its upper end at least 1, and AIC prefers this law by more than 2 to a power of m, which has as
     many parameters. The proof's own range is m of order d_out L^3 or more, its d read as in Allen-Zhu et al., whose
-    d is the output size (in the paper's notation it would be the input size, a range further out): only where it
-    holds no three widths are narrower ones fitted, and the answer is "outside".
+    d is the output size (in the paper's notation it would be the input size, and the range begin later): only where
+    it holds fewer than three widths are narrower ones fitted, and the answer is "outside".
     """
     parts = []
     for depth, curve in rows[usable(rows, "jacobian_change")].groupby("depth"):
@@ -253,4 +254,4 @@ def lemma4(rows: pandas.DataFrame) -> list[Part]:
         text += f"{rate:.3g} [{low:.3g}, {high:.3g}] (the lemma prints 1) or m^{power.slope:.3g}; AIC prefers the "
         text += f"{'exponential' if evidence > 0 else 'power law'} by {abs(evidence):.3g}; "
         parts.append(Part(answer, text + f"||J_0||_2 {curve['jacobian_init'].mean():.3g}; n = {len(logs)}"))
-    return parts or [Part("missing", "E||J_T - J_0||: no sound rows")]
+    return parts or [Part("missing", "E||J_T - J_0||: no runs that ended well")]

@@ -1,4 +1,4 @@
-"""Sentences whose numbers come from rows: the README's headline findings, and what notebooks print."""
+"""Sentences whose numbers come from rows: the README's headline findings, and those that notebooks print."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def save(text: str, profile: str) -> str:
 
 
 def _ends(found: dict) -> str:
-    """The first and the last cell of {width: finding or interval}."""
+    """The narrowest and the widest cell of {width: finding or interval}."""
     if not found:
         return UNKNOWN
     first, last = min(found), max(found)
@@ -84,8 +84,8 @@ def _law_of_kappa(rows: pandas.DataFrame) -> str:
         line, start = (f"{min(v):.3f} to {max(v):.3f}" if v else UNKNOWN for v in laws)
         words.append(f"{line} at $m = {width}$ (an exponential start: {start})")
     return (
-        "Over the epochs of constant rate, a straight line explains a part $R^2$ of a non-lazy $\\kappa(t)$, least "
-        f"and most over seeds, of {' and '.join(words)}."
+        "Over the epochs of constant learning rate, a straight line explains non-lazy $\\kappa(t)$ with an $R^2$, "
+        f"least and most over seeds, of {' and '.join(words)}."
     )
 
 
@@ -101,7 +101,7 @@ def _peaks(rows: pandas.DataFrame) -> str:
     words = ", ".join(f"{_interval(peak)} ($L = {depth}$)" for depth, peak in peaks.items())
     return words and (
         f"On widths {curves['width'].min()} to {curves['width'].max()}, the highest $P$ inside the grid over the "
-        f"higher of its ends is {words}; a peak asks for 1.05 at least, and the paper's grid goes on to 16384."
+        f"higher of its ends is {words}; a peak requires at least 1.05, and the paper's grid extends to 16384."
     )
 
 
@@ -109,10 +109,7 @@ def _more_robust(rows: pandas.DataFrame) -> str:
     lazy, other = curve_of(rows, "he", depth=2), curve_of(rows, "power", 2, 2)
     _, cells = statistics.compare(values_by(lazy, "stability"), values_by(other, "stability"))
     _, at_loss = compare_at_loss(lazy, other)
-    return (
-        f"Lazy $P$ over non-lazy $P$ is {_ends(cells)}; where both have come to the same training loss it is "
-        f"{_ends(at_loss)}."
-    )
+    return f"Lazy $P$ over non-lazy $P$ is {_ends(cells)}; at matched training loss it is {_ends(at_loss)}."
 
 
 def _falls_with_width(rows: pandas.DataFrame) -> str:
@@ -149,8 +146,8 @@ def _rates(rows: pandas.DataFrame) -> str:
         rate = statistics.rate(values_by(curve, "stability"))
         words.append(f"{_interval(rate)} for $c = {power:g}$ (at most {theorems2_3.orders(power)['Theorem 3']:g})")
     return words and (
-        f"After a tenth of training on $n = {n}$ points, at widths from $10 n^2$ on, $P$ goes with the power of $m$ "
-        f"{', '.join(words)}; in round brackets what the theorem allows."
+        f"After a tenth of training on $n = {n}$ points, at widths from $10 n^2$ on, $P$ scales as a power of $m$ "
+        f"with exponent {', '.join(words)}; in round brackets the theorem's bound."
     )
 
 
@@ -161,7 +158,7 @@ def _resnets(rows: pandas.DataFrame) -> str:
         for (dataset, init), cell in rows.groupby(["dataset", "init"])
     ]
     if not words:
-        return "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does it on a GPU."
+        return "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does so on a GPU."
     return f"After the last epoch, mean test accuracies of ResNet-110 are {', '.join(words)}."
 
 
@@ -185,7 +182,7 @@ SENTENCES = {
 def width_in_words(rows: pandas.DataFrame) -> str:
     """For each depth, the largest rise and fall of P from one width to a wider one, and where P is largest.
 
-    P is the geometric mean over seeds; the widest 95 % interval of a mean stands beside, as a factor.
+    P is the geometric mean over seeds; the widest 95 % interval of a mean stands beside it, as a factor.
     """
     lines, table = [], summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean")
     for depth, curve in table.groupby("depth"):
@@ -224,7 +221,7 @@ def lazy_in_words(rows: pandas.DataFrame) -> str:
 
 
 def depth_in_words(rows: pandas.DataFrame, name: str) -> str:
-    """P at the largest depth over P at the smallest, before and after training, with the loss: a line a width.
+    """P at the largest depth over P at the smallest, before and after training, with the loss: one line per width.
 
     A network "has learned" if its loss at the largest depth is below half of log(classes), the loss of guessing.
     """
@@ -245,7 +242,7 @@ def depth_in_words(rows: pandas.DataFrame, name: str) -> str:
     head += "widths that have learned"
     head += f" and falls at {(ratio[few] < 1).sum()} of the {few.sum()} that have not" if few.any() else ""
     lines = [
-        f"- $m = {m}$: times {start[m]:.3g} at the start, times {ratio[m]:.3g} after training; loss {loss[m]:.3g}"
+        f"- $m = {m}$: times {start[m]:.3g} initially, times {ratio[m]:.3g} after training; loss {loss[m]:.3g}"
         for m in ends
     ]
     return "\n".join([f"{head}.", "", *lines])

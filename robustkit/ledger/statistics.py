@@ -1,4 +1,4 @@
-"""Intervals and the tests that claims use, on logarithms, with the spread over seeds.
+"""Intervals and the tests that claims use: on logarithms, with the spread over seeds.
 
 A curve is a mapping {x: values over seeds}, x a width or a depth. Values are positive; empty cells are left out and
 named; noise is normal on the log scale. Its variance s^2 is pooled over the cells unless Bartlett's test finds them
@@ -28,7 +28,7 @@ UNEQUAL = 0.01  # p of Bartlett's test below which each cell keeps its own varia
 
 @dataclass(frozen=True)
 class Finding:
-    """What a test says: its outcome, the estimate with its 95 % interval, and what this n could have seen.
+    """What a test says: its outcome, the estimate with its 95 % interval, and the effect that this n can detect.
 
     mde: smallest effect, in the estimate's unit, that would have been found with 80 % probability. n: values used.
     missing: x of the empty cells. note: what the outcome rests on.
@@ -187,7 +187,7 @@ def peak(curve, *, predicted=None, family=1) -> Finding:
     best = int(over.min(axis=1).argmax())
     estimate, error, dof, t = (v[best, over[best].argmin()] for v in (over, errors, dofs, usual))
     p = min(1.0, len(over) * stdtr(dof, t_value(math.log(RISE) - estimate, error)))
-    note = f"highest inside at {cells.x[1 + best]:g} of {cells.x[0]:g} .. {cells.x[-1]:g}"
+    note = f"interior maximum at {cells.x[1 + best]:g} of {cells.x[0]:g} .. {cells.x[-1]:g}"
     high = (over > math.log(RISE) + factors * errors).all(axis=1).any()
     low = (over + usual * errors < math.log(RISE)).any(axis=1).all()  # two ends to choose from
     outcome = "peak" if high else "none" if low else "inconclusive"
@@ -195,7 +195,7 @@ def peak(curve, *, predicted=None, family=1) -> Finding:
         outcome = "inconclusive"
         note += f"; the grid must reach {REACH * predicted:g}, {REACH} times the predicted {predicted:g}"
     elif predicted is not None and cells.x[0] > predicted:
-        note += f"; the predicted {predicted:g} lies before the grid"
+        note += f"; the predicted {predicted:g} lies below the grid"
     mde = RISE * math.exp(((factors + stdtrit(dofs, 0.9)) * errors).max())  # two ends to exceed
     return cells.found(note, outcome, (estimate, t * error, p, mde))
 
@@ -250,7 +250,7 @@ def rate(curve, *, bound=None) -> Finding:
 
 
 def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
-    """Is one curve above another at every x they share? The overall finding, and one a cell.
+    """Is one curve above another at every x they share? The overall finding, and one per cell.
 
     A cell is "yes" if larger/smaller exceeds 1 at one-sided p < 0.05, "no" if it is below 1 at p < 0.05 shared by the
     cells, else "inconclusive". Overall "yes" is an intersection (every cell, no correction); "no" if any cell is.
@@ -282,7 +282,7 @@ def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
 
 
 def growth(time, values) -> dict[str, tuple[float, float]]:
-    """Which law do values follow over time: {law: (AIC, R^2)}; empty if they do not change.
+    """Which law do values follow over time? {law: (AIC, R^2)}, empty if they do not change.
 
     "linear" a + b t, "sqrt" a + b sqrt(t), "log" a + b log t, and "exponential then linear": a + b (exp(t/s) - 1) up
     to a knee, then its tangent (s and knee by grid search: four parameters). AIC = N log(RSS/N) + 2 (parameters + 1).

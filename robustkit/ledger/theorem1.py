@@ -1,4 +1,4 @@
-"""How rows are held against Theorem 1 and its orders: rates, and bounds up to a constant."""
+"""Rows compared with Theorem 1 and its orders: bounds up to a constant, the place of the peak, rates in width."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from .criteria import Part, holm, judge_rates, needs
 from .rows import NAMES, at_evaluation, curve_name, curve_of, each_curve, scheme, shown, sizes, usable, values_by
 from .statistics import LEVEL, SLOPE, Finding, t_value
 
-SETTLED = 0.05  # a term this small beside the other is over
-FAR = 4096  # "highly over-parameterized": where a constant in width is looked for
-
-
-# ---------------------------------------------------------------------------------------------- Theorem 1
+SETTLED = 0.05  # the first term has died out where it is this share of the second
+FAR = 4096  # "highly over-parameterized": P is asked to be constant from this width on
 
 
 def _ratios(rows: pandas.DataFrame, version: str) -> pandas.DataFrame:
@@ -31,11 +28,11 @@ def _ratios(rows: pandas.DataFrame, version: str) -> pandas.DataFrame:
 
 
 def constant_suffices(ratios_by_x) -> Finding:
-    """Does one constant serve, ratio <= C, as x grows? Estimate: slope of log ratio per doubling of x.
+    """Does one constant suffice, ratio <= C, as x grows? Estimate: slope of log ratio per doubling of x.
 
     "dominated": the slope's one-sided 95 % limit lies below the 0.02 of a flat curve, nor does the last step rise by
     more. "rises": the slope is above 0 (one-sided p < 0.05), not that flat, and the last step does not fall: then no
-    constant serves. Else "inconclusive". p: against a slope of 0 or less. mde: end-to-end ratio that would have
+    constant suffices. Else "inconclusive". p: against a slope of 0 or less. mde: end-to-end ratio that would have
     been found. The note gives C, the largest mean ratio; of x beyond the grid it says nothing.
     """
     curve, per_doubling = {x: v for x, v in ratios_by_x.items() if len(v)}, math.log(2)
@@ -94,9 +91,9 @@ def _setting(rows: pandas.DataFrame) -> str:
     return text
 
 
-@needs("three widths or depths of one initialisation, two seeds a cell")
+@needs("three widths or depths of one initialisation, two seeds per cell")
 def theorem1_bound(rows: pandas.DataFrame) -> list[Part]:
-    """[T07] BOUND: P over [N Eq. 3], judged; the versions of [W] are said beside it."""
+    """[T07] BOUND: is P at most a constant times [N Eq. 3]? The versions of [W] stand beside it, not judged."""
     found, parts = _over_width_and_depth(_ratios(rows, "neurips")), []
     answers, adjusted = _bound_answers(found)
     others = {version: _over_width_and_depth(_ratios(rows, version)) for version in ("workshop", "proof")}
@@ -109,9 +106,9 @@ def theorem1_bound(rows: pandas.DataFrame) -> list[Part]:
     return parts
 
 
-@needs("stability along training at three widths or depths of one initialisation, two seeds a cell")
+@needs("stability over training at three widths or depths of one initialisation, two seeds per cell")
 def bound_along_training(rows: pandas.DataFrame) -> list[Part]:
-    """[T18] BOUND as in theorem1_bound at each recorded instant; one Holm family over curves and instants."""
+    """[T18] BOUND as in theorem1_bound at each evaluation point; one Holm family over curves and points."""
     at = [_ratios(at_evaluation(rows, k), "neurips") for k in range(len(FRACTIONS))]
     found = {(k, *key): f for k, ratios in enumerate(at) for key, f in _over_width_and_depth(ratios).items()}
     answers, _ = _bound_answers(found)
@@ -130,7 +127,7 @@ def bound_along_training(rows: pandas.DataFrame) -> list[Part]:
 
 
 def _largest(rows: pandas.DataFrame) -> tuple[float, str]:
-    """The largest cell mean of the column ratio, and where it is."""
+    """The largest cell mean of P/bound, and the cell that has it."""
     rows = rows[usable(rows, "ratio")]
     if rows.empty:
         return 0.0, "no cell"
@@ -168,7 +165,7 @@ def _exponent(depths, logs, errors, dof: int) -> tuple[float, float]:
 
 @needs("five depths over widths on both sides of the peak")
 def peak_location(rows: pandas.DataFrame) -> list[Part]:
-    """[T08] Exponent in L of the width at the peak: 3 is "yes" if it lies in an interval within 2 .. 4."""
+    """[T08] Exponent in L of the width at the peak: yes if its interval holds 3 and lies within 2 .. 4."""
     parts = []
     for init, of_init in rows.groupby("init"):
         tops = {int(depth): _vertex(values_by(curve, "stability")) for depth, curve in of_init.groupby("depth")}
@@ -203,14 +200,14 @@ def constant_in_width(rows: pandas.DataFrame) -> list[Part]:
         answer = {"flat": "yes", "not flat": "no"}.get(found.outcome, "inconclusive")
         text = f"{name}: {found.outcome}, log-slope per doubling {shown(found)} ({found.note})"
         if math.isnan(found.p):
-            text = f"{name}: undecided, widths {widths} needed, widest run is {curve['width'].max()}"
+            text = f"{name}: undecided, widths {widths} needed, widest network is {curve['width'].max()}"
         parts.append(Part(answer, text, math.exp(3 * found.mde)))
     return parts
 
 
-@needs("NTK at three widths, two seeds a cell")
+@needs("NTK at three widths, two seeds per cell")
 def ntk_orders(rows: pandas.DataFrame) -> list[Part]:
-    """[T15] RATE: the exponent of P in m under NTK, against the 1/2 of Wu et al. (reduced) and of Huang et al."""
+    """[T15] RATE: the exponent of P in m under NTK against 1/2, that of Wu et al. (reduced) and of Huang et al."""
     found = {}
     for name, curve in each_curve(curve_of(rows, "ntk"), "width"):
         points = values_by(curve, "stability")
@@ -218,6 +215,6 @@ def ntk_orders(rows: pandas.DataFrame) -> list[Part]:
     answers, parts = judge_rates({name: f for name, (f, _) in found.items()}), []
     rules = ", ".join(sorted(set(rows["lr_rule"])))
     for name, (f, points) in found.items():
-        text = f"{name}: exponent of P in m {shown(f)} against 1/2 ({f.note}); learning rate by width: {rules}"
+        text = f"{name}: exponent of P in m {shown(f)} against 1/2 ({f.note}); learning-rate rule: {rules}"
         parts.append(Part(answers[name], text, ledger_rows.span(points, f.mde)))
     return parts

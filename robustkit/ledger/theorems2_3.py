@@ -1,4 +1,4 @@
-"""How control rows are held against Theorems 2 and 3, and the remaining empirical claims."""
+"""Rows compared with Theorems 2 and 3: movement of the layers, and rates of P in width early in training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas
 from scipy import special
+from scipy.integrate import cumulative_trapezoid
 
 from .. import theory
 from ..cell import EVALUATION_POINTS, FRACTIONS
@@ -22,9 +23,9 @@ EARLY = tuple(FRACTIONS.index(f) for f in (0.0, 0.05, 0.1, 0.2))
 # ---------------------------------------------------------------------------------------------- Theorem 2
 
 
-@needs("c = 2, two layers, one output, squared loss, three widths, two seeds a cell")
+@needs("c = 2, two layers, one output, squared loss, three widths, two seeds per cell")
 def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
-    """[T11] Every layer's relative movement grows with m and exceeds the theorem's bound; layers move in balance."""
+    """[T11] Does every layer's relative movement grow with m and exceed the bound, and do layers move in balance?"""
     rows = rows[recorded(rows, "movement_over_time", FRACTIONS) & recorded(rows, "loss_over_time", EVALUATION_POINTS)]
     parts = []
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
@@ -35,10 +36,8 @@ def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
         condition = max(value for value, _ in both)
         for layer in (1, 2):
             moved = curve.assign(moved=[max(at[layer - 1] for at in v) for v in curve["movement_over_time"]])
-            grown, values = (
-                judge_trend(moved, "moved", "up", name=f"{name}, W_{layer} moves"),
-                values_by(moved, "moved"),
-            )
+            values = values_by(moved, "moved")
+            grown = judge_trend(moved, "moved", "up", name=f"{name}, W_{layer} moves")
             parts.append(grown.plus(f"; exponent in m {shown(statistics.rate(values))}"))
             found, cells = statistics.compare({m: v for m, v in values.items() if m in told}, told)
             text = f"{name}, W_{layer}: movement over the bound of Theorem 2 {shown(found)} at {len(cells)} widths "
@@ -51,9 +50,9 @@ def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
 def _balance(rows: pandas.DataFrame, name: str) -> Part:
     """||W_1(t)||^2 - ||W_1(0)||^2 = ||W_2(t)||^2 - ||W_2(0)||^2 under gradient flow, from movements D_l alone.
 
-    Initial norms are taken at their expected beta_l sqrt(fan-in fan-out). Three things may then part D_1^2 and D_2^2:
-    W_l(0) is not orthogonal to the movement (at most 2 D_l ||W_l(0)|| each); initial norms scatter (three standard
-    errors, sqrt(2/k) of a squared norm of k weights); and the constant rate eta is finite: a step adds
+    Initial norms are taken as beta_l sqrt(fan-in fan-out). Three things may then separate D_1^2 and D_2^2: W_l(0)
+    is not orthogonal to the movement (at most 2 D_l ||W_l(0)|| each); initial norms scatter (three standard errors,
+    sqrt(2/k) of a squared norm of k weights); and the constant learning rate eta is finite: a step adds
     eta^2 ||g_l||^2 to ||W_l||^2. For ||x|| <= 1 these add up to at most eta (loss(0) - loss(t)) for the full gradient
     and, in expectation, eta/batch int 2 loss max(D_1^2, D_2^2) dt for the noise of the batches.
     """
@@ -63,25 +62,25 @@ def _balance(rows: pandas.DataFrame, name: str) -> Part:
         shape, points = scheme(row), sizes(row)[2]
         weights = np.array([m * shape["d_in"], m * shape["d_out"]], dtype=float)
         norms = np.square(layer_stds(**shape)) * weights
-        moved = np.array(cell["movement_over_time"].tolist())  # seed, instant, layer: relative to the initial norms
+        moved = np.array(cell["movement_over_time"].tolist())  # seed, evaluation point, layer: over initial norms
         squares, loss = np.mean(moved**2, axis=0) * norms, np.mean(cell["loss_over_time"].tolist(), axis=0)
         cross = 2 * np.mean(moved, axis=0) @ norms
         flow = row.lr * row.epochs * math.ceil(points / row.batch_size)
         noise = 2 * loss * np.interp(EVALUATION_POINTS, FRACTIONS, squares.max(axis=1)) * flow / row.batch_size
-        noise = np.append(0, np.cumsum((noise[1:] + noise[:-1]) / 2 * np.diff(EVALUATION_POINTS)))
+        noise = cumulative_trapezoid(noise, EVALUATION_POINTS, initial=0)
         drift = row.lr * (loss[0] - loss + noise * (row.batch_size < points))
         slack = cross + np.interp(FRACTIONS, EVALUATION_POINTS, drift)
         slack += 3 * math.sqrt(np.sum(2 / weights) / len(cell)) * squares.max(axis=1)
         away, low = np.abs(squares[:, 0] - squares[:, 1]), squares.min(axis=1)
         seen += [(slack[k] / low[k], away[k] / low[k], m, f) for k, f in enumerate(FRACTIONS) if low[k] > 0]
     if not seen:
-        return Part("missing", f"{name}, balance of norms: no rows that ended well")
+        return Part("missing", f"{name}, balance of norms: no runs that ended well")
     words = [
         f"{away:.2g} against {slack:.2g} at width {m}, {f:g} of training"
         for slack, away, m, f in (max(seen, key=lambda s: s[1] / s[0]), min(seen))
     ]
     text = f"{name}, balance of norms: D_1^2 and D_2^2 differ by {words[0]} (worst of {len(seen)}), {words[1]} "
-    text += "(tightest); allowed for: initial norms, movement along W(0), finite rate"
+    text += "(tightest); allowed for: initial norms, movement along W(0), finite learning rate"
     holds = all(away <= slack for slack, away, *_ in seen)
     return Part("inconclusive" if holds and min(seen)[0] >= 1 else yes_or_no(holds), text)
 
@@ -94,9 +93,9 @@ def orders(c: float) -> dict[str, float]:
     return {"Theorem 3": 0.5 - c, "its Remark": 1.5 - 2 * c, "ours": 1 - 2 * c}
 
 
-@needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds a cell")
+@needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds per cell")
 def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
-    """[T12, E20] RATE: slope of log P in log m early in training, against the order of [N Eq. 4]; one Holm family."""
+    """[T12, E20] RATE: slope of log P in log m early in training against the order of [N Eq. 4]; one Holm family."""
     found, names, covered = {}, {}, {}
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
         first = curve.iloc[0]
@@ -111,7 +110,9 @@ def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
             found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"]), points
             fitted = curve[curve["width"].isin(widths) & recorded(curve, "loss_at_stability", FRACTIONS)]
             left = max((v[k] / v[0] for v in fitted["loss_at_stability"]), default=math.nan)
-            names[power, k] = f"{where}, {_time(first, k)} (loss at most {left:.4g} of its start, n = {len(fitted)})"
+            names[power, k] = (
+                f"{where}, {_time(first, k)} (loss at most {left:.4g} of its initial value, n = {len(fitted)})"
+            )
     answers, parts = judge_rates({key: f for key, (f, _) in found.items()}), []
     for (power, k), (f, points) in found.items():
         tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in orders(power).items())
@@ -127,7 +128,7 @@ def _side(found: statistics.Finding, bound: float) -> str:
 
 
 def _time(row, k: int) -> str:
-    """The instant in words: flow time on the mean loss, where the rate is constant and known."""
+    """The evaluation point in words: as flow time on the mean loss where the learning rate is constant."""
     if FRACTIONS[k] == 0:
         return "at initialisation"
     if len(row.milestones) or row.lr_rule != "fixed":
@@ -136,9 +137,9 @@ def _time(row, k: int) -> str:
     return f"flow time {row.lr * steps * FRACTIONS[k]:.3g} of the mean loss (1/n of that for the sum)"
 
 
-@needs("c = 1.5 and c = 2, two layers, two shared widths, two seeds a cell")
+@needs("c = 1.5 and c = 2, two layers, two shared widths, two seeds per cell")
 def powers_differ(rows: pandas.DataFrame) -> list[Part]:
-    """[E14] Slope of log P in log m at c = 1.5 less that at c = 2, against what the theory expects of it.
+    """[E14] Slope of log P in log m at c = 1.5 less that at c = 2, compared with what the theory expects.
 
     The order m^(1/2-c) of Theorem 3 for m >> n^2 gives 0.5; its Remark's m^(3/2-2c) and our m^(1-2c) give 1. "yes":
     the 95 % interval (Welch) lies below 0.5; "partly": below 1; "no": above 0.5, and not below 1.

@@ -1,4 +1,4 @@
-"""The ledger: the verdict that rows give on each statement of the paper.
+"""The ledger: the verdict that rows give on each statement of the paper, as a table and as a page.
 
 Criteria were fixed after a small pilot and before the shipped runs, but for the rules that PREAMBLE names.
 Verdicts are computed, never typed.
@@ -77,10 +77,10 @@ def verdict_of(parts: list[Part], either: bool = False) -> str:
 
 
 def _judge(claim: Claim, rows: pandas.DataFrame, whole: bool = True) -> list[Part]:
-    """Parts of one reading; `whole` names the depths it lacks, as the main reading must not."""
+    """Parts of one reading; `whole` names the curves it lacks, which the main reading must have."""
     parts = claim.judge(rows) if len(rows) or not claim.curves else []
     absent = [curve_name(*curve) for curve in claim.single_curves if whole and curve_of(rows, *curve).empty]
-    return [*parts, *(Part("missing", f"{name}: no rows") for name in absent)]
+    return [*parts, *(Part("missing", f"{name}: no runs") for name in absent)]
 
 
 def _further(claim: Claim, further: dict[str, pandas.DataFrame]) -> list[Part]:
@@ -90,9 +90,9 @@ def _further(claim: Claim, further: dict[str, pandas.DataFrame]) -> list[Part]:
     name, judge = claim.further
     again = further.get(name)
     if again is None or again.empty:
-        return [Part("missing", f"{name}: not measured here (robustkit.further trains again for it)")]
+        return [Part("missing", f"{name}: not measured here (robustkit.training.remeasure repeats runs for it)")]
     *parts, last = judge(again)
-    return [*parts, last.plus(f"; {(again['status'] == 'ok').sum()} trainings again for {name}")]
+    return [*parts, last.plus(f"; {(again['status'] == 'ok').sum()} runs repeated for {name}")]
 
 
 # ---------------------------------------------------------------------------------------------- readings
@@ -119,20 +119,20 @@ def _readings(claim: Claim, rows: pandas.DataFrame) -> dict[tuple, pandas.DataFr
 
 
 def _note(claim: Claim, rows: pandas.DataFrame, last: str, moved: dict) -> str:
-    """Why a reading is not counted, if it is not; `last` is the last word of its name."""
+    """Why a reading is not counted, if it is not; `last` is the last part of its name."""
     there = sum(not curve_of(rows, *curve).empty for curve in claim.single_curves)
     in_part = f"{there} of {len(claim.single_curves)} curves" if there < len(claim.single_curves) else ""
-    at_start = "" if claim.early else _at_start(rows)
+    hardly = "" if claim.early else _hardly_trained(rows)
     if last.startswith("c="):  # rows that stand in for c = 2
-        at_start = at_start.replace("(c = 2)", f"({last.replace('=', ' = ')})")
+        hardly = hardly.replace("(c = 2)", f"({last.replace('=', ' = ')})")
     curves = rows[["reading", *CURVE]].drop_duplicates().itertuples(index=False)
     names = [(reading, curve_name(*curve)) for reading, *curve in curves]
     by = ", ".join(moved[name] for name in names if name in moved)
-    return "; ".join(filter(None, (in_part, at_start, by and f"moved by the proxy: {by}")))
+    return "; ".join(filter(None, (in_part, hardly, by and f"changed by the short schedule: {by}")))
 
 
-def _at_start(rows: pandas.DataFrame) -> str:
-    """The curves with a width whose networks have not left their start: the mean loss fell by less than 2 %."""
+def _hardly_trained(rows: pandas.DataFrame) -> str:
+    """The curves with a width whose networks hardly trained: the mean loss fell by less than 2 %."""
     if "loss_over_time" not in rows:
         return ""
     good = rows[usable(rows, "stability") & rows["loss_over_time"].map(lambda v: isinstance(v, list) and len(v) > 1)]
@@ -141,7 +141,7 @@ def _at_start(rows: pandas.DataFrame) -> str:
         still = same.groupby("width")["kept"].mean()
         if (still > 0.98).any():
             names.append(f"{curve_name(*curve)} at width {', '.join(map(str, still.index[still > 0.98]))}")
-    return f"not left the start: {'; '.join(names)}" if names else ""
+    return f"hardly trained: {'; '.join(names)}" if names else ""
 
 
 # ---------------------------------------------------------------------------------------------- what stands beside
@@ -153,16 +153,16 @@ def _left_out(rows: pandas.DataFrame) -> str:
         why = row.status if row.status != "ok" else "a measure is zero or not finite"
         words.append(f"{curve_name(row.init, row.power, row.depth)}, width {row.width}, seed {row.seed} ({why})")
     more = f" and {len(words) - 8} more" if len(words) > 8 else ""
-    return f"left out of {len(rows)} trainings: " + "; ".join(words[:8]) + more if words else ""
+    return f"left out of {len(rows)} runs: " + "; ".join(words[:8]) + more if words else ""
 
 
 def _company(rows: pandas.DataFrame) -> str:
-    """What must stand beside P: training loss, accuracy and seeds."""
+    """What must stand beside P: training loss, test accuracy and seeds."""
     good = rows[usable(rows, "stability")]
     if good.empty:
         return ""
     seeds = good.groupby([*CURVE, "width"], dropna=False).size()
-    ranges = {"training loss": good["train_loss"], "test accuracy": good["test_accuracy"], "seeds a cell": seeds}
+    ranges = {"training loss": good["train_loss"], "test accuracy": good["test_accuracy"], "seeds per cell": seeds}
     return ", ".join(f"{name} {values.min():.3g} to {values.max():.3g}" for name, values in ranges.items())
 
 
@@ -172,11 +172,11 @@ def _grid(rows: pandas.DataFrame) -> str:
     seeds = rows.groupby([*CURVE, "width"], dropna=False)["seed"].nunique()
     ends = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     lists = [", ".join(map(str, sorted(rows[name].unique()))) for name in ("width", "depth")]
-    return f"widths {lists[0]}; depths {lists[1]}; seeds a cell {ends}"
+    return f"widths {lists[0]}; depths {lists[1]}; seeds per cell {ends}"
 
 
 def _finding(parts: list[Part]) -> str:
-    """The first and the last thing seen, without what stands in brackets behind them."""
+    """The first and the last part, up to the first semicolon and without what stands in brackets."""
     texts = [re.sub(r" \((?!c = )[^()]*\)", "", part.text) for part in parts if part.answer != "none"]
     seen = [text.split("; ")[0] for text in texts]
     return "; ".join(seen if len(seen) < 3 else [seen[0], "...", seen[-1]])
@@ -186,7 +186,7 @@ def _missing(claim: Claim, parts: list[Part], gaps: set) -> list[str]:
     """How many runs are missing, and the command that trains them."""
     profile = "laptop" if cells_of(claim.id, "laptop") else "paper"
     lacking = sum(cell.key in gaps for cell in cells_of(claim.id, profile))
-    lines = [f"{lacking} of the trainings in its grid are missing"] if lacking else []
+    lines = [f"{lacking} of the runs in its grid are missing"] if lacking else []
     if claim.curves and (lacking or any(part.answer == "missing" for part in parts)):
         lines.append(f"`python -m robustkit run {profile} --claim {claim.id}` trains what is missing")
     return lines
@@ -200,7 +200,7 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dic
     readings = _readings(claim, rows[claim.where(rows)] if len(rows) else rows)
     main, *others = readings or [()]
     parts = [*_judge(claim, readings.get(main, rows.iloc[:0])), *_further(claim, further)]
-    # A model that stands beside another is not counted.
+    # A model that serves for comparison is not counted.
     own = {r: same[same["model"] == claim.models[0]] for r, same in readings.items()}
     judged = own.get(main, rows.iloc[:0])
     notes = {r: _note(claim, same, r[-1], moved) for r, same in readings.items()}
@@ -209,12 +209,12 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dic
 
     evidence = [f"reading: {', '.join(main)}"] if main else []
     if "flow10" in main:
-        evidence.append("the proxy schedule flow10: a tenth of the steps at ten times the rate")
+        evidence.append("flow10 is the short schedule (a tenth of the steps at ten times the learning rate)")
     evidence += [part.text for part in parts]
     evidence += filter(None, (_company(judged), _left_out(judged), notes.get(main)))
     evidence += _missing(claim, parts, gaps)
     if others and only_digits:
-        evidence.append("other readings there: " + "; ".join(map(", ".join, others)))
+        evidence.append("other readings available: " + "; ".join(map(", ".join, others)))
     for other in () if only_digits else others:
         note = f" (not counted: {notes[other]})" if notes[other] else ""
         evidence.append(f"under {', '.join(other)}: {verdicts[other]}{note}; {_company(own[other])}")
@@ -244,15 +244,15 @@ def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dic
 
 
 def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) -> pandas.DataFrame:
-    """One row a claim, with the verdict that these rows give; columns as in LEDGER_COLUMNS.
+    """One row per claim, with the verdict that these rows give; columns as in LEDGER_COLUMNS.
 
     A claim reads the rows of its own models, mostly of fully connected nets, and pools only rows of one reading
     (dataset, scaling, loss, schedule and every other choice): first the one that the claim asks for (mostly MNIST raw
     under cross-entropy and the full schedule), where it is there, else the nearest. Digits rows are read only where
     there are no others, and then no verdict is given.
-    A reading that lacks a curve of the claim, holds networks that have not left their start, or is of the proxy
-    schedule where that moves P (see proxy.py), gets its verdict but is not counted in "readings"; readings_notes says
-    why. The trainings that check the proxy are no reading of their own.
+    A reading that lacks a curve of the claim, holds networks that hardly trained, or is of the short schedule where
+    that changes P (see proxy_schedule.py), gets its verdict but is not counted in "readings"; readings_notes tells
+    why. The runs that check the short schedule are no reading of their own.
     rows: as from robustkit.load() or robustkit.collect. only: ids of claims. further: {measure: rows as from
     robustkit.load_further}. Raises InputError on an unknown id.
     """
@@ -278,7 +278,7 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
 
 def to_markdown(table: pandas.DataFrame) -> str:
     """The ledger as a page: a table of verdicts, then each claim in the paper's words with criterion and evidence."""
-    lines = ["# What the paper says, and what these runs give", ""]
+    lines = ["# The paper's statements, and what these runs show", ""]
     lines += [PREAMBLE]
     lines += ["", "| id | claim | verdict | readings | n | detectable |", "|---|---|---|---|---|---|"]
     lines += [
@@ -286,7 +286,7 @@ def to_markdown(table: pandas.DataFrame) -> str:
     ]
     for row in table.itertuples():
         lines += ["", f"## {row.id}: {row.claim}", "", f"> {row.quote}", ">", f"> ({row.source})", ""]
-        lines += [f"- **Verdict**: {row.verdict} (n = {row.n} trainings)", f"- **Criterion**: {row.criterion}"]
+        lines += [f"- **Verdict**: {row.verdict} (n = {row.n} runs)", f"- **Criterion**: {row.criterion}"]
         lines += [f"- **Hypotheses**: {row.hypotheses}"]
         lines += [f"- **Grid**: {row.grid}"] if row.grid else []
         lines += [f"- **Figure**: {row.figure}"] if row.figure else []

@@ -1,4 +1,4 @@
-"""How P goes with width and with depth, judged."""
+"""Judges of P against width and depth."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .rows import NAMES, at_loss, curve_name, curve_of, each_curve, listed, show
 
 
 def peaks_in_width(rows) -> list[Part]:
+    """[E06, E11, E19] PEAK of P over width for each initialisation and depth."""
     parts, several = [], list(rows.groupby(["init", "depth"]))
     for (init, depth), curve in several:
         name = curve_name(init, depth=depth)
@@ -26,7 +27,7 @@ def peaks_in_width(rows) -> list[Part]:
 
 
 def _sides(rows: pandas.DataFrame, depth: int) -> str:
-    """Log-slope of P in width on each side of the width at which a net has as many weights as training points."""
+    """Log-slope of P in width on each side of the width at which there are as many weights as training points."""
     (d_in, d_out), n = ledger_rows.dimensions(rows), dataset_info(rows["dataset"].iloc[0]).n_train
     curve = values_by(rows, "stability")
     width = theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n)
@@ -38,6 +39,7 @@ def _sides(rows: pandas.DataFrame, depth: int) -> str:
 
 
 def no_transition(rows) -> list[Part]:
+    """[E08] TREND down of P over width and no PEAK, with the trend at a common training loss beside it."""
     falls = judge_trend(rows, "stability", "down", name="falls with width")
     if "loss_at_stability" in rows:
         good = rows[usable(rows, "stability")]
@@ -49,6 +51,7 @@ def no_transition(rows) -> list[Part]:
 
 
 def falls_at_each_power(rows) -> list[Part]:
+    """[E13] TREND down of P over width at each c."""
     return [
         judge_trend(curve, "stability", "down", name=curve_name("power", c), family=2)
         for c, curve in rows.groupby("power")
@@ -59,6 +62,8 @@ def falls_at_each_power(rows) -> list[Part]:
 
 
 def two_curves(y: str, flip: bool, name: str):
+    """[E05, E07] COMPARE: lazy y over non-lazy y, or (`flip`) the other way round."""
+
     def judge(rows) -> list[Part]:
         lazy, other = curve_of(rows, "he"), curve_of(rows, "power", 2)
         if lazy.empty or other.empty:
@@ -75,7 +80,7 @@ def two_curves(y: str, flip: bool, name: str):
 
 
 def compare_at_loss(lazy: pandas.DataFrame, other: pandas.DataFrame) -> tuple:
-    """P of one curve over that of another, each where its training loss came down to the larger of the final ones."""
+    """Compare P of two curves where both have come down to the larger of their final training losses."""
     ends = [r[usable(r, "stability")].groupby("width")["train_loss"].mean() for r in (lazy, other)]
     common = {m: max(e[m] for e in ends) for m in set(ends[0].index) & set(ends[1].index)}
     return statistics.compare(at_loss(lazy, common), at_loss(other, common))
@@ -85,26 +90,28 @@ def compare_at_loss(lazy: pandas.DataFrame, other: pandas.DataFrame) -> tuple:
 
 
 def trends_in_depth(way: str):
+    """[E09, E10] TREND of P over depth at each width that has three depths, with controls."""
+
     def judge(rows) -> list[Part]:
         depths, parts, waiting = set(rows["depth"]), [], []
         family = max(1, int((rows.groupby("width")["depth"].nunique() > 2).sum()))
         for width, curve in rows.groupby("width"):
             if curve["depth"].nunique() < 3 <= len(depths):
-                waiting.append(width)  # just begun: noted, and judged when it has three depths
+                waiting.append(width)  # noted, and judged once it has three depths
                 continue
             name = f"width {width}, L={listed(curve['depth'])}"
             parts.append(judge_trend(curve, "stability", way, name=name, by="depth", family=family))
             if absent := depths - set(curve["depth"]):
-                parts.append(Part("missing", f"width {width}, L={listed(absent)}: no rows"))
+                parts.append(Part("missing", f"width {width}, L={listed(absent)}: no runs"))
         if parts and waiting:
-            parts[-1] = parts[-1].plus(f"; not judged yet, with fewer than three depths: width {listed(waiting)}")
+            parts[-1] = parts[-1].plus(f"; not yet judged, with fewer than three depths: width {listed(waiting)}")
         return [*parts, *depth_controls(rows)] if parts else []
 
     return judge
 
 
 def depth_controls(rows: pandas.DataFrame) -> list[Part]:
-    """TREND over depth before training, and at the loss that the least trained depth of each width ends at."""
+    """TREND over depth before training, and at the final loss of the depth that each width trains least."""
     if "loss_at_stability" not in rows:
         return []
     good = rows[usable(rows, "stability")]
@@ -121,17 +128,20 @@ def depth_controls(rows: pandas.DataFrame) -> list[Part]:
         f"{name} " + "; ".join(f"{way} at width {', '.join(at)}" for way, at in ways.items())
         for name, ways in outcomes.items()
     ]
-    return [Part("none", f"controls, end over start in brackets: {'. '.join(words)}")]
+    return [
+        Part("none", f"controls, with the ratio of the deepest to the shallowest in brackets: {'. '.join(words)}")
+    ]
 
 
-@needs("three depths at one width, two seeds a cell")
+@needs("three depths at one width, two seeds per cell")
 def depth_peak(rows: pandas.DataFrame) -> list[Part]:
     """[E18] PEAK of P over depth at each width: first worse, then better. That there is none takes five depths."""
     parts, several = [], list(each_curve(rows, "depth"))
     for name, curve in several:
         found = statistics.peak(values_by(curve, "stability", "depth"), family=len(several))
         answer = {"peak": "yes", "none": "no" if curve["depth"].nunique() > 4 else "inconclusive"}
-        text = f"{name}: PEAK over depth {found.outcome}, inside over the higher end {shown(found)} ({found.note})"
+        text = f"{name}: PEAK over depth {found.outcome}, highest interior value over the higher end {shown(found)} "
+        text += f"({found.note})"
         parts.append(Part(answer.get(found.outcome, "inconclusive"), text, found.mde))
     return parts
 
@@ -139,7 +149,7 @@ def depth_peak(rows: pandas.DataFrame) -> list[Part]:
 def rises_in_depth(init: str, y: str):
     """[E21, T17] TREND up of y over depth at each width."""
 
-    @needs(f"{NAMES[init]}, three depths at one width, two seeds a cell")
+    @needs(f"{NAMES[init]}, three depths at one width, two seeds per cell")
     def judge(rows: pandas.DataFrame) -> list[Part]:
         several = list(each_curve(curve_of(rows, init), "depth"))
         return [judge_trend(c, y, "up", name=f"{name}, {y}", by="depth", family=len(several)) for name, c in several]
@@ -147,9 +157,9 @@ def rises_in_depth(init: str, y: str):
     return judge
 
 
-@needs("gain above 1 at three depths of one width, two seeds a cell")
+@needs("gain above 1 at three depths of one width, two seeds per cell")
 def explosion_trained(rows: pandas.DataFrame) -> list[Part]:
-    """[T16, after training] RATE: slope of log P per layer, against 0; exp(L) in place of x makes it per layer."""
+    """[T16, after training] RATE: is the slope of log P per layer above 0? A power of exp(L) is one per layer."""
     found, starts, reach = {}, {}, {}
     for name, curve in each_curve(rows[(rows["init"] == "gain") & (rows["gain"].astype(float) > 1)], "depth"):
         points = values_by(curve, "stability", "depth")

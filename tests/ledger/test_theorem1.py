@@ -34,7 +34,7 @@ JUDGES = [
 
 
 def row(generator, cell, stability, *, sd=0.02, kappa=0.2, loss=0.2, growth=None, movement=None, along=None):
-    """One row as the store gives it; growth: shape of kappa over time; along: of P over the recorded instants."""
+    """One row as the store gives it; growth: shape of kappa over time; along: of P over the evaluation points."""
     noise, wobble, other = np.exp(sd * generator.standard_normal(3))
     shape = np.array([growth(t) if growth else 1.0 for t in EVALUATION_POINTS])
     return {name: getattr(cell, name) for name in Cell.__dataclass_fields__} | {
@@ -164,7 +164,7 @@ def test_what_lies_outside_theorem_1_is_said():
     assert "outside the hypotheses of Theorem 1 (unit norm, squared loss): cross_entropy, raw" in outside.text
 
 
-def test_along_training_the_largest_ratio_is_found_and_a_stopped_training_stays_at_its_end():
+def test_along_training_the_largest_ratio_is_found_and_a_stopped_run_stays_at_its_end():
     rows = frame(
         lambda cell: 0.3 * bound(cell), measures=lambda cell: {"along": lambda f: 1 - 0.9 * abs(f - 0.1), "sd": 1e-3}
     )
@@ -273,7 +273,7 @@ def test_theorem3_rates(exponent, answer, word):
         assert set(answers(parts)) == {answer}
     else:
         assert answers(parts).count("inconclusive") > 9  # at the very bound neither side is clear
-    assert "(loss at most 0.99 of its start, n = 9)" in parts[1].text
+    assert "(loss at most 0.99 of its initial value, n = 9)" in parts[1].text
     assert "flow time 1 of" in parts[1].text and "outside m >> n^2" not in parts[0].text
 
 

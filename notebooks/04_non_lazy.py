@@ -232,7 +232,7 @@ plots.save_table(squares, "T3_widths", profile)
 # %%
 laws = list(theorems2_3.orders(2.0))  # Theorem 3, its Remark, ours
 early = {f"flow time {flow[k]:g}": k for k in (2, 3, 4)}
-wide = runs[runs["width"] >= theorems2_3.ROOM * runs["n_train"].astype(float) ** 2]
+wide = runs[runs["width"] >= theorems2_3.MUCH_GREATER * runs["n_train"].astype(float) ** 2]
 found = [plots.slopes(wide[wide["n_train"] == n], {"the start": 0} | early) for n in (8, 16, 32)]
 found = [table.assign(n=n) for n, table in zip((8, 16, 32), found) if len(table)] or [found[0].assign(n=8)]
 rates = pandas.concat(found, ignore_index=True)[["n", "c", "the start", *early]]

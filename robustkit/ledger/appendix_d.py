@@ -1,4 +1,4 @@
-"""Appendix D of the workshop version, checked by numbers: R_a, Lemmas 6 to 9, the probability of Theorem 3."""
+"""Numerical checks of Appendix D of the workshop version: R_a, Lemmas 6 to 9, the probability of Theorem 3."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pandas
 from scipy import special
 
 from .. import theory
-from .criteria import Part
-from .lemmas import RARE, WIDTHS, _answer
+from ..profiles import PAPER_WIDTHS
+from .criteria import Part, yes_or_no
+from .lemmas import RARE
 
 
 def _printed_radius(lambda0, n, width, alpha, beta2) -> float:
@@ -26,8 +27,8 @@ def _repaired_radius(lambda0, n, width, alpha, beta2) -> float:
 
 
 def _allowed() -> list[tuple]:
-    """(lambda_0, n, m, alpha, beta_2) at the largest lambda_0 there can be; R_a rises with lambda_0."""
-    grid = itertools.product(range(1, 101), WIDTHS, (0.5, 1.0, 1.5, 2.0, 3.0), (0.01, 1.0, 100.0))
+    """(lambda_0, n, m, alpha, beta_2) at the largest possible lambda_0; R_a rises with lambda_0."""
+    grid = itertools.product(range(1, 101), PAPER_WIDTHS, (0.5, 1.0, 1.5, 2.0, 3.0), (0.01, 1.0, 100.0))
     return [(m * m ** (-2 * c) / (2 * alpha**2), n, m, alpha, m**-c) for n, m, c, alpha in grid]
 
 
@@ -67,7 +68,7 @@ def radius() -> list[Part]:
 
 
 def _gram(x, a, w) -> np.ndarray:
-    """H of one net or a stack of them, alpha = 1: sum_r a_r^2 x_i.x_j 1{w_r.x_i >= 0, w_r.x_j >= 0}."""
+    """H of one network or a stack of them, alpha = 1: sum_r a_r^2 x_i.x_j 1{w_r.x_i >= 0, w_r.x_j >= 0}."""
     on = (w @ x.T >= 0).astype(float)
     return x @ x.T * ((on * a[..., None] ** 2).swapaxes(-1, -2) @ on)
 
@@ -83,11 +84,10 @@ def _lemma7_part(widths, n: int = 5, draws: int = 1000) -> Part:
         ratio = 16 * n * math.sqrt(math.log(2 * n**3)) / lambda0
         words.append(f"{near.mean():.3g} (m = {width}, beta_2/alpha = {ratio:.3g})")
         refuted |= bool(special.bdtr(near.sum(), draws, promised) < RARE)
-    text = f"Lemma 7, orthonormal inputs, n = {n}, its condition met: |H(0) - H^inf|_2 <= lambda_0/4 in a share "
-    text += (
-        f"{', '.join(words)} of {draws} draws, of {promised:g} promised; both sides scale as (beta_2/alpha)^2, so "
-    )
-    return Part(_answer(not refuted), text + "a condition on the width is needed in its place")
+    text = f"Lemma 7, orthonormal inputs, n = {n}, its condition met: |H(0) - H^inf|_2 <= lambda_0/4 in a fraction "
+    text += f"{', '.join(words)} of {draws} draws, where {promised:g} is promised; both sides scale as "
+    text += "(beta_2/alpha)^2, so a condition on the width is needed in its place"
+    return Part(yes_or_no(not refuted), text)
 
 
 def _entry_part(beta2: float, width: int = 10_000, n: int = 2, draws: int = 300) -> Part:
@@ -97,17 +97,19 @@ def _entry_part(beta2: float, width: int = 10_000, n: int = 2, draws: int = 300)
     bound, promised = 4 * beta2 * math.sqrt(math.log(2 * n**3)), 1 - 1 / n**3
     near = np.abs(off) <= bound
     text = f"its proof, beta_2 = {beta2:.3g}, alpha = 1, m = {width}, n = {n}: |H_ii(0) - H^inf_ii| has spread "
-    text += f"{off.std():.3g} against the bound {bound:.3g}, kept in a share {near.mean():.3g} of {draws} draws, of "
-    text += f"{promised:.3g} promised; the spread is beta_2^2 sqrt(5m/4)/alpha^2"
-    return Part(_answer(special.bdtr(near.sum(), draws, promised) >= RARE), text)
+    text += f"{off.std():.3g} against the bound {bound:.3g}, kept in a fraction {near.mean():.3g} of {draws} draws, "
+    text += f"where {promised:.3g} is promised; the spread is beta_2^2 sqrt(5m/4)/alpha^2"
+    return Part(yes_or_no(special.bdtr(near.sum(), draws, promised) >= RARE), text)
 
 
 def _condition_part(powers=(1.0, 1.5, 2.0, 3.0)) -> Part:
-    grid = itertools.product(range(1, 101), WIDTHS, powers)
+    grid = itertools.product(range(1, 101), PAPER_WIDTHS, powers)
     best = max(m ** (1 - c) / (32 * n * math.sqrt(math.log(2 * n**3))) for n, m, c in grid)
     text = "its condition at alpha = 1, beta_2 = m^-c, with lambda_0 <= m beta_2^2/2, asks m^(1-c) >= 32 n "
-    text += f"sqrt(log(2n^3)); largest left over right for c from {min(powers):g} to {max(powers):g}: {best:.3g}"
-    return Part(_answer(best >= 1), text)
+    text += (
+        f"sqrt(log(2n^3)); largest ratio of left to right for c from {min(powers):g} to {max(powers):g}: {best:.3g}"
+    )
+    return Part(yes_or_no(best >= 1), text)
 
 
 def _lemma8_part(sign: int = -1, draws: int = 50) -> Part:
@@ -123,8 +125,8 @@ def _lemma8_part(sign: int = -1, draws: int = 50) -> Part:
     least, first = (np.linalg.eigvalsh(h)[close, 0] for h in (moved, start))
     holds = sign * (least - first + lambda0 / 4) >= 0
     text = f"Lemma 8, last line of its proof, lambda_min(H(t)) {'<=' if sign < 0 else '>='} lambda_min(H(0)) - "
-    text += f"lambda_0/4: true of {holds.sum()} of {len(holds)} nets with |H(t) - H(0)|_2 <= lambda_0/4; "
-    # A slip of the proof alone: the lemma states the right direction (and, as R_a < 0, speaks of no network).
+    text += f"lambda_0/4: true of {holds.sum()} of {len(holds)} networks with |H(t) - H(0)|_2 <= lambda_0/4; "
+    # A slip in the proof alone: the lemma states the right direction (though, as R_a < 0, it applies to no network).
     return Part(
         "yes" if holds.all() else "none", text + "direction slip, repairable: by Weyl it is >=, as the lemma states"
     )
@@ -132,7 +134,7 @@ def _lemma8_part(sign: int = -1, draws: int = 50) -> Part:
 
 @functools.cache
 def lemmas7_8() -> list[Part]:
-    """Counter-examples to [W] Lemmas 7 and 8 as printed: a bound, a condition, and one inequality's direction."""
+    """Counter-examples to [W] Lemmas 7 and 8 as printed: a bound, a condition, the direction of an inequality."""
     return [_lemma7_part((16, 64, 256, 1024)), _entry_part(1.0), _condition_part(), _lemma8_part()]
 
 
@@ -140,11 +142,11 @@ def lemmas7_8() -> list[Part]:
 
 
 def lemma6(n: int = 4, width: int = 20, d: int = 6, alpha: float = 2.0) -> pandas.DataFrame:
-    """df/dt of the gradient flow, by central differences, against (H + G)(y - f), with two readings of G.
+    """df/dt of the gradient flow by central differences, compared with (H + G)(y - f) under two readings of G.
 
-    [W] prints G_ij = sigma(w_r.x_i) sigma(w_r.x_j) / alpha^2, with r free; df/dt needs the sum over r. Of the single
-    neurons the one that comes closest is taken. f is quadratic along the step, so the difference is exact up to
-    rounding wherever no neuron switches on the way. Source: [W Lemma 6].
+    [W] prints G_ij = sigma(w_r.x_i) sigma(w_r.x_j) / alpha^2, with r free; df/dt needs the sum over r. Of single
+    neurons, the closest is taken. f is quadratic along the step, so that the difference is exact up to rounding where
+    no neuron switches on the way. Source: [W Lemma 6].
     """
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((n, d)), generator.choice([-1.0, 1.0], n)
@@ -168,9 +170,9 @@ def lemma6(n: int = 4, width: int = 20, d: int = 6, alpha: float = 2.0) -> panda
 
 
 def lemma9(ns=(8, 16, 32), width: int = 16384) -> pandas.DataFrame:
-    """How often some |a_r(0)| exceeds sqrt(n) beta_2, against the n exp(-n/2) of [W Lemma 9].
+    """Probability that some |a_r(0)| exceeds sqrt(n) beta_2, beside the n exp(-n/2) of [W Lemma 9].
 
-    exact: 1 - (2 Phi(sqrt n) - 1)^m, of m independent normal weights. union: m neurons, each below exp(-n/2), which
+    exact: 1 - (2 Phi(sqrt n) - 1)^m, for m independent normal weights. union: m neurons, each below exp(-n/2), which
     2 (1 - Phi(x)) <= exp(-x^2/2) gives.
     """
     n = np.array(ns, dtype=float)
@@ -180,6 +182,6 @@ def lemma9(ns=(8, 16, 32), width: int = 16384) -> pandas.DataFrame:
 
 
 def theorem3_probability(ns=(4, 5, 6, 8, 16, 32)) -> pandas.DataFrame:
-    """The probability that Theorem 3 prints, 1 - n exp(-n/2) - 3/n; below 0 it promises nothing."""
+    """The probability in Theorem 3 as printed, 1 - n exp(-n/2) - 3/n; below 0 it promises nothing."""
     n = np.array(ns, dtype=float)
     return pandas.DataFrame({"n": list(ns), "1 - n exp(-n/2) - 3/n": 1 - n * np.exp(-n / 2) - 3 / n})

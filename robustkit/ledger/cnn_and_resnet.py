@@ -1,43 +1,51 @@
-"""Beyond the fully connected net: gaps between the depths of CNNs, and the accuracy of lazy and non-lazy ResNets."""
+"""Judges beyond fully connected networks: gaps between depths of CNNs, accuracy of lazy and non-lazy ResNets."""
 
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pandas
-from scipy.special import stdtrit
+from scipy import stats
 
 from . import statistics
-from .criteria import Part, needs, trend
+from .criteria import Part, judge_trend, needs
 from .rows import curve_of, usable, values_by
 from .statistics import LEVEL
 from .width_and_depth import depth_controls
 
-MUCH = 2.0  # "much larger": twice
-SIMILAR = 1.0  # "similar": accuracies within so many percentage points, where the paper's own differ by 0.75 and 0.53
-PAPER = {  # Table 4, in percent; "power" is its non-lazy training
+MUCH_LARGER = 2.0  # a "much larger" gap is twice the other
+SIMILAR = 1.0  # "similar" accuracies differ by at most this many points; the paper's differ by 0.75 and 0.53
+PAPER = {  # Table 4, in percent; "power" is its non-lazy regime
     **{("cifar10", "he"): 92.89, ("cifar10", "power"): 92.14},
     **{("cifar100", "he"): 71.08, ("cifar100", "power"): 70.55},
 }
 ACCURACIES = {"last epoch": "test_accuracy", "best epoch": "best_test_accuracy"}
 
 
+def t_interval(one, other=None, level: float = LEVEL) -> tuple[float, float]:
+    """The t interval of a mean, or Welch's of a difference of two."""
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # equal values have no spread
+        test = stats.ttest_1samp(one, 0) if other is None else stats.ttest_ind(one, other, equal_var=False)
+    return tuple(test.confidence_interval(1 - level))
+
+
 # ---------------------------------------------------------------------------------------------- Figure 6
 
 
 def shared_shapes(cnn: pandas.DataFrame, fcn: pandas.DataFrame) -> list[pandas.DataFrame]:
-    """The rows of both at the widths and depths that both have, of the widths with three such depths or more."""
+    """The rows of both at the widths and depths that both have, for widths with at least three such depths."""
     good = [part[usable(part, "stability")] for part in (cnn, fcn)]
-    shapes = [set(zip(part["width"], part["depth"], strict=True)) for part in good]
-    both = shapes[0] & shapes[1]
-    kept = {(m, depth) for m, depth in both if sum(width == m for width, _ in both) > 2}
-    there = [[shape in kept for shape in zip(part["width"], part["depth"], strict=True)] for part in good]
-    return [part[np.array(mask, dtype=bool)] for part, mask in zip(good, there, strict=True)]
+    shapes = [pandas.MultiIndex.from_frame(part[["width", "depth"]]) for part in good]
+    both = shapes[0].intersection(shapes[1]).unique()
+    depths = both.get_level_values("width").value_counts()
+    kept = both[both.get_level_values("width").isin(depths.index[depths > 2])]
+    return [part[shape.isin(kept)] for part, shape in zip(good, shapes, strict=True)]
 
 
 def _by_seed_and_depth(rows: pandas.DataFrame) -> list[pandas.DataFrame]:
-    """log P of each width: a row a seed that has every cell, a column a depth. Two rows of one cell are an error."""
+    """log P of each width: one row per seed that has every cell, one column per depth. Duplicates are an error."""
     if rows.empty:
         return []
     logs = np.log(rows.pivot(index="seed", columns=["width", "depth"], values="stability").astype(float)).dropna()
@@ -45,7 +53,7 @@ def _by_seed_and_depth(rows: pandas.DataFrame) -> list[pandas.DataFrame]:
 
 
 def depth_gaps(rows: pandas.DataFrame) -> list[float]:
-    """Mean over widths of log P(highest depth) - log P(lowest depth), one a seed. Noise enlarges it.
+    """Mean over widths of log P(highest depth) - log P(lowest depth), one per seed. Noise enlarges it.
 
     Which depths these are at a width is taken from the means over seeds.
     """
@@ -55,71 +63,63 @@ def depth_gaps(rows: pandas.DataFrame) -> list[float]:
 
 
 def depth_rises(rows: pandas.DataFrame) -> list[float]:
-    """Rise of a straight line through log P from the least to the largest depth, mean over widths, one a seed."""
-    rises = []
-    for table in _by_seed_and_depth(rows):
-        depths = table.columns.to_numpy(float) - table.columns.to_numpy(float).mean()
-        rises.append(table.to_numpy() @ depths / (depths @ depths) * np.ptp(depths))
+    """Rise of a straight line through log P from the least to the largest depth, mean over widths, one per seed."""
+    rises = [
+        np.polyfit(table.columns, table.T, 1)[0] * np.ptp(table.columns)
+        for table in _by_seed_and_depth(rows)
+        if len(table)
+    ]
     return list(np.mean(rises, axis=0)) if rises else []
 
 
 def much_larger(cnn, fcn) -> tuple[str, str]:
-    """Is |rise| of the CNN above MUCH times that of the fully connected net (yes), above it (partly), below it (no)?
+    """Is |rise| of the CNN above twice that of the fully connected network (yes), above it (partly), below it (no)?
 
-    By the 95 % Welch interval of g_cnn - k g_fcn over seeds, k = MUCH and 1, each rise taken with the sign of its
-    mean. Returns the answer and what was seen.
+    By the 95 % Welch interval of g_cnn - k g_fcn over seeds, k = MUCH_LARGER and 1, each rise g taken with the sign
+    of its mean. Returns the answer and what was seen.
     """
     if min(len(cnn), len(fcn)) < 2:
         return "inconclusive", "two seeds of each are needed"
     g = [np.sign(np.mean(values)) * np.asarray(values) for values in (cnn, fcn)]
-    limits = {k: _welch(g[0], k * g[1]) for k in (1.0, MUCH)}
-    holds = {"yes": limits[MUCH][0] > 0, "partly": limits[1.0][0] > 0, "no": limits[1.0][1] < 0, "inconclusive": True}
+    limits = {k: t_interval(g[0], k * g[1]) for k in (1.0, MUCH_LARGER)}
+    larger, lower = limits[1.0][0] > 0, limits[1.0][1] < 0
+    answer = "yes" if limits[MUCH_LARGER][0] > 0 else "partly" if larger else "no" if lower else "inconclusive"
     text = f"P changes by a factor of {math.exp(np.mean(cnn)):.3g} with depth in the CNN and of "
-    text += f"{math.exp(np.mean(fcn)):.3g} in the fully connected net; size in log P, CNN less "
+    text += f"{math.exp(np.mean(fcn)):.3g} in the fully connected network; size in log P, CNN less "
     text += " and less ".join(f"{k:g} times the other: [{low:.3g}, {high:.3g}]" for k, (low, high) in limits.items())
-    return next(answer for answer, found in holds.items() if found), f"{text}; n = {len(cnn)} and {len(fcn)}"
+    return answer, f"{text}; n = {len(cnn)} and {len(fcn)}"
 
 
-def _welch(one, other, level: float = LEVEL) -> tuple[float, float]:
-    """Welch's t interval of mean(one) - mean(other)."""
-    parts = [np.var(values, ddof=1) / len(values) for values in (one, other)]
-    error = math.sqrt(sum(parts))
-    free = sum(parts) ** 2 / max(sum(v**2 / (len(x) - 1) for v, x in zip(parts, (one, other), strict=True)), 1e-300)
-    half = stdtrit(max(free, 1.0), 1 - level / 2) * error
-    middle = float(np.mean(one) - np.mean(other))
-    return middle - half, middle + half
-
-
-@needs("CNN and fully connected nets of the same widths and three depths, under one schedule")
+@needs("CNN and fully connected networks of the same widths and three depths, under one schedule")
 def gap_between_depths(rows: pandas.DataFrame) -> list[Part]:
-    """[E12] Does P change much more over depth in the CNN than in the fully connected net, and does it rise?"""
+    """[E12] Does P change much more over depth in the CNN than in the fully connected network, and does it rise?"""
     both = shared_shapes(*(rows[rows["model"] == model] for model in ("cnn", "fcn")))
     rises = [depth_rises(part) for part in both]
     if not all(rises):
         return []
     answer, text = much_larger(*rises)
     widths = ", ".join(map(str, sorted(both[0]["width"].unique())))
-    low, high = _welch(rises[0], [0.0, 0.0]) if len(rises[0]) > 1 else (math.nan, math.nan)
-    answer = "partly" if answer == "yes" and not low > 0 else answer  # the sentence goes on: as in Theorem 1, a rise
-    parts = [
-        Part(answer, f"size: {text}; widths {widths}; the CNN's log P rises over depth by [{low:.3g}, {high:.3g}]")
-    ]
+    low, high = t_interval(rises[0]) if len(rises[0]) > 1 else (math.nan, math.nan)
+    answer = (
+        "partly" if answer == "yes" and not low > 0 else answer
+    )  # the paper's sentence speaks of Theorem 1, where P rises
+    text = f"size: {text}; widths {widths}; the CNN's log P rises over depth by [{low:.3g}, {high:.3g}]"
     gaps = [math.exp(np.mean(depth_gaps(part))) for part in both]
-    said = f"highest over lowest depth, whichever they are: {gaps[0]:.3g} and {gaps[1]:.3g}; noise enlarges both"
-    parts.append(Part("none", said))
+    beside = [f"highest P over lowest P, at whichever depths: {gaps[0]:.3g} and {gaps[1]:.3g}; noise enlarges both"]
     for name, part in zip(("CNN", "fully connected"), both, strict=True):
         ways = [(m, statistics.trend(values_by(curve, "stability", "depth"))) for m, curve in part.groupby("width")]
         said = ", ".join(f"{w.outcome} at width {m} ({w.estimate:.3g})" for m, w in ways)
         losses = f"training loss {part['train_loss'].min():.3g} to {part['train_loss'].max():.3g}"
-        parts.append(Part("none", f"{name}, P from the shallowest to the deepest: {said}; {losses}"))
-        parts += [Part("none", f"{name}, {control.text}") for control in depth_controls(part)]
+        beside.append(f"{name}, P from the shallowest to the deepest: {said}; {losses}")
+        beside += [f"{name}, {control.text}" for control in depth_controls(part)]
     curves = {depth: curve for depth, curve in both[0].groupby("depth") if curve["width"].nunique() > 2}
-    rise = [trend(curve, "stability", "up", name=f"L={depth}").text for depth, curve in curves.items()]
-    parts += [Part("none", f"CNN, P over width (not judged): {'; '.join(rise)}")] if rise else []
-    said = (
-        "the text names neither head, stride, normalisation nor what its width counts: this is so under the reading "
+    rise = [judge_trend(curve, "stability", "up", name=f"L={depth}").text for depth, curve in curves.items()]
+    beside += [f"CNN, P over width (not judged): {'; '.join(rise)}"] if rise else []
+    beside.append(
+        "the text specifies neither head, stride and normalisation nor what its width counts: this holds under the "
+        "reading tried, where channels are compared with neurons"
     )
-    return [*parts, Part("none", said + "tried, with channels set beside neurons")]
+    return [Part(answer, text), *(Part("none", said) for said in beside)]
 
 
 # ---------------------------------------------------------------------------------------------- Table 4
@@ -127,28 +127,22 @@ def gap_between_depths(rows: pandas.DataFrame) -> list[Part]:
 
 @needs("ResNet-110, He and non-lazy, on CIFAR-10 and CIFAR-100")
 def similar_accuracy(rows: pandas.DataFrame) -> list[Part]:
-    """[E15] Mean difference lazy - non-lazy in test accuracy, paired by seed, within SIMILAR points or not."""
-    parts = []
+    """[E15] Does the mean difference lazy - non-lazy in test accuracy, paired by seed, lie within SIMILAR points?"""
+    parts, dataset = [], rows["dataset"].iloc[0]
     for name, y in ACCURACIES.items():
-        difference = 100 * (_by_seed(rows, "he", y) - _by_seed(rows, "power", y)).dropna()
-        n = len(difference)
+        lazy, other = (100 * _by_seed(rows, init, y).dropna() for init in ("he", "power"))
+        difference = (lazy - other).dropna()
+        n, mean = len(difference), difference.mean()
         if n < 2:
-            parts.append(Part("missing", f"{name}: {n} seeds have both trainings, two or more are needed"))
+            parts.append(Part("missing", f"{name}: {n} seeds have both runs, two or more are needed"))
             continue
-        mean, error = difference.mean(), difference.std() / math.sqrt(n)
         # As in any test of equivalence at 5 %, "similar" takes the 90 % interval.
-        (near_low, near_high), (low, high) = (
-            (mean - half, mean + half) for half in (stdtrit(n - 1, 1 - level / 2) * error for level in (0.1, LEVEL))
-        )
+        (near_low, near_high), (low, high) = t_interval(difference, level=2 * LEVEL), t_interval(difference)
         inside, outside = near_low > -SIMILAR and near_high < SIMILAR, low > SIMILAR or high < -SIMILAR
-        text = (
-            f"{name}: lazy - non-lazy {mean:.2f} [{low:.2f}, {high:.2f}] points, paired, to lie within {SIMILAR:g}; "
-        )
-        alone = _welch(*(100 * _by_seed(rows, init, y).dropna().to_numpy() for init in ("he", "power")))
-        text += f"unpaired [{alone[0]:.2f}, {alone[1]:.2f}]; n = {n}, which can call similar only a difference below "
-        text += f"{max(0.0, SIMILAR - (near_high - mean)):.2f}"
-        dataset = rows["dataset"].iloc[0]
-        text += f"; the paper's: {PAPER[dataset, 'he'] - PAPER[dataset, 'power']:.2f}"
+        alone, paper = t_interval(lazy, other), PAPER[dataset, "he"] - PAPER[dataset, "power"]
+        text = f"{name}: lazy - non-lazy {mean:.2f} [{low:.2f}, {high:.2f}] points, paired, to lie within "
+        text += f"{SIMILAR:g}; unpaired [{alone[0]:.2f}, {alone[1]:.2f}]; n = {n}, which can show similarity only "
+        text += f"of a difference below {max(0.0, SIMILAR - (near_high - mean)):.2f}; the paper's: {paper:.2f}"
         parts.append(Part("yes" if inside else "no" if outside else "inconclusive", text))
     kappas = [curve_of(rows, init)["kappa"].mean() for init in ("he", "power")]
     return [*parts, Part("none", f"kappa: He {kappas[0]:.3g}, non-lazy {kappas[1]:.3g}")]

@@ -1,4 +1,4 @@
-"""P at initialisation, checked by exact values, and the Frobenius norm as its stand-in."""
+"""P at initialisation, checked by its exact values; and its bounds by the Frobenius norm of the Jacobian."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from scipy import special
 
 from .. import theory
 from ..checks import check_number
-from .criteria import Part
-from .lemmas import DEPTHS, MNIST, WIDTHS, _answer
+from ..profiles import PAPER_DEPTHS, PAPER_WIDTHS
+from .criteria import Part, yes_or_no
+from .lemmas import MNIST
 from .rows import NAMES
 
 SLOPE_WIDTHS = (16, 128, 1024, 16384)
@@ -22,7 +23,7 @@ SCHEMES = ("he", "lecun", "ntk")
 def _ratios(version: str, scheme: str) -> list[float]:
     """Second term of Theorem 1 over the exact P/eps at initialisation, on the paper's grid."""
     values = []
-    for width, depth in itertools.product(WIDTHS, DEPTHS):
+    for width, depth in itertools.product(PAPER_WIDTHS, PAPER_DEPTHS):
         shape = {"width": width, "depth": depth, **MNIST}
         term = theory.theorem1_terms(scheme, **shape, version=version)[1]
         values.append(term / theory.stability_at_init(scheme, **shape))
@@ -33,21 +34,21 @@ def _second_term_part(version: str, name: str, factor: float = 1.0, note: str = 
     found = {s: [factor * r for r in _ratios(version, s)] for s in SCHEMES}
     ranges = ", ".join(f"{NAMES[s]} {min(r):.4g} to {max(r):.4g}" for s, r in found.items())
     lowest = min(min(r) for r in found.values())
-    text = f"{name} over exact P: {ranges}; {len(WIDTHS) * len(DEPTHS)} cells each, d = 784, o = 10{note}"
-    return Part(_answer(lowest >= 1), text)
+    text = f"{name} over exact P: {ranges}; {len(PAPER_WIDTHS) * len(PAPER_DEPTHS)} cells each, d = 784, o = 10{note}"
+    return Part(yes_or_no(lowest >= 1), text)
 
 
 @functools.cache
 def second_term() -> list[Part]:
-    """The second term of Theorem 1, without its first, lies above P at initialisation.
+    """The second term of Theorem 1 alone lies above P at initialisation.
 
     sqrt(m o / 2) beta_1 beta_L gamma^(L-2)   [W, end of B.2]; sqrt(2) times that [N Eq. 3]; gamma^(L-2)   [W Eq. 3]
 
-    The first is the root of a second moment, so that it bounds the mean by Jensen's inequality.
+    The form of B.2 is the root of a second moment, which bounds the mean by Jensen's inequality.
     """
-    small = {"width": WIDTHS[-1], "depth": 2, "d_in": 10, "d_out": 10}
+    small = {"width": PAPER_WIDTHS[-1], "depth": 2, "d_in": 10, "d_out": 10}
     at_small = theory.theorem1_terms("he", **small, version="workshop")[1] / theory.stability_at_init("he", **small)
-    note = f"; it takes d and o as constants: at d = o = 10 He would give {at_small:.2g}"
+    note = f"; it treats d and o as constants: at d = o = 10 He would give {at_small:.2g}"
     return [
         _second_term_part("proof", "proof [W B.2]"),
         _second_term_part("neurips", "[N Eq. 3]"),
@@ -59,13 +60,13 @@ def _slope(init, width: int, gain=None) -> float:
     """Exact growth of log P per layer, the same at every depth: each middle layer multiplies P by beta M_m."""
     logs = [
         math.log(theory.stability_at_init(init, width=width, depth=d, gain=gain, **MNIST))
-        for d in (DEPTHS[0], DEPTHS[-1])
+        for d in (PAPER_DEPTHS[0], PAPER_DEPTHS[-1])
     ]
-    return (logs[1] - logs[0]) / (DEPTHS[-1] - DEPTHS[0])
+    return (logs[1] - logs[0]) / (PAPER_DEPTHS[-1] - PAPER_DEPTHS[0])
 
 
 def _follows(slopes: dict, per_layer: float) -> bool:
-    """Slopes {m: s} are log(per_layer) - 5/(8m) up to the next order, 1/m^2."""
+    """Are the slopes {m: s} log(per_layer) - 5/(8m) up to the next order, 1/m^2?"""
     return all(abs(s - math.log(per_layer) + 5 / (8 * m)) < 1 / m**2 for m, s in slopes.items())
 
 
@@ -76,17 +77,17 @@ def _listed(slopes: dict) -> str:
 def _depth_part(init: str, per_layer: float) -> Part:
     slopes = {m: _slope(init, m) for m in SLOPE_WIDTHS}
     rises = []
-    for depth in DEPTHS:
-        values = [theory.stability_at_init(init, width=m, depth=depth, **MNIST) for m in WIDTHS]
+    for depth in PAPER_DEPTHS:
+        values = [theory.stability_at_init(init, width=m, depth=depth, **MNIST) for m in PAPER_WIDTHS]
         rises.append(np.diff(np.log(values)))
-    # Rises that shrink by half at each doubling of width add up to a finite one: the limit is a constant.
+    # Rises that halve at each doubling of width have a finite sum: the limit is a constant.
     shrink = [float(q) for r in rises for q in r[1:] / r[:-1]]
     rising = all((r > 0).all() for r in rises) and max(shrink) < 0.6
     text = (
         f"{NAMES[init]}: log P per layer {_listed(slopes)}, that is log {per_layer:.4g} - 5/(8m); rises with width "
     )
-    text += f"at every L, each doubling by {min(shrink):.2g} to {max(shrink):.2g} of the rise before; exact values"
-    return Part(_answer(rising and _follows(slopes, per_layer)), text)
+    text += f"at every L, each doubling by {min(shrink):.2g} to {max(shrink):.2g} of the previous rise; exact values"
+    return Part(yes_or_no(rising and _follows(slopes, per_layer)), text)
 
 
 @functools.cache
@@ -102,7 +103,7 @@ def _growth_part(gain: float) -> Part:
     slopes = {m: _slope("gain", m, gain) for m in SLOPE_WIDTHS}
     grows = all(s > 0 for s in slopes.values()) and _follows(slopes, gain)
     text = f"gamma = {gain:g}, at initialisation: log P per layer {_listed(slopes)}, that is log gamma = "
-    return Part(_answer(grows), text + f"{math.log(gain):.3g} less 5/(8m); exact values")
+    return Part(yes_or_no(grows), text + f"{math.log(gain):.3g} less 5/(8m); exact values")
 
 
 @functools.cache
@@ -113,7 +114,7 @@ def explosion_at_init() -> list[Part]:
     """
     still = {m: _slope("gain", m, 1.0) for m in SLOPE_WIDTHS}
     text = f"gamma = 1, at initialisation: does not grow, log P per layer {_listed(still)}; exact values"
-    return [*(_growth_part(gain) for gain in (1.1, 1.25, 1.5)), Part(_answer(max(still.values()) <= 0), text)]
+    return [*(_growth_part(gain) for gain in (1.1, 1.25, 1.5)), Part(yes_or_no(max(still.values()) <= 0), text)]
 
 
 def frobenius_sandwich(d_in) -> tuple[float, float]:

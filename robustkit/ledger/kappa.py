@@ -1,4 +1,4 @@
-"""What the lazy training ratio kappa does over time and with width, judged."""
+"""Judges of the lazy training ratio kappa, over time and with width."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ import numpy as np
 import pandas
 
 from ..cell import EVALUATION_POINTS
-from . import criteria, statistics
-from . import rows as ledger_rows
-from .criteria import Part, _below, needs, trend
-from .rows import curve_name, curve_of, curves, usable
-from .theorems2_3 import _full
+from . import statistics
+from .criteria import Part, judge_limit, judge_trend, needs
+from .rows import NAMES, constant_rate, curve_name, curve_of, each_curve, recorded, usable
 
 GROWTH = 1.1  # "almost unchanged": kappa grows by less than this after the first tenth of training
 
 
 def small_and_still(rows) -> list[Part]:
+    """[E01] Is kappa below 1 at each width, and has it hardly grown since a tenth of training?"""
     tenth = EVALUATION_POINTS.index(0.1)
     ratios = [
         k[-1] / k[tenth] if isinstance(k, (list, tuple)) and k[tenth] else math.nan for k in rows["kappa_over_time"]
     ]
     rows = rows.assign(growth=ratios)
-    return _below(rows, "kappa", 1.0, "kappa") + _below(rows, "growth", GROWTH, "kappa, end over first tenth,")
+    return judge_limit(rows, "kappa", 1.0, "kappa") + judge_limit(
+        rows, "growth", GROWTH, "growth of kappa since the first tenth,"
+    )
 
 
 LINEAR = {
     "yes": "linear is best by AIC, or within 2 of it",
-    "partly": "linear beats sqrt and log and explains 95 %, an exponential start beats linear",
+    "partly": "linear beats sqrt and log and explains 95 %, but an exponential start beats linear",
     "no": "sqrt or log beats linear, a line explains less than 95 %, or there is no growth",
     "inconclusive": "seeds disagree on the law",
 }
 
 
 def linear_in_time(rows) -> list[Part]:
-    """AIC within 2 of the best is yes; behind the law that bends up alone, with R^2 from 0.95 on, is partly.
+    """[E03] Is a straight line the law of kappa over the first half of training, by AIC? Seeds must agree.
 
-    Seeds must agree.
+    Within 2 of the best is yes; behind the law that bends up alone, with R^2 of 0.95 or more, is partly.
     """
     half, parts = EVALUATION_POINTS.index(0.5), []
     for width, cell in rows[usable(rows, "kappa")].groupby("width"):
@@ -60,7 +61,7 @@ def linear_in_time(rows) -> list[Part]:
 
 
 def _tail(kappa) -> str:
-    """How kappa goes on over the second half of training: "does not rise", the law that fits it best, R^2 of log t.
+    """The law of kappa over the second half of training, with R^2 of log t, or "does not rise".
 
     Laws without a limit: those of statistics.growth, and log(1 + u/s), u the time since half; with one: exp(-u/s).
     s is searched for from 0.02 to 0.5 of training; AIC chooses.
@@ -80,34 +81,34 @@ def _tail(kappa) -> str:
     return f"{min(aic, key=aic.get)} (R^2 of log {fits['log'][1]:.4f})"
 
 
-@needs("constant rate (no milestones), kappa over time")
+@needs("a constant learning rate (no milestones), kappa over time")
 def unbounded_kappa(rows: pandas.DataFrame) -> list[Part]:
     """[E16] Does kappa still rise at the end, by a law without a limit?
 
     partly: every seed does; no: none rises; inconclusive: a law with a limit fits better, or seeds disagree. A finite
-    time shows neither a limit nor its absence.
+    run shows neither a limit nor its absence.
     """
     parts = []
-    rows = rows[usable(rows, "kappa") & (rows["milestones"].map(len) == 0) & _full(rows["kappa_over_time"])]
+    rows = rows[usable(rows, "kappa") & constant_rate(rows) & recorded(rows, "kappa_over_time")]
     for (init, power, depth, width), cell in rows.groupby(["init", "power", "depth", "width"], dropna=False):
         laws = [_tail(kappa) for kappa in cell["kappa_over_time"]]
         kinds = {{"does": "no", "saturates": "inconclusive"}.get(law.split()[0], "partly") for law in laws}
         answer = kinds.pop() if len(kinds) == 1 and len(laws) > 1 else "inconclusive"
-        name = curve_name(init, None if pandas.isna(power) else power, depth)
-        text = f"{name}, width {width}: second half of training: {'; '.join(laws)}; final kappa "
-        parts.append(Part(answer, text + f"{cell['kappa'].mean():.3g}; finite time shows no more"))
+        text = f"{curve_name(init, power, depth)}, width {width}: second half of training: {'; '.join(laws)}; "
+        text += f"final kappa {cell['kappa'].mean():.3g}; a finite run shows no more"
+        parts.append(Part(answer, text))
     return parts
 
 
-@needs("He, LeCun or NTK at three widths, two seeds a cell")
+@needs("He, LeCun or NTK at three widths, two seeds per cell")
 def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
     """[E17] kappa of He, LeCun and NTK: TREND down in width, and below 1 at the widest."""
     parts = []
     for init in ("he", "lecun", "ntk"):
         of_init = curve_of(rows, init)
-        for name, curve in curves(of_init, "width"):
-            parts.append(trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
-            parts += criteria._below(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
+        for name, curve in each_curve(of_init, "width"):
+            parts.append(judge_trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
+            parts += judge_limit(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
         if of_init.empty:
-            parts.append(Part("missing", f"{ledger_rows.NAMES[init]}: no rows"))
+            parts.append(Part("missing", f"{NAMES[init]}: no runs"))
     return parts

@@ -1,7 +1,7 @@
-"""The paper's lemmas checked by numbers: all but the fourth need no training.
+"""Numerical checks of the paper's lemmas, of which only the fourth needs trained networks.
 
-Each check draws from fixed seeds or computes exactly, so an answer never changes. Remarks on [W] concern the appendix
-of the workshop version; the supplement of [N] was not at hand and may differ.
+Each check draws from fixed seeds or computes exactly, so that its answer never changes. [W] is the appendix of the
+workshop version; the supplement of [N] was not at hand and may differ.
 """
 
 from __future__ import annotations
@@ -12,59 +12,42 @@ import math
 
 import numpy as np
 import pandas
-from scipy import special
+from scipy import special, stats
 
 from .. import theory
 from ..datasets import dataset_info
 from ..initialization import layer_stds
-from .criteria import Part
+from .criteria import Part, yes_or_no
 from .rows import usable, values_by
 
 SEEDS, DRAWS, NETS_DRAWN = 20, 500_000, 20_000
-WIDTHS, DEPTHS = tuple(2**k for k in range(4, 15)), (2, 4, 6, 8, 10)
 MNIST = {"d_in": 784, "d_out": 10}
 LIMIT = 4.0  # standard errors
 RARE = 0.01  # a count less likely than this is not chance
 
 
-def _answer(holds: bool) -> str:
-    return "yes" if holds else "no"
-
-
-def _normal_tail(z: float) -> float:
-    return 2 * float(special.ndtr(-abs(z)))
-
-
-def _same_law(first: np.ndarray, second: np.ndarray) -> float:
-    """p of the two-sample Kolmogorov-Smirnov test, asymptotic, for samples without ties."""
-    order = np.argsort(np.concatenate([first, second]))
-    steps = np.where(order < len(first), 1 / len(first), -1 / len(second))
-    effective = len(first) * len(second) / (len(first) + len(second))
-    return float(special.kolmogorov(math.sqrt(effective) * np.abs(np.cumsum(steps)).max()))
-
-
 def _rejections(name: str, p_values) -> Part:
-    """yes unless so many rejections at 5 % are improbable at 1 % under the claim."""
+    """yes, unless as many rejections at 5 % have a probability below 1 % under the claim."""
     count, tests = sum(p < 0.05 for p in p_values), len(p_values)
-    chance = 1.0 if count == 0 else float(special.bdtrc(count - 1, tests, 0.05))
+    chance = stats.binomtest(count, tests, 0.05, alternative="greater").pvalue
     text = f"{name}: {count} of {tests} tests reject at 5 % (as many or more by chance: {chance:.2g})"
-    return Part(_answer(chance >= RARE), text)
+    return Part(yes_or_no(chance >= RARE), text)
 
 
 # ---------------------------------------------------------------------------------------------- Lemmas 1 and 2
 
 
 def _compare_laws(first, second) -> list[Part]:
-    """Samplers generator -> draws >= 0 compared at 0 and above it apart: KS is conservative at an atom."""
+    """Compare two samplers generator -> draws >= 0, at 0 and above it apart: KS is conservative at an atom."""
     above, at_zero = [], []
     for seed in range(SEEDS):
         generator = np.random.default_rng(seed)
         x, y = first(generator), second(generator)
-        above.append(_same_law(x[x > 0], y[y > 0]))
+        above.append(stats.ks_2samp(x[x > 0], y[y > 0], method="asymp").pvalue)
         share = (np.mean(x == 0) + np.mean(y == 0)) / 2
         error = math.sqrt(share * (1 - share) * (1 / len(x) + 1 / len(y)))
-        at_zero.append(_normal_tail((np.mean(x == 0) - np.mean(y == 0)) / error))
-    draws = f"{len(x)} draws of each a seed"
+        at_zero.append(2 * special.ndtr(-abs(np.mean(x == 0) - np.mean(y == 0)) / error))
+    draws = f"{len(x)} draws of each per seed"
     return [
         _rejections(f"law above 0, two-sample KS, {draws}", above),
         _rejections(f"mass at 0, two proportions, {draws}", at_zero),
@@ -103,7 +86,7 @@ def _chi_square_parts(name: str, same: bool, keep=0.5) -> list[Part]:
             generator = np.random.default_rng([seed, q, 3])
             degrees = generator.binomial(q, keep, len(sample))
             drawn = 2 * generator.standard_gamma(degrees[degrees > 0] / 2)
-            p_values.append(_same_law(sample[sample > 0], drawn))
+            p_values.append(stats.ks_2samp(sample[sample > 0], drawn, method="asymp").pvalue)
         every = np.concatenate(samples)
         mean, variance, empty = q * keep, q * keep * (3 - keep), (1 - keep) ** q
         for values, expected in ((every, mean), ((every - mean) ** 2, variance), (every == 0, empty)):
@@ -112,14 +95,14 @@ def _chi_square_parts(name: str, same: bool, keep=0.5) -> list[Part]:
     worst, listed = max(map(abs, z)), f"q = {', '.join(map(str, sizes))}"
     text = f"{name}: mean q/2, variance 5q/4 and mass 2^-q at 0 are off by at most {worst:.2g} standard errors; "
     law = _rejections(f"{name}: law above 0, two-sample KS, {listed}, {len(samples[0])} draws each", p_values)
-    return [Part(_answer(worst < LIMIT), text + f"{listed}, n = {len(every)} each"), law]
+    return [Part(yes_or_no(worst < LIMIT), text + f"{listed}, n = {len(every)} each"), law]
 
 
 @functools.cache
 def lemma2() -> list[Part]:
     """q ||phi(W h)||^2 / (2 ||h||^2) is chi-square of Binomial(q, 1/2) degrees, and so for signs of another vector.
 
-    Source: [W Lemma 2]. Its Lemma 5 uses the second form, which it does not state; it holds, since
+    Source: [W Lemma 2]. Its Lemma 5 uses the second form without stating it; it holds, since
     (a, b) -> (-a, -b) keeps the law of two jointly normal numbers, so that 1{a >= 0} tells nothing of b^2.
     """
     other = _chi_square_parts("signs D of another vector (used by Lemma 5, not stated)", same=False)
@@ -130,7 +113,7 @@ def lemma2() -> list[Part]:
 
 
 def _second_moment(init, *, width, depth, d_in, d_out, gain=None, draws=NETS_DRAWN) -> tuple[float, float]:
-    """Mean and standard error of ||W_L D ... D W_1 u||^2 over nets and u uniform in the unit ball."""
+    """Mean and standard error of ||W_L D ... D W_1 u||^2 over networks and u uniform in the unit ball."""
     generator = np.random.default_rng([width, depth, d_in, d_out])
     betas = layer_stds(init, width=width, depth=depth, d_in=d_in, d_out=d_out, gain=gain)
     moved = generator.standard_normal((draws, d_in))
@@ -155,7 +138,7 @@ _NETS = (
 
 @functools.cache
 def _lemma5_moments() -> tuple:
-    """(d, Monte Carlo mean, its error, printed bound) for each net, eps = 1."""
+    """(d, Monte Carlo mean, its error, printed bound) for each network, eps = 1."""
     printed = [theory.theorem1_terms(init, **net, version="proof")[1] ** 2 for init, net in _NETS]
     return tuple(
         (net["d_in"], *_second_moment(init, **net), p) for (init, net), p in zip(_NETS, printed, strict=True)
@@ -164,9 +147,9 @@ def _lemma5_moments() -> tuple:
 
 def _lemma5_equality(factor) -> Part:
     worst = max(abs(mean - factor(d) * printed) / error for d, mean, error, printed in _lemma5_moments())
-    text = f"equality with eps^2 d/(d+2) in place of eps^2: {len(_NETS)} nets (L = 2 to 5), {NETS_DRAWN} draws "
+    text = f"equality with eps^2 d/(d+2) in place of eps^2: {len(_NETS)} networks (L = 2 to 5), {NETS_DRAWN} draws "
     text += f"of weights and perturbation each, at most {worst:.2g} standard errors off"
-    return Part(_answer(worst < LIMIT), text)
+    return Part(yes_or_no(worst < LIMIT), text)
 
 
 @functools.cache
@@ -180,7 +163,7 @@ def lemma5() -> list[Part]:
     holds = all(mean - LIMIT * error < printed for _, mean, error, printed in _lemma5_moments())
     text = f"the printed bound holds; printed over measured: {', '.join(ratios)}; exactly (d+2)/d, "
     text += f"so {1 + 2 / MNIST['d_in']:.4f} at d = {MNIST['d_in']}"
-    return [Part(_answer(holds), text), _lemma5_equality(lambda d: d / (d + 2))]
+    return [Part(yes_or_no(holds), text), _lemma5_equality(lambda d: d / (d + 2))]
 
 
 def _descend(weights, x, y, *, rate, factor, steps) -> np.ndarray:
@@ -216,36 +199,35 @@ def _rescaled(gamma: float, rate_power: float = 2.0) -> Part:
     off = np.abs(other - plain).max()
     fall = np.sum((plain[-1] - y) ** 2) / np.sum((plain[0] - y) ** 2)
     text = f"gamma = {gamma:.3g}: outputs differ by at most {off:.2g} in {steps} steps (rounding allows "
-    text += f"{tolerance:.2g}), while the loss falls to {fall:.2g} of its start; L = {depth}, m = {width}, n = {n}"
-    return Part(_answer(off < tolerance), text)
+    text += f"{tolerance:.2g}), while the loss falls to {fall:.2g} of its initial value; L = {depth}, m = {width}, "
+    text += f"n = {n}"
+    return Part(yes_or_no(off < tolerance), text)
 
 
 @functools.cache
 def lemma3() -> list[Part]:
-    """f~ = gamma^L W~_L phi(... W~_1 x), W~ = W/gamma, trained at rate eta/gamma^2, has the outputs of f throughout.
+    """f~ = gamma^L W~_L phi(... W~_1 x), W~ = W/gamma, trained at eta/gamma^2, has the outputs of f throughout.
 
     Source: [W Lemma 3] and its proof. At gamma = 2 every scaling is exact in binary: the difference must be 0.
     """
     return [_rescaled(gamma) for gamma in (math.sqrt(0.5), 1.5, 2.0)]
 
 
-def _least_squares(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Slope of a line through the points, its standard error from the residuals, and their sum of squares."""
-    centred = x - x.mean()
-    slope = float(centred @ y / (centred @ centred))
-    rest = float(np.sum((y - y.mean() - slope * centred) ** 2))
-    return slope, math.sqrt(rest / (len(x) - 2) / (centred @ centred)), rest
+def _line(x: np.ndarray, y: np.ndarray) -> tuple:
+    """The line through the points by least squares, and its residual sum of squares."""
+    line = stats.linregress(x, y)
+    return line, float(np.sum((y - line.intercept - line.slope * x) ** 2))
 
 
 def lemma4(rows: pandas.DataFrame) -> list[Part]:
-    """[W Lemma 4] on measured E_x ||J_T - J_0||_2: the rate of its fall in m/L^3, against the printed 1.
+    """[T06] [W Lemma 4] on measured E_x ||J_T - J_0||_2: the rate of its decay in m/L^3 against the printed 1.
 
     sqrt(m) exp(-rate m/L^3), the printed form with its m beta_1 beta_L of order sqrt(m), is fitted to log y by least
     squares; the 95 % t interval of the rate is from the residuals. "no": its upper end is below 1. "yes": its lower
     end is above 0, its upper end at least 1, and AIC prefers this law by more than 2 to a power of m, which has as
     many parameters. The proof's own range is m of order d_out L^3 or more, its d read as in Allen-Zhu et al., whose
-    d is the output size (in the paper's notation it would be the input size, a range further out): only where it
-    holds no three widths are narrower ones fitted, and the answer is "outside".
+    d is the output size (in the paper's notation it would be the input size, and the range begin later): only where
+    it holds fewer than three widths are narrower ones fitted, and the answer is "outside".
     """
     parts = []
     for depth, curve in rows[usable(rows, "jacobian_change")].groupby("depth"):
@@ -260,16 +242,16 @@ def lemma4(rows: pandas.DataFrame) -> list[Part]:
         if len(cells) < 3 or len(logs) <= len(cells):
             parts.append(Part("inconclusive", f"{name}three widths: two seeds are needed"))
             continue
-        slope, error, misfit = _least_squares(width / depth**3, logs - np.log(width) / 2)
-        exponent, _, rival = _least_squares(np.log(width), logs)
-        evidence = len(logs) * math.log(rival / misfit)  # difference of AIC
-        half = float(special.stdtrit(len(logs) - 2, 0.975)) * error
-        rate, low, high = -slope, -slope - half, -slope + half
+        exponential, misfit = _line(width / depth**3, logs - np.log(width) / 2)
+        power, misfit_of_power = _line(np.log(width), logs)
+        evidence = len(logs) * math.log(misfit_of_power / misfit)  # difference of AIC
+        rate, half = -exponential.slope, float(special.stdtrit(len(logs) - 2, 0.975)) * exponential.stderr
+        low, high = rate - half, rate + half
         answer = "no" if high < 1 else "yes" if low > 0 and evidence > 2 else "inconclusive"
         answer = "outside" if len(inside) < 3 else answer
         text = f"{name}{min(cells):g} on: E||J_T - J_0||_2 from {math.exp(cells[min(cells)].mean()):.3g} to "
         text += f"{math.exp(cells[max(cells)].mean()):.3g}, sqrt(m) exp(-rate m/L^3) with rate "
-        text += f"{rate:.3g} [{low:.3g}, {high:.3g}] (the lemma prints 1) or m^{exponent:.3g}; AIC prefers the "
+        text += f"{rate:.3g} [{low:.3g}, {high:.3g}] (the lemma prints 1) or m^{power.slope:.3g}; AIC prefers the "
         text += f"{'exponential' if evidence > 0 else 'power law'} by {abs(evidence):.3g}; "
         parts.append(Part(answer, text + f"||J_0||_2 {curve['jacobian_init'].mean():.3g}; n = {len(logs)}"))
-    return parts or [Part("missing", "E||J_T - J_0||: no sound rows")]
+    return parts or [Part("missing", "E||J_T - J_0||: no runs that ended well")]

@@ -1,8 +1,9 @@
-"""The proxy schedule held against the paper's: what a tenth of the steps at ten times the rate does to P."""
+"""The short schedule (flow10: a tenth of the steps at ten times the learning rate) compared with the paper's."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas
@@ -18,13 +19,13 @@ _SAME = [name for name in Cell.__dataclass_fields__ if name not in ("epochs", "l
 
 
 def pairs(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """P under the proxy over P under ten times its steps at a tenth of its rate: a row a cell trained under both.
+    """P under the short schedule over P under the paper's: one row per cell trained under both.
 
-    Seeds are paired: they have the same first weights. ratio, low, high: geometric mean over seeds and its 95 %
+    Seeds are paired: they start from the same weights. ratio, low, high: geometric mean over seeds and its 95 %
     interval, the spread of ratios pooled over the widths of a curve. spread: standard deviation of log P over the
-    seeds under the proxy, pooled over the widths of the whole curve unless Bartlett's test finds it unequal there.
-    moved: |log ratio| > spread. loss, loss_full: mean training losses. `reading` is the proxy's, see
-    criteria.reading_of.
+    seeds under the short schedule, pooled over the widths of the curve unless Bartlett's test finds it unequal there.
+    moved: |log ratio| > spread. loss, loss_full: mean training losses. reading: that of the short schedule, see
+    rows.reading_of.
     """
     columns = ["model", *CURVE, "width", "n", "ratio", "low", "high", "spread", "moved", "loss", "loss_full"]
     good = rows[usable(rows, "stability")] if len(rows) else rows
@@ -45,16 +46,10 @@ def pairs(rows: pandas.DataFrame) -> pandas.DataFrame:
         spreads = _spreads(values_by(every[name], "stability"))
         ratios = {width: cell["stability"] / cell["stability_full"] for width, cell in curve.groupby("width")}
         losses = curve.groupby("width")[["train_loss", "train_loss_full"]].mean()
-        for width, found in statistics.intervals(ratios).items():
+        for width, ratio in statistics.intervals(ratios).items():
             line = dict(zip(CURVE, name, strict=True)) | {"model": curve["model"].iloc[0], "width": int(width)}
-            line |= {
-                "n": found.n,
-                "ratio": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "spread": spreads[width],
-            }
-            line |= {"moved": abs(math.log(found.mean)) > spreads[width]}
+            line |= asdict(ratio) | {"ratio": ratio.mean, "spread": spreads[width]}
+            line |= {"moved": abs(math.log(ratio.mean)) > spreads[width]}
             lines.append(line | dict(zip(("loss", "loss_full"), losses.loc[width], strict=True)))
     return pandas.DataFrame(lines, columns=columns)
 
@@ -67,7 +62,7 @@ def _spreads(curve: dict[float, list[float]]) -> dict[float, float]:
 
 
 def trained_twice(rows: pandas.DataFrame, profile: str) -> pandas.DataFrame:
-    """The rows of the trainings that a profile has under both schedules, with those of them that are missing."""
+    """The rows of the runs that a profile has under both schedules, with those that are missing."""
     cells = set(profile_cells(profile))
     both = {cell for short in cells if twin(short) in cells for cell in (short, twin(short))}
     found = rows[rows["key"].isin({cell.key for cell in both})].copy()
@@ -76,7 +71,7 @@ def trained_twice(rows: pandas.DataFrame, profile: str) -> pandas.DataFrame:
 
 
 def moved(rows: pandas.DataFrame) -> dict[tuple, str]:
-    """By (reading, name of a curve), by how much the proxy moves P where that is more than the seeds' spread."""
+    """{(reading, curve name): by how much the short schedule changes P}, where by more than the seeds' spread."""
     found = pairs(rows)
     found, words = found[found["moved"].astype(bool)], {}
     for (reading, init, power, _, depth), curve in found.groupby(CURVE):

@@ -1,4 +1,4 @@
-"""Rows of the store, picked and grouped for the ledger and the plots."""
+"""Rows of the store, picked and grouped for the ledger and the plots, and what names them in a sentence."""
 
 from __future__ import annotations
 
@@ -13,41 +13,34 @@ from ..datasets import dataset_info
 from . import statistics
 
 NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain": "gain"}
-
+MAIN_READING = ("mnist", "raw", "cross_entropy", "full")  # the reading of the paper's figures
+MUCH_GREATER = 10  # a >> b is read as a >= 10 b: the theorems give no factor
 
 # What may differ between the rows of one reading. Rows that differ in anything else are never pooled.
 FREE = {"width", "depth", "seed", "init", "power", "gain", "epochs", "lr"}
 
 
-def curve_of(rows: pandas.DataFrame, init: str, power=None, depth=None) -> pandas.DataFrame:
-    keep = (rows["init"] == init) & ((rows["power"] == power) if power is not None else True)
-    return rows[keep & ((rows["depth"] == depth) if depth is not None else True)]
+# ---------------------------------------------------------------------------------------------- in words
 
 
 def curve_name(init: str, power=None, depth=None) -> str:
-    return NAMES[init] + (f" (c = {power:g})" if power is not None else "") + (f", L={depth}" if depth else "")
+    """Such as "non-lazy (c = 2), L=2"."""
+    return NAMES[init] + (f" (c = {power:g})" if pandas.notna(power) else "") + (f", L={depth}" if depth else "")
 
 
-def values_by(rows: pandas.DataFrame, y: str, by: str = "width") -> dict[float, list[float]]:
-    """{x: values over seeds} of the rows that ended well; a cell whose every seed is bad stays, empty."""
-    curve = {float(x): [] for x in sorted(rows[by].unique())}
-    good = usable(rows, y)
-    for x, value in zip(rows.loc[good, by], rows.loc[good, y], strict=True):
-        curve[float(x)].append(float(value))
-    return curve
-
-
-def usable(rows: pandas.DataFrame, y: str) -> pandas.Series:
-    value = rows[y].astype(float)
-    return (rows["status"] == "ok") & np.isfinite(value) & (value > 0)
+def listed(values) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(set(values)))
 
 
 def shown(finding: statistics.Finding) -> str:
     return f"{finding.estimate:.3g} [{finding.low:.3g}, {finding.high:.3g}]"
 
 
+# ---------------------------------------------------------------------------------------------- readings
+
+
 def reading_of(row: dict) -> tuple:
-    """What a row shares with the rows it may be pooled with: four main choices, then what is not at its default."""
+    """The choices that rows must share to be pooled: four main ones, then those not at their default."""
     main = tuple(str(row.get(name, "?")) for name in ("dataset", "scaling", "loss", "schedule"))
     others = []
     for name, field in Cell.__dataclass_fields__.items():
@@ -60,18 +53,87 @@ def reading_of(row: dict) -> tuple:
     return (*main, *others)
 
 
-def reading_rank(item, wanted=("mnist", "raw", "cross_entropy", "full")) -> tuple:
+def reading_rank(item, wanted=MAIN_READING) -> tuple:
     """The wanted reading first, then the one nearest to it, then the one with most rows."""
     reading, rows = item
     return *(a != b for a, b in zip(reading, wanted, strict=False)), len(reading), -len(rows)
 
 
-def _list(values) -> str:
-    return ", ".join(f"{value:g}" for value in sorted(set(values)))
+def ordinary(rows: pandas.DataFrame) -> pandas.Series:
+    """Classifiers under the paper's decaying learning rate, or trained to a given loss."""
+    return (rows["target"] == "class") & ((rows["milestones"].map(len) > 0) | rows["stop_loss"].notna())
 
 
-def _at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[float, list[float]]:
-    """{x: P over seeds} where the training loss first came down to loss[x], between recorded instants; x as `by`."""
+def to_the_end(rows: pandas.DataFrame) -> pandas.Series:
+    """Classifiers under the paper's decaying learning rate, never stopped early: kappa at every evaluation point."""
+    return ordinary(rows) & rows["stop_loss"].isna()
+
+
+def constant_rate(rows: pandas.DataFrame) -> pandas.Series:
+    """Classifiers under a constant learning rate, never stopped early."""
+    return (rows["target"] == "class") & (rows["milestones"].map(len) == 0) & rows["stop_loss"].isna()
+
+
+def scalar_all(rows: pandas.DataFrame) -> pandas.Series:
+    """One output trained on the parity of the class, on all training points."""
+    return (rows["target"] == "parity") & rows["n_train"].isna()
+
+
+def scalar_few(rows: pandas.DataFrame) -> pandas.Series:
+    """One output trained on the parity of the class, on n points."""
+    return (rows["target"] == "parity") & rows["n_train"].notna()
+
+
+# ---------------------------------------------------------------------------------------------- curves, values
+
+
+def curve_of(rows: pandas.DataFrame, init: str, power=None, depth=None) -> pandas.DataFrame:
+    """The rows of one initialisation, and of one c and depth where these are given."""
+    keep = (rows["init"] == init) & ((rows["power"] == power) if power is not None else True)
+    return rows[keep & ((rows["depth"] == depth) if depth is not None else True)]
+
+
+def each_curve(rows: pandas.DataFrame, over: str, least: int = 3):
+    """(name, rows) of each curve over width or depth with at least `least` cells."""
+    fixed = "depth" if over == "width" else "width"
+    for (init, power, gain, at), curve in rows.groupby(["init", "power", "gain", fixed], dropna=False, sort=False):
+        if curve[over].nunique() >= least:
+            name = curve_name(init, power) + (f" ({gain:g})" if not pandas.isna(gain) else "")
+            yield name + (f", L={at}" if fixed == "depth" else f", width {at}"), curve
+
+
+def usable(rows: pandas.DataFrame, y: str) -> pandas.Series:
+    """Which rows have a measure with a logarithm: the run ended well, and y is finite and above 0."""
+    value = rows[y].astype(float)
+    return (rows["status"] == "ok") & np.isfinite(value) & (value > 0)
+
+
+def values_by(rows: pandas.DataFrame, y: str, by: str = "width") -> dict[float, list[float]]:
+    """{x: values over seeds} of the usable rows; a cell without a usable seed stays, empty."""
+    good = rows[usable(rows, y)]
+    return {float(x): good.loc[good[by] == x, y].astype(float).tolist() for x in sorted(rows[by].unique())}
+
+
+def recorded(rows: pandas.DataFrame, name: str, points: tuple | None = None) -> pandas.Series:
+    """Which rows have the list of this name, complete if its evaluation points are given."""
+    kept = [isinstance(v, (list, tuple)) and (points is None or len(v) == len(points)) for v in rows[name]]
+    return pandas.Series(kept, index=rows.index, dtype=bool)
+
+
+def at_evaluation(rows: pandas.DataFrame, k: int) -> pandas.DataFrame:
+    """The rows with P/eps at the k-th of FRACTIONS in place of the final one, which a run stopped by then keeps."""
+    values = [
+        (v[k] if len(v) > k else end) if isinstance(v, (list, tuple)) and v else math.nan
+        for v, end in zip(rows["stability_over_time"], rows["stability"], strict=True)
+    ]
+    return rows.assign(stability=values)
+
+
+def at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[float, list[float]]:
+    """{x: P over seeds} where the training loss first came down to loss[x], x as `by`.
+
+    P is interpolated between evaluation points, linearly in log loss and log P.
+    """
     curve = {}
     for row in rows[usable(rows, "stability") & rows[by].isin(list(loss))].itertuples():
         losses, values = (np.array(v, dtype=float) for v in (row.loss_at_stability, row.stability_over_time))
@@ -82,43 +144,28 @@ def _at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[floa
     return curve
 
 
-def sizes(row) -> tuple[int, int, int]:
-    """d_in, d_out and training points of a row."""
-    info = dataset_info(row.dataset)
-    points = info.n_train if pandas.isna(row.n_train) else int(row.n_train)
-    return math.prod(info.shape), 1 if row.target == "parity" else info.classes, points
+def matched(rows: pandas.DataFrame, *, by: str = "init") -> pandas.DataFrame:
+    """P of each network where its training loss first came down to the common loss of its width; see at_loss.
 
-
-def scheme(row) -> dict:
-    """The arguments of theory and layer_stds that a row fixes."""
-    (d_in, d_out, _), own = sizes(row), {"power": row.power, "gain": row.gain}
-    shape = {"width": int(row.width), "depth": int(row.depth), "d_in": d_in, "d_out": d_out}
-    return {"init": row.init} | shape | {name: None if pandas.isna(v) else v for name, v in own.items()}
-
-
-def curves(rows: pandas.DataFrame, over: str, least: int = 3):
-    """(name, rows) of each curve over width or depth that has at least `least` cells."""
-    fixed = "depth" if over == "width" else "width"
-    for (init, power, gain, at), curve in rows.groupby(["init", "power", "gain", fixed], dropna=False, sort=False):
-        if curve[over].nunique() >= least:
-            name = curve_name(init, None if pandas.isna(power) else power)
-            name += f" ({gain:g})" if not pandas.isna(gain) else ""
-            yield name + (f", L={at}" if fixed == "depth" else f", width {at}"), curve
+    The common loss is the largest of the curves' mean final losses, which every curve has therefore reached. Columns:
+    by, width, stability, common loss. A width that lacks a curve is left out.
+    """
+    good = rows[usable(rows, "stability")]
+    ends = good.groupby([by, "width"])["train_loss"].mean().unstack(by).dropna()
+    common = ends.max(axis=1).to_dict()
+    lines = [
+        {by: name, "width": int(width), "stability": value, "common loss": common[width]}
+        for name, curve in good.groupby(by)
+        for width, values in at_loss(curve, common).items()
+        for value in values
+    ]
+    return pandas.DataFrame(lines, columns=[by, "width", "stability", "common loss"])
 
 
 def span(curve: dict, exponent: float) -> float:
-    """An exponent that could have been seen, as a ratio over the curve's grid."""
+    """The ratio from end to end of the curve's grid that an exponent gives."""
     x = [x for x, values in curve.items() if len(values)]
     return math.exp(exponent * math.log(max(x) / min(x))) if x else math.nan
-
-
-def at_evaluation(rows: pandas.DataFrame, k: int) -> pandas.DataFrame:
-    """Rows with P/eps at the k-th of FRACTIONS; a training that had met its stop_loss by then stays at its end."""
-    values = [
-        (v[k] if len(v) > k else end) if isinstance(v, (list, tuple)) and v else math.nan
-        for v, end in zip(rows["stability_over_time"], rows["stability"], strict=True)
-    ]
-    return rows.assign(stability=values)
 
 
 def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.DataFrame:
@@ -127,89 +174,58 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
     The interval is a t interval on log y, its seed standard deviation pooled over the points of one curve. Seeds
     that failed or diverged are left out and counted in `bad`, never averaged.
     """
-    tables = []
+    lines, none = [], statistics.Interval(math.nan, math.nan, math.nan, 0)
     for value, curve in rows.groupby(by, dropna=False):
         good = curve[np.isfinite(curve[y].astype(float))]
-        groups = {at: cell[y].to_numpy(float) for at, cell in good.groupby(x)}
-        found = statistics.intervals(groups) if groups else {}
-        lines = [{by: value, x: at} | asdict(interval) for at, interval in found.items()]
-        table = pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n"]).set_index(x)
-        table = table.reindex(sorted(curve[x].unique())).fillna({by: value, "n": 0}).reset_index()
-        table = table.astype({x: rows[x].dtype, "n": int, "mean": float, "low": float, "high": float})
-        table["bad"] = table[x].map(curve.groupby(x).size()) - table["n"]
-        tables.append(table)
-    columns = [by, x, "mean", "low", "high", "n", "bad"]
-    return pandas.concat(tables)[columns] if tables else pandas.DataFrame(columns=columns)
+        cells = statistics.intervals({at: cell[y].to_numpy(float) for at, cell in good.groupby(x)})
+        for at, count in curve.groupby(x).size().items():
+            cell = cells.get(at, none)
+            lines.append({by: value, x: at} | asdict(cell) | {"bad": count - cell.n})
+    return pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n", "bad"])
 
 
-def _dimensions(rows: pandas.DataFrame) -> tuple[int, int]:
+# ---------------------------------------------------------------------------------------------- sizes
+
+
+def dimensions(rows: pandas.DataFrame) -> tuple[int, int]:
+    """d_in and the number of classes of the rows' dataset."""
     data = dataset_info(rows["dataset"].iloc[0])
     return math.prod(data.shape), data.classes
 
 
+def sizes(row) -> tuple[int, int, int]:
+    """d_in, d_out and training points of a row."""
+    info = dataset_info(row.dataset)
+    points = info.n_train if pandas.isna(row.n_train) else int(row.n_train)
+    return math.prod(info.shape), 1 if row.target == "parity" else info.classes, points
+
+
+def scheme(row) -> dict:
+    """The arguments of theory's functions and of layer_stds that a row fixes."""
+    (d_in, d_out, _), own = sizes(row), {"power": row.power, "gain": row.gain}
+    shape = {"width": int(row.width), "depth": int(row.depth), "d_in": d_in, "d_out": d_out}
+    return {"init": row.init} | shape | {name: None if pandas.isna(v) else v for name, v in own.items()}
+
+
+# ---------------------------------------------------------------------------------------------- missing cells
+
+
 def named(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """The rows with a column "curve", such as "He, $L$ = 6", for controls that hold several."""
+    """The rows with a column "curve", such as "He, $L$ = 6", for controls of several curves."""
     names = [f"{NAMES[init]}, $L$ = {depth}" for init, depth in zip(rows["init"], rows["depth"], strict=True)]
     return rows.assign(curve=names)
 
 
 def together(*frames: pandas.DataFrame) -> pandas.DataFrame:
-    """Rows of several grids in one frame, each once, for a caption or a table that holds all; with what they miss."""
+    """Rows of several grids in one frame, each once, with the missing cells of all."""
     there = [rows for rows in frames if len(rows)]
-    found = pandas.concat(there).drop_duplicates("key") if there else frames[0].copy()
-    found.attrs["missing"] = list(dict.fromkeys(cell for rows in frames for cell in rows.attrs.get("missing", [])))
-    return found
+    both = pandas.concat(there).drop_duplicates("key") if there else frames[0].copy()
+    both.attrs["missing"] = list(dict.fromkeys(cell for rows in frames for cell in rows.attrs.get("missing", [])))
+    return both
 
 
 def only(rows: pandas.DataFrame, init: str) -> pandas.DataFrame:
-    """The rows of one scheme, and of the missing cells those that are its own."""
-    found = rows[rows["init"] == init].copy()
-    found.attrs["missing"] = [cell for cell in rows.attrs.get("missing", []) if cell.init == init]
-    return found
-
-
-def matched(rows: pandas.DataFrame, *, by: str = "init") -> pandas.DataFrame:
-    """P of each network where its training loss first came down to its width's common loss: by, width, stability.
-
-    The common loss of a width is the largest of its curves' mean final losses, so every curve has been there. P is
-    read off between the seven recorded instants, linear in log loss and log P. A width lacking a curve is left out.
-    """
-    good = rows[usable(rows, "stability")]
-    ends = good.groupby([by, "width"])["train_loss"].mean().unstack(by).dropna()
-    common = ends.max(axis=1).to_dict()
-    lines = [
-        {by: name, "width": int(width), "stability": value, "common loss": common[width]}
-        for name, curve in good.groupby(by)
-        for width, values in _at_loss(curve, common).items()
-        for value in values
-    ]
-    return pandas.DataFrame(lines, columns=[by, "width", "stability", "common loss"])
-
-
-def _rate_falls(rows: pandas.DataFrame) -> pandas.Series:
-    return rows["milestones"].map(len) > 0
-
-
-def ordinary(rows: pandas.DataFrame) -> pandas.Series:
-    """Classifiers under the paper's falling rate, or trained to a loss."""
-    return (rows["target"] == "class") & (_rate_falls(rows) | rows["stop_loss"].notna())
-
-
-def to_the_end(rows: pandas.DataFrame) -> pandas.Series:
-    """Classifiers under the paper's falling rate that were not stopped at a loss: kappa at every instant."""
-    return ordinary(rows) & rows["stop_loss"].isna()
-
-
-def constant_rate(rows: pandas.DataFrame) -> pandas.Series:
-    """Classifiers under a constant rate, to the end."""
-    return (rows["target"] == "class") & ~_rate_falls(rows) & rows["stop_loss"].isna()
-
-
-def scalar_all(rows: pandas.DataFrame) -> pandas.Series:
-    """One output on the parity of the class, all training points."""
-    return (rows["target"] == "parity") & rows["n_train"].isna()
-
-
-def scalar_few(rows: pandas.DataFrame) -> pandas.Series:
-    """One output on the parity of the class, n points."""
-    return (rows["target"] == "parity") & rows["n_train"].notna()
+    """The rows of one initialisation, with its missing cells alone."""
+    own = rows[rows["init"] == init].copy()
+    own.attrs["missing"] = [cell for cell in rows.attrs.get("missing", []) if cell.init == init]
+    return own

@@ -1,4 +1,4 @@
-"""What was found: one sentence a headline claim, its numbers from the rows, its verdict from the ledger."""
+"""Sentences whose numbers come from rows: the README's headline findings, and those that notebooks print."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from ..cell import EVALUATION_POINTS, FRACTIONS
 from ..files import figures_folder, write_atomically
 from . import rows as ledger_rows
 from . import statistics, theorems2_3
-from .claims import MAIN, SCALAR
-from .rows import NAMES, at_evaluation, curve_of, reading_of, usable, values_by
+from .claims import HEADLINES, SCALAR_READING
+from .rows import NAMES, at_evaluation, curve_of, reading_of, summarise, usable, values_by
+from .width_and_depth import compare_at_loss
 
 UNKNOWN = "not known yet"
+NOTHING = "*No rows yet.*"
+
+
+# ---------------------------------------------------------------------------------------------- headline findings
 
 
 def found(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
-    """A Markdown list over the ten headline claims: what the main reading's rows say, then verdict and readings.
+    """A Markdown list over the headline claims: what the main reading's rows say, then verdict and readings.
 
-    rows: every row, as from robustkit.load(). ledger: as from claims.ledger, the headline claims first. Numbers in
-    square brackets are 95 % intervals over seeds, unless the sentence says what they are.
+    rows: every row, as from robustkit.load(). ledger: as from verdicts.ledger. Numbers in square brackets are 95 %
+    intervals over seeds, unless the sentence says what they are.
     """
     of = [reading_of(row) for row in rows.to_dict("records")]
-    main = rows[[reading == MAIN for reading in of]]
-    scalar = rows[[reading[: len(SCALAR)] == SCALAR for reading in of]]
+    main = rows[[reading == ledger_rows.MAIN_READING for reading in of]]
+    scalar = rows[[reading[: len(SCALAR_READING)] == SCALAR_READING for reading in of]]
     lines = []
-    for line in ledger.head(len(SENTENCES)).itertuples():
+    for line in ledger[ledger["id"].isin(HEADLINES)].itertuples():
         own = {"T12": scalar, "E15": rows}.get(line.id, main)
         text = SENTENCES[line.id](own) if len(own) else ""
         readings = f"; readings {line.readings}" if line.readings else ""
@@ -42,7 +47,7 @@ def save(text: str, profile: str) -> str:
 
 
 def _ends(found: dict) -> str:
-    """The first and the last cell of {width: finding or interval}."""
+    """The narrowest and the widest cell of {width: finding or interval}."""
     if not found:
         return UNKNOWN
     first, last = min(found), max(found)
@@ -79,8 +84,8 @@ def _law_of_kappa(rows: pandas.DataFrame) -> str:
         line, start = (f"{min(v):.3f} to {max(v):.3f}" if v else UNKNOWN for v in laws)
         words.append(f"{line} at $m = {width}$ (an exponential start: {start})")
     return (
-        "Over the epochs of constant rate, a straight line explains a part $R^2$ of a non-lazy $\\kappa(t)$, least "
-        f"and most over seeds, of {' and '.join(words)}."
+        "Over the epochs of constant learning rate, a straight line explains non-lazy $\\kappa(t)$ with an $R^2$, "
+        f"least and most over seeds, of {' and '.join(words)}."
     )
 
 
@@ -96,19 +101,15 @@ def _peaks(rows: pandas.DataFrame) -> str:
     words = ", ".join(f"{_interval(peak)} ($L = {depth}$)" for depth, peak in peaks.items())
     return words and (
         f"On widths {curves['width'].min()} to {curves['width'].max()}, the highest $P$ inside the grid over the "
-        f"higher of its ends is {words}; a peak asks for 1.05 at least, and the paper's grid goes on to 16384."
+        f"higher of its ends is {words}; a peak requires at least 1.05, and the paper's grid extends to 16384."
     )
 
 
 def _more_robust(rows: pandas.DataFrame) -> str:
     lazy, other = curve_of(rows, "he", depth=2), curve_of(rows, "power", 2, 2)
     _, cells = statistics.compare(values_by(lazy, "stability"), values_by(other, "stability"))
-    both = ledger_rows.matched(pandas.concat([lazy, other])).assign(status="ok")
-    _, matched = statistics.compare(*(values_by(both[both["init"] == i], "stability") for i in ("he", "power")))
-    return (
-        f"Lazy $P$ over non-lazy $P$ is {_ends(cells)}; where both have come to the same training loss it is "
-        f"{_ends(matched)}."
-    )
+    _, at_loss = compare_at_loss(lazy, other)
+    return f"Lazy $P$ over non-lazy $P$ is {_ends(cells)}; at matched training loss it is {_ends(at_loss)}."
 
 
 def _falls_with_width(rows: pandas.DataFrame) -> str:
@@ -140,13 +141,13 @@ def _over_depth(rows: pandas.DataFrame, init: str) -> str:
 
 def _rates(rows: pandas.DataFrame) -> str:
     n, words = int(rows["n_train"].iloc[0]), []
-    rows = at_evaluation(rows[rows["width"] >= theorems2_3.ROOM * n**2], FRACTIONS.index(0.1))
+    rows = at_evaluation(rows[rows["width"] >= ledger_rows.MUCH_GREATER * n**2], FRACTIONS.index(0.1))
     for power, curve in curve_of(rows, "power").groupby("power"):
         rate = statistics.rate(values_by(curve, "stability"))
         words.append(f"{_interval(rate)} for $c = {power:g}$ (at most {theorems2_3.orders(power)['Theorem 3']:g})")
     return words and (
-        f"After a tenth of training on $n = {n}$ points, at widths from $10 n^2$ on, $P$ goes with the power of $m$ "
-        f"{', '.join(words)}; in round brackets what the theorem allows."
+        f"After a tenth of training on $n = {n}$ points, at widths from $10 n^2$ on, $P$ scales as a power of $m$ "
+        f"with exponent {', '.join(words)}; in round brackets the theorem's bound."
     )
 
 
@@ -157,7 +158,7 @@ def _resnets(rows: pandas.DataFrame) -> str:
         for (dataset, init), cell in rows.groupby(["dataset", "init"])
     ]
     if not words:
-        return "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does it on a GPU."
+        return "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does so on a GPU."
     return f"After the last epoch, mean test accuracies of ResNet-110 are {', '.join(words)}."
 
 
@@ -175,18 +176,16 @@ SENTENCES = {
 }
 
 
-NOTHING = "*No rows yet.*"
+# ---------------------------------------------------------------------------------------------- in notebooks
 
 
 def width_in_words(rows: pandas.DataFrame) -> str:
     """For each depth, the largest rise and fall of P from one width to a wider one, and where P is largest.
 
-    P is the geometric mean over seeds; the widest 95 % interval of a mean stands beside, as a factor.
+    P is the geometric mean over seeds; the widest 95 % interval of a mean stands beside it, as a factor.
     """
-    lines = []
-    for depth, curve in (
-        ledger_rows.summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean").groupby("depth")
-    ):
+    lines, table = [], summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean")
+    for depth, curve in table.groupby("depth"):
         m, means = curve["width"].to_numpy(int), np.log(curve["mean"].to_numpy(float))
         if len(m) < 2:
             continue
@@ -194,11 +193,9 @@ def width_in_words(rows: pandas.DataFrame) -> str:
         steps = np.where(later, means[None, :] - means[:, None], np.nan)
         top, spread = int(means.argmax()), (curve["high"] / curve["mean"]).max()
         place = "an end of the grid" if top in (0, len(m) - 1) else "inside the grid"
-        text = (
-            f"- $L = {depth}$: {_step('rises', steps, m)}, {_step('falls', -steps, m)}; largest at $m = {m[top]}$, "
-        )
+        text = f"- $L = {depth}$: {_step('rises', steps, m)}, {_step('falls', -steps, m)}; largest at $m = {m[top]}$"
         known = f"; a mean is known to within a factor of {spread:.3f}" if math.isfinite(spread) else ""
-        lines.append(text + place + known)
+        lines.append(f"{text}, {place}{known}")
     return "\n".join(lines) or NOTHING
 
 
@@ -213,7 +210,7 @@ def lazy_in_words(rows: pandas.DataFrame) -> str:
     """At how many of the widths that both have non-lazy P is below He's, at the end and at matched training loss."""
     lines = []
     for when, found in (("At the end of training", rows), ("At matched training loss", ledger_rows.matched(rows))):
-        table = ledger_rows.summarise(found, x="width", y="stability", by="init")
+        table = summarise(found, x="width", y="stability", by="init")
         means = table.pivot(index="width", columns="init", values="mean").reindex(columns=["he", "power"]).dropna()
         if len(means):
             ratio = (means["he"] / means["power"]).astype(float)
@@ -224,33 +221,28 @@ def lazy_in_words(rows: pandas.DataFrame) -> str:
 
 
 def depth_in_words(rows: pandas.DataFrame, name: str) -> str:
-    """P at the largest depth over P at the smallest, before and after training, with the loss: a line a width.
+    """P at the largest depth over P at the smallest, before and after training, with the loss: one line per width.
 
     A network "has learned" if its loss at the largest depth is below half of log(classes), the loss of guessing.
     """
-    depths = sorted(rows["depth"].unique())
-    first, last = (depths[0], depths[-1]) if len(depths) > 1 else (None, None)
-    means = {
-        y: ledger_rows.summarise(rows, x="depth", y=y, by="width").pivot(
-            index="width", columns="depth", values="mean"
-        )
-        for y in ("stability_init", "stability", "train_loss")
-    }
-    ends = means["stability"].reindex(columns=[first, last]).dropna().index if len(depths) > 1 else ()
-    if not len(ends):
+    measures = ("stability_init", "stability", "train_loss")
+    tables = (summarise(rows, x="depth", y=y, by="width") for y in measures)
+    means = [table.pivot(index="width", columns="depth", values="mean") for table in tables]
+    first, last = min(rows["depth"], default=0), max(rows["depth"], default=0)
+    if first == last or not len(ends := means[1].reindex(columns=[first, last]).dropna().index):
         return NOTHING
-    start, ratio = (
-        (means[y].loc[ends, last] / means[y].loc[ends, first]).astype(float) for y in ("stability_init", "stability")
-    )
-    loss = means["train_loss"].loc[ends, last].astype(float)
-    learned = loss < math.log(ledger_rows._dimensions(rows)[1]) / 2
+    start, ratio = ((mean.loc[ends, last] / mean.loc[ends, first]).astype(float) for mean in means[:2])
+    loss = means[2].loc[ends, last].astype(float)
+    learned = loss < math.log(ledger_rows.dimensions(rows)[1]) / 2
     few = ~learned
     head = f"**{name}.** From $L = {first}$ to ${last}$, $P/\\epsilon$ falls at {(start < 1).sum()} of {len(ends)} "
-    head += f"widths at initialisation; after training it rises at {(ratio[learned] > 1).sum()} of the "
-    head += f"{learned.sum()} widths that have learned"
+    head += (
+        f"widths at initialisation; after training it rises at {(ratio[learned] > 1).sum()} of the {learned.sum()} "
+    )
+    head += "widths that have learned"
     head += f" and falls at {(ratio[few] < 1).sum()} of the {few.sum()} that have not" if few.any() else ""
     lines = [
-        f"- $m = {m}$: times {start[m]:.3g} at the start, times {ratio[m]:.3g} after training; loss {loss[m]:.3g}"
+        f"- $m = {m}$: times {start[m]:.3g} initially, times {ratio[m]:.3g} after training; loss {loss[m]:.3g}"
         for m in ends
     ]
     return "\n".join([f"{head}.", "", *lines])

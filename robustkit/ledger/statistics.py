@@ -1,4 +1,4 @@
-"""Intervals and the tests that claims use, on logarithms, with the spread over seeds.
+"""Intervals and the tests that claims use: on logarithms, with the spread over seeds.
 
 A curve is a mapping {x: values over seeds}, x a width or a depth. Values are positive; empty cells are left out and
 named; noise is normal on the log scale. Its variance s^2 is pooled over the cells unless Bartlett's test finds them
@@ -21,13 +21,14 @@ from ..checks import InputError, check_number
 LEVEL = 0.05  # of intervals (two-sided) and of families of tests; only a trend's contrast uses 0.01
 RATIO = 1.1  # a trend must change its curve by this much, end to end
 RISE = 1.05  # a peak must exceed both ends by this much
+REACH = 2  # a grid must reach this many times the width at which a peak is predicted
 SLOPE = 0.02  # a flat curve's log-slope per doubling lies within this
 UNEQUAL = 0.01  # p of Bartlett's test below which each cell keeps its own variance
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a test says: its outcome, the estimate with its 95 % interval, and what this n could have seen.
+    """What a test says: its outcome, the estimate with its 95 % interval, and the effect that this n can detect.
 
     mde: smallest effect, in the estimate's unit, that would have been found with 80 % probability. n: values used.
     missing: x of the empty cells. note: what the outcome rests on.
@@ -117,9 +118,15 @@ def _cells(curve) -> _Cells:
     return _Cells(np.array(x, dtype=float), mean, n, own, free, sd, dof, unequal, tuple(missing))
 
 
-def _over(value: float, error: float) -> float:
+def t_value(value: float, error: float) -> float:
     """value / error, where no spread at all makes any difference certain."""
     return value / error if error > 0 else math.copysign(math.inf, value) if value else 0.0
+
+
+def welch(errors: np.ndarray, dofs: np.ndarray) -> tuple[float, float]:
+    """sqrt(sum_k e_k^2) for the difference of two means of standard errors e_k, and its degrees of freedom."""
+    dof = np.sum(errors**2) ** 2 / max(np.sum(errors**4 / dofs), 1e-300) if errors.any() else dofs.sum()
+    return math.hypot(*errors), dof
 
 
 def pooled_sd(curve) -> tuple[float, int]:
@@ -149,7 +156,7 @@ def trend(curve, *, family=1) -> Finding:
     count, level = len(cells.x), min(0.01, LEVEL / family)
     contrast, moves = np.arange(count) - (count - 1) / 2, np.diff(np.eye(count), axis=0)
     slope, (error, dof) = contrast @ cells.mean, cells.error(contrast)
-    p = 2 * stdtr(dof, -abs(_over(slope, error)))
+    p = 2 * stdtr(dof, -abs(t_value(slope, error)))
     ratio, (spread, free) = cells.mean[-1] - cells.mean[0], cells.error(moves.sum(axis=0))
     half = stdtrit(free, 1 - LEVEL / 2) * spread
     steps, (spreads, frees) = moves @ cells.mean, cells.error(moves, wider=True)
@@ -164,12 +171,12 @@ def trend(curve, *, family=1) -> Finding:
     return cells.found(note, outcome, (ratio, half, p, max(RATIO, math.exp(least))))
 
 
-def peak(curve, *, predicted=None, reach=2.0, family=1) -> Finding:
+def peak(curve, *, predicted=None, family=1) -> Finding:
     """Does the curve rise and then fall? Estimate: ratio of the highest interior cell to the higher end.
 
     "peak": an interior cell exceeds both ends by log 1.05 plus the larger of 2 standard errors of the difference and
     the one-sided t quantile at 5 % shared by the interior cells of the family. "none": every interior cell's 97.5 %
-    upper limit over one end is below 1.05. Else "inconclusive", as is any grid that ends before `reach` times the x
+    upper limit over one end is below 1.05. Else "inconclusive", as is any grid that ends before twice the x
     `predicted`; one that starts after it is judged and noted. mde: ratio to both ends that would have been found.
     """
     if lack := (cells := _cells(curve)).lacks(3):
@@ -179,16 +186,16 @@ def peak(curve, *, predicted=None, reach=2.0, family=1) -> Finding:
     factors, usual = np.maximum(2.0, stdtrit(dofs, 1 - LEVEL / (len(over) * family))), stdtrit(dofs, 1 - LEVEL / 2)
     best = int(over.min(axis=1).argmax())
     estimate, error, dof, t = (v[best, over[best].argmin()] for v in (over, errors, dofs, usual))
-    p = min(1.0, len(over) * stdtr(dof, _over(math.log(RISE) - estimate, error)))
-    note = f"highest inside at {cells.x[1 + best]:g} of {cells.x[0]:g} .. {cells.x[-1]:g}"
+    p = min(1.0, len(over) * stdtr(dof, t_value(math.log(RISE) - estimate, error)))
+    note = f"interior maximum at {cells.x[1 + best]:g} of {cells.x[0]:g} .. {cells.x[-1]:g}"
     high = (over > math.log(RISE) + factors * errors).all(axis=1).any()
     low = (over + usual * errors < math.log(RISE)).any(axis=1).all()  # two ends to choose from
     outcome = "peak" if high else "none" if low else "inconclusive"
-    if predicted is not None and cells.x[-1] < reach * predicted:
+    if predicted is not None and cells.x[-1] < REACH * predicted:
         outcome = "inconclusive"
-        note += f"; the grid must reach {reach * predicted:g}, {reach:g} times the predicted {predicted:g}"
+        note += f"; the grid must reach {REACH * predicted:g}, {REACH} times the predicted {predicted:g}"
     elif predicted is not None and cells.x[0] > predicted:
-        note += f"; the predicted {predicted:g} lies before the grid"
+        note += f"; the predicted {predicted:g} lies below the grid"
     mde = RISE * math.exp(((factors + stdtrit(dofs, 0.9)) * errors).max())  # two ends to exceed
     return cells.found(note, outcome, (estimate, t * error, p, mde))
 
@@ -201,7 +208,7 @@ def _line(cells: _Cells, x: np.ndarray) -> tuple[float, float, float, float, flo
     residual = cells.mean - np.average(cells.mean, weights=cells.n) - slope * centred
     # Residual squares over sum_k (1 - h_k) s_k^2, h_k the leverage (Brown and Forsythe 1974)
     expected, free = cells.error(np.sqrt(cells.n * np.maximum(1 - cells.n / cells.n.sum() - weights * centred, 0)))
-    misfit = fdtrc(max(len(x) - 2, 1), free, _over(np.sum(cells.n * residual**2), expected**2))
+    misfit = fdtrc(max(len(x) - 2, 1), free, t_value(np.sum(cells.n * residual**2), expected**2))
     return slope, error, dof, stdtrit(dof, 1 - LEVEL / 2) * error, misfit
 
 
@@ -217,7 +224,7 @@ def flat(curve, *, beyond=0.0) -> Finding:
     if doublings < 3 or not cells.dof:
         return cells.found(cells.lacks(2) or f"{doublings:g} doublings from {cells.x[0]:g} on, of three needed")
     slope, error, dof, half, misfit = _line(cells, np.log2(cells.x))
-    p = stdtr(dof, _over(abs(slope) - SLOPE, error))
+    p = stdtr(dof, t_value(abs(slope) - SLOPE, error))
     outcome = "flat" if p < LEVEL else "not flat" if abs(slope) - half > SLOPE else "inconclusive"
     note = f"{doublings:g} doublings; lack of fit to a line p = {misfit:.2g}"
     return cells.found(note, outcome, (slope, half, p, SLOPE + half + stdtrit(dof, 0.8) * error), float)
@@ -237,13 +244,13 @@ def rate(curve, *, bound=None) -> Finding:
     outcome, p = "measured", math.nan
     if bound is not None:
         outcome = "respected" if slope + half < bound else "violated" if slope - half > bound else "inconclusive"
-        p = stdtr(dof, _over(slope - bound, error))
+        p = stdtr(dof, t_value(slope - bound, error))
     note = f"{len(cells.x)} cells; lack of fit to a power law p = {misfit:.2g}"
     return cells.found(note, outcome, (slope, half, p, half + stdtrit(dof, 0.8) * error), float)
 
 
 def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
-    """Is one curve above another at every x they share? The overall finding, and one a cell.
+    """Is one curve above another at every x they share? The overall finding, and one per cell.
 
     A cell is "yes" if larger/smaller exceeds 1 at one-sided p < 0.05, "no" if it is below 1 at p < 0.05 shared by the
     cells, else "inconclusive". Overall "yes" is an intersection (every cell, no correction); "no" if any cell is.
@@ -257,9 +264,9 @@ def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
         spots = [np.isin(c.x, at) / len(at) for c in curves]
         ratio = sum(sign * float(w @ c.mean) for sign, w, c in zip((1, -1), spots, curves, strict=True))
         errors, dofs = np.array([c.error(w, wider=True) for c, w in zip(curves, spots, strict=True)]).T
-        dof = np.sum(errors**2) ** 2 / max(np.sum(errors**4 / dofs), 1e-300) if errors.any() else dofs.sum()
-        error, n = math.hypot(*errors), sum(int(c.n[w > 0].sum()) for c, w in zip(curves, spots, strict=True))
-        p, half = float(stdtr(dof, _over(-ratio, error))), stdtrit(dof, 1 - LEVEL / 2) * error
+        error, dof = welch(errors, dofs)
+        n = sum(int(c.n[w > 0].sum()) for c, w in zip(curves, spots, strict=True))
+        p, half = float(stdtr(dof, t_value(-ratio, error))), stdtrit(dof, 1 - LEVEL / 2) * error
         outcome = "yes" if p < LEVEL else "no" if 1 - p < LEVEL / share else "inconclusive"
         mde = math.exp((stdtrit(dof, 1 - LEVEL) + stdtrit(dof, 0.8)) * error)
         return Finding(outcome, math.exp(ratio), math.exp(ratio - half), math.exp(ratio + half), p, mde, n, missing)
@@ -275,7 +282,7 @@ def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:
 
 
 def growth(time, values) -> dict[str, tuple[float, float]]:
-    """Which law do values follow over time: {law: (AIC, R^2)}; empty if they do not change.
+    """Which law do values follow over time? {law: (AIC, R^2)}, empty if they do not change.
 
     "linear" a + b t, "sqrt" a + b sqrt(t), "log" a + b log t, and "exponential then linear": a + b (exp(t/s) - 1) up
     to a knee, then its tangent (s and knee by grid search: four parameters). AIC = N log(RSS/N) + 2 (parameters + 1).

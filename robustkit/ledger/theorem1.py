@@ -1,4 +1,4 @@
-"""How rows are held against Theorem 1 and its orders: rates, and bounds up to a constant."""
+"""Rows compared with Theorem 1 and its orders: bounds up to a constant, the place of the peak, rates in width."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pandas
-from scipy import special
+from scipy import special, stats
 
 from .. import theory
 from ..cell import FRACTIONS
+from . import rows as ledger_rows
 from . import statistics
-from .criteria import Part, against, domination, holm, needs
-from .rows import NAMES, at_evaluation, curve_name, curve_of, curves, scheme, shown, sizes, span, usable, values_by
-from .statistics import LEVEL
+from .criteria import Part, holm, judge_rates, needs
+from .rows import NAMES, at_evaluation, curve_name, curve_of, each_curve, scheme, shown, sizes, usable, values_by
+from .statistics import LEVEL, SLOPE, Finding, t_value
 
-SETTLED = 0.05  # a term this small beside the other is over
-FAR = 4096  # "highly over-parameterized": where a constant in width is looked for
-
-
-# ---------------------------------------------------------------------------------------------- Theorem 1
+SETTLED = 0.05  # the first term has died out where it is this share of the second
+FAR = 4096  # "highly over-parameterized": P is asked to be constant from this width on
 
 
 def _ratios(rows: pandas.DataFrame, version: str) -> pandas.DataFrame:
@@ -29,19 +27,47 @@ def _ratios(rows: pandas.DataFrame, version: str) -> pandas.DataFrame:
         return rows.assign(ratio=rows["stability"].astype(float) / bounds)
 
 
-def _dominations(rows: pandas.DataFrame) -> dict:
-    """{(curve, x): domination} of the column ratio, over width at each depth and over depth at each width.
+def constant_suffices(ratios_by_x) -> Finding:
+    """Does one constant suffice, ratio <= C, as x grows? Estimate: slope of log ratio per doubling of x.
+
+    "dominated": the slope's one-sided 95 % limit lies below the 0.02 of a flat curve, nor does the last step rise by
+    more. "rises": the slope is above 0 (one-sided p < 0.05), not that flat, and the last step does not fall: then no
+    constant suffices. Else "inconclusive". p: against a slope of 0 or less. mde: end-to-end ratio that would have
+    been found. The note gives C, the largest mean ratio; of x beyond the grid it says nothing.
+    """
+    curve, per_doubling = {x: v for x, v in ratios_by_x.items() if len(v)}, math.log(2)
+    found = statistics.rate(curve, bound=0.0)
+    if len(curve) < 3 or math.isnan(found.p):
+        note = found.note if math.isnan(found.p) else f"{len(curve)} cells, of 3 needed"
+        return Finding("inconclusive", *[math.nan] * 5, found.n, found.missing, note)
+    means = {x: float(np.mean(np.log(values))) for x, values in curve.items()}
+    (x_first, *_, x_before, x_last), (sd, dof) = sorted(curve), statistics.pooled_sd(curve)
+    error = sd * math.sqrt(1 / len(curve[x_before]) + 1 / len(curve[x_last]))
+    step, allowed = means[x_last] - means[x_before], SLOPE * math.log2(x_last / x_before)
+    falls, climbs = (special.stdtr(dof, t_value(gap, error)) < LEVEL for gap in (step, allowed - step))
+    p, flat = 1 - found.p, statistics.rate(curve, bound=SLOPE / per_doubling).p < LEVEL
+    rises = p < LEVEL and not flat and not falls
+    outcome = "rises" if rises else "dominated" if flat and not climbs else "inconclusive"
+    limits = [per_doubling * value for value in (found.estimate, found.low, found.high)]
+    top, mde = max(means, key=means.get), math.exp(found.mde * math.log(x_last / x_first))
+    note = f"C = {math.exp(means[top]):.3g} at {top:g} of {x_first:g} .. {x_last:g}, last step x {math.exp(step):.3g}"
+    return Finding(outcome, *limits, p, mde, found.n, found.missing, note)
+
+
+def _over_width_and_depth(rows: pandas.DataFrame) -> dict:
+    """{(curve, x): constant_suffices} of the column ratio, over width at each depth and over depth at each width.
 
     While the term exp(-m/L^3) dies out, P/bound rises because the bound falls, even at initialisation, where the
     second term alone bounds P. A rise in width is therefore judged from where that term is at most 5 % of the other.
     """
     found = {}
     for over in ("width", "depth"):
-        for name, curve in curves(rows, over):
-            f = domination(values_by(curve, "ratio", over))
+        for name, curve in each_curve(rows, over):
+            f = constant_suffices(values_by(curve, "ratio", over))
             if over == "width" and f.outcome == "rises":
                 terms = [theory.theorem1_terms(**scheme(row), version="neurips") for row in curve.itertuples()]
-                late = domination(values_by(curve[[first <= SETTLED * second for first, second in terms]], "ratio"))
+                settled = curve[[first <= SETTLED * second for first, second in terms]]
+                late = constant_suffices(values_by(settled, "ratio"))
                 words = f"{f.note}; it rises over this grid; where the bound has settled: {late.outcome}, {late.note}"
                 f = replace(f if math.isnan(late.p) else late, outcome=late.outcome, p=late.p, note=words)
             found[name, over] = f
@@ -49,11 +75,10 @@ def _dominations(rows: pandas.DataFrame) -> dict:
 
 
 def _bound_answers(found: dict) -> tuple[dict, dict]:
-    tested = [key for key, f in found.items() if not math.isnan(f.p)]
-    adjusted = dict(zip(tested, holm([found[key].p for key in tested]), strict=True))
-    answers = {"rises": "no", "dominated": "yes", "inconclusive": "inconclusive"}
-    keep = {key: f.outcome != "rises" or adjusted[key] < LEVEL for key, f in found.items()}
-    return {key: answers[f.outcome] if keep[key] else "inconclusive" for key, f in found.items()}, adjusted
+    adjusted = holm({key: f.p for key, f in found.items() if not math.isnan(f.p)})
+    answers = {key: {"dominated": "yes", "rises": "no"}.get(f.outcome, "inconclusive") for key, f in found.items()}
+    answers |= {key: "inconclusive" for key, p in adjusted.items() if answers[key] == "no" and p >= LEVEL}
+    return answers, adjusted
 
 
 def _setting(rows: pandas.DataFrame) -> str:
@@ -66,12 +91,12 @@ def _setting(rows: pandas.DataFrame) -> str:
     return text
 
 
-@needs("three widths or depths of one initialisation, two seeds a cell")
+@needs("three widths or depths of one initialisation, two seeds per cell")
 def theorem1_bound(rows: pandas.DataFrame) -> list[Part]:
-    """[T07] BOUND: P over [N Eq. 3], judged; the versions of [W] are said beside it."""
-    found, parts = _dominations(_ratios(rows, "neurips")), []
+    """[T07] BOUND: is P at most a constant times [N Eq. 3]? The versions of [W] stand beside it, not judged."""
+    found, parts = _over_width_and_depth(_ratios(rows, "neurips")), []
     answers, adjusted = _bound_answers(found)
-    others = {version: _dominations(_ratios(rows, version)) for version in ("workshop", "proof")}
+    others = {version: _over_width_and_depth(_ratios(rows, version)) for version in ("workshop", "proof")}
     for key, f in found.items():
         text = f"{key[0]}: log P/bound per doubling of {key[1]} {shown(f)}, {f.note}, n = {f.n}"
         text += f", p of a rise {adjusted[key]:.2g} (Holm)" if key in adjusted else ""
@@ -81,11 +106,11 @@ def theorem1_bound(rows: pandas.DataFrame) -> list[Part]:
     return parts
 
 
-@needs("stability along training at three widths or depths of one initialisation, two seeds a cell")
+@needs("stability over training at three widths or depths of one initialisation, two seeds per cell")
 def bound_along_training(rows: pandas.DataFrame) -> list[Part]:
-    """[T18] BOUND as in theorem1_bound at each recorded instant; one Holm family over curves and instants."""
+    """[T18] BOUND as in theorem1_bound at each evaluation point; one Holm family over curves and points."""
     at = [_ratios(at_evaluation(rows, k), "neurips") for k in range(len(FRACTIONS))]
-    found = {(k, *key): f for k, ratios in enumerate(at) for key, f in _dominations(ratios).items()}
+    found = {(k, *key): f for k, ratios in enumerate(at) for key, f in _over_width_and_depth(ratios).items()}
     answers, _ = _bound_answers(found)
     largest, parts = [_largest(ratios) for ratios in at], []
     for k in sorted({key[0] for key in found}):
@@ -97,13 +122,12 @@ def bound_along_training(rows: pandas.DataFrame) -> list[Part]:
         parts.append(Part(answer, text + f" at {largest[k][1]}", mde))
     if parts:
         k = max(range(len(at)), key=lambda k: largest[k][0])
-        text = f"; P/bound is largest at {FRACTIONS[k]:g} of training{_setting(rows)}"
-        parts[-1] = Part(parts[-1].answer, parts[-1].text + text, parts[-1].mde)
+        parts[-1] = parts[-1].plus(f"; P/bound is largest at {FRACTIONS[k]:g} of training{_setting(rows)}")
     return parts
 
 
 def _largest(rows: pandas.DataFrame) -> tuple[float, str]:
-    """The largest cell mean of the column ratio, and where it is."""
+    """The largest cell mean of P/bound, and the cell that has it."""
     rows = rows[usable(rows, "ratio")]
     if rows.empty:
         return 0.0, "no cell"
@@ -132,17 +156,16 @@ def _vertex(curve: dict) -> tuple[float, float, int] | None:
 
 def _exponent(depths, logs, errors, dof: int) -> tuple[float, float]:
     """Slope of log location in log L and its half-width: the wider of seed noise and scatter about the line."""
-    x = np.log(depths) - np.mean(np.log(depths))
-    weights = x / np.sum(x**2)
-    slope, free = float(weights @ logs), len(x) - 2
-    scatter = math.sqrt(np.sum((logs - np.mean(logs) - slope * x) ** 2) / free / np.sum(x**2))
+    x = np.log(depths)
+    line, weights = stats.linregress(x, logs), (x - x.mean()) / np.sum((x - x.mean()) ** 2)
     noise = math.sqrt(np.sum((weights * errors) ** 2))
-    return slope, float(max(special.stdtrit(free, 0.975) * scatter, special.stdtrit(dof, 0.975) * noise))
+    half = max(special.stdtrit(len(x) - 2, 0.975) * line.stderr, special.stdtrit(dof, 0.975) * noise)
+    return line.slope, half
 
 
 @needs("five depths over widths on both sides of the peak")
 def peak_location(rows: pandas.DataFrame) -> list[Part]:
-    """[T08] Exponent in L of the width at the peak: 3 is "yes" if it lies in an interval within 2 .. 4."""
+    """[T08] Exponent in L of the width at the peak: yes if its interval holds 3 and lies within 2 .. 4."""
     parts = []
     for init, of_init in rows.groupby("init"):
         tops = {int(depth): _vertex(values_by(curve, "stability")) for depth, curve in of_init.groupby("depth")}
@@ -161,7 +184,7 @@ def peak_location(rows: pandas.DataFrame) -> list[Part]:
             continue
         logs, errors, dofs = (np.array(values) for values in zip(*found.values(), strict=True))
         slope, half = _exponent(list(found), logs, errors, int(dofs.sum()))
-        other, _ = _exponent(list(found), np.log([rival[depth] for depth in found]), 0 * errors, 1)
+        other = stats.linregress(np.log(list(found)), np.log([rival[depth] for depth in found])).slope
         answer = "no" if abs(slope - 3) > half else "yes" if slope - half > 2 and slope + half < 4 else "inconclusive"
         text += f"; exponent in L {slope:.3g} [{slope - half:.3g}, {slope + half:.3g}] against 3, rival {other:.3g}"
         parts.append(Part(answer, text))
@@ -172,26 +195,26 @@ def peak_location(rows: pandas.DataFrame) -> list[Part]:
 def constant_in_width(rows: pandas.DataFrame) -> list[Part]:
     """[T09] FLAT of P from width 4096 on."""
     widths, parts = ", ".join(f"{FAR * 2**k}" for k in range(4)), []
-    for name, curve in curves(rows, "width", least=1):
+    for name, curve in each_curve(rows, "width", least=1):
         found = statistics.flat(values_by(curve, "stability"), beyond=FAR)
         answer = {"flat": "yes", "not flat": "no"}.get(found.outcome, "inconclusive")
         text = f"{name}: {found.outcome}, log-slope per doubling {shown(found)} ({found.note})"
         if math.isnan(found.p):
-            text = f"{name}: undecided, widths {widths} needed, widest run is {curve['width'].max()}"
+            text = f"{name}: undecided, widths {widths} needed, widest network is {curve['width'].max()}"
         parts.append(Part(answer, text, math.exp(3 * found.mde)))
     return parts
 
 
-@needs("NTK at three widths, two seeds a cell")
+@needs("NTK at three widths, two seeds per cell")
 def ntk_orders(rows: pandas.DataFrame) -> list[Part]:
-    """[T15] RATE: the exponent of P in m under NTK, against the 1/2 of Wu et al. (reduced) and of Huang et al."""
+    """[T15] RATE: the exponent of P in m under NTK against 1/2, that of Wu et al. (reduced) and of Huang et al."""
     found = {}
-    for name, curve in curves(curve_of(rows, "ntk"), "width"):
+    for name, curve in each_curve(curve_of(rows, "ntk"), "width"):
         points = values_by(curve, "stability")
         found[name] = statistics.rate(points, bound=0.5), points
-    answers, parts = against({name: f for name, (f, _) in found.items()}), []
+    answers, parts = judge_rates({name: f for name, (f, _) in found.items()}), []
     rules = ", ".join(sorted(set(rows["lr_rule"])))
     for name, (f, points) in found.items():
-        text = f"{name}: exponent of P in m {shown(f)} against 1/2 ({f.note}); learning rate by width: {rules}"
-        parts.append(Part(answers[name], text, span(points, f.mde)))
+        text = f"{name}: exponent of P in m {shown(f)} against 1/2 ({f.note}); learning-rate rule: {rules}"
+        parts.append(Part(answers[name], text, ledger_rows.span(points, f.mde)))
     return parts

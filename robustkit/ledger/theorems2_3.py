@@ -1,4 +1,4 @@
-"""How control rows are held against Theorems 2 and 3, and the remaining empirical claims."""
+"""Rows compared with Theorems 2 and 3: movement of the layers, and rates of P in width early in training."""
 
 from __future__ import annotations
 
@@ -7,31 +7,26 @@ import math
 import numpy as np
 import pandas
 from scipy import special
+from scipy.integrate import cumulative_trapezoid
 
 from .. import theory
 from ..cell import EVALUATION_POINTS, FRACTIONS
 from ..initialization import layer_stds
+from . import rows as ledger_rows
 from . import statistics
-from .criteria import Part, against, needs, trend
-from .rows import at_evaluation, curve_name, curve_of, scheme, shown, sizes, span, usable, values_by
+from .criteria import Part, judge_rates, judge_trend, needs, yes_or_no
+from .rows import MUCH_GREATER, at_evaluation, curve_name, curve_of, recorded, scheme, shown, sizes, values_by
 
 EARLY = tuple(FRACTIONS.index(f) for f in (0.0, 0.05, 0.1, 0.2))
-ROOM = 10  # m >> n^2 is read as m >= 10 n^2
-
-
-def _full(lists: pandas.Series, instants: tuple | None = None) -> pandas.Series:
-    """Which rows have the list, of every instant where these are given."""
-    found = [isinstance(v, (list, tuple)) and (instants is None or len(v) == len(instants)) for v in lists]
-    return pandas.Series(found, index=lists.index, dtype=bool)
 
 
 # ---------------------------------------------------------------------------------------------- Theorem 2
 
 
-@needs("c = 2, two layers, one output, squared loss, three widths, two seeds a cell")
+@needs("c = 2, two layers, one output, squared loss, three widths, two seeds per cell")
 def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
-    """[T11] Every layer's relative movement grows with m and exceeds the theorem's bound; layers move in balance."""
-    rows = rows[_full(rows["movement_over_time"], FRACTIONS) & _full(rows["loss_over_time"], EVALUATION_POINTS)]
+    """[T11] Does every layer's relative movement grow with m and exceed the bound, and do layers move in balance?"""
+    rows = rows[recorded(rows, "movement_over_time", FRACTIONS) & recorded(rows, "loss_over_time", EVALUATION_POINTS)]
     parts = []
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
         name, args = curve_name("power", power), [scheme(row) for row in curve.itertuples()]
@@ -41,9 +36,9 @@ def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
         condition = max(value for value, _ in both)
         for layer in (1, 2):
             moved = curve.assign(moved=[max(at[layer - 1] for at in v) for v in curve["movement_over_time"]])
-            grown, values = trend(moved, "moved", "up", name=f"{name}, W_{layer} moves"), values_by(moved, "moved")
-            text = f"{grown.text}; exponent in m {shown(statistics.rate(values))}"
-            parts.append(Part(grown.answer, text, grown.mde))
+            values = values_by(moved, "moved")
+            grown = judge_trend(moved, "moved", "up", name=f"{name}, W_{layer} moves")
+            parts.append(grown.plus(f"; exponent in m {shown(statistics.rate(values))}"))
             found, cells = statistics.compare({m: v for m, v in values.items() if m in told}, told)
             text = f"{name}, W_{layer}: movement over the bound of Theorem 2 {shown(found)} at {len(cells)} widths "
             text += f"where it is above 0, of {len(values)}; condition at most {condition:.3g}, to be << 1"
@@ -55,39 +50,39 @@ def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
 def _balance(rows: pandas.DataFrame, name: str) -> Part:
     """||W_1(t)||^2 - ||W_1(0)||^2 = ||W_2(t)||^2 - ||W_2(0)||^2 under gradient flow, from movements D_l alone.
 
-    Initial norms are taken at their expected beta_l sqrt(fan-in fan-out). Three things may then part D_1^2 and D_2^2:
-    W_l(0) is not orthogonal to the movement (at most 2 D_l ||W_l(0)|| each); initial norms scatter (three standard
-    errors, sqrt(2/k) of a squared norm of k weights); and the constant rate eta is finite: a step adds
+    Initial norms are taken as beta_l sqrt(fan-in fan-out). Three things may then separate D_1^2 and D_2^2: W_l(0)
+    is not orthogonal to the movement (at most 2 D_l ||W_l(0)|| each); initial norms scatter (three standard errors,
+    sqrt(2/k) of a squared norm of k weights); and the constant learning rate eta is finite: a step adds
     eta^2 ||g_l||^2 to ||W_l||^2. For ||x|| <= 1 these add up to at most eta (loss(0) - loss(t)) for the full gradient
     and, in expectation, eta/batch int 2 loss max(D_1^2, D_2^2) dt for the noise of the batches.
     """
     seen = []
-    for m, cell in rows[usable(rows, "stability")].groupby("width"):
+    for m, cell in rows[ledger_rows.usable(rows, "stability")].groupby("width"):
         row = next(cell.itertuples())
         shape, points = scheme(row), sizes(row)[2]
         weights = np.array([m * shape["d_in"], m * shape["d_out"]], dtype=float)
         norms = np.square(layer_stds(**shape)) * weights
-        moved = np.array(cell["movement_over_time"].tolist())  # seed, instant, layer: relative to the initial norms
+        moved = np.array(cell["movement_over_time"].tolist())  # seed, evaluation point, layer: over initial norms
         squares, loss = np.mean(moved**2, axis=0) * norms, np.mean(cell["loss_over_time"].tolist(), axis=0)
         cross = 2 * np.mean(moved, axis=0) @ norms
         flow = row.lr * row.epochs * math.ceil(points / row.batch_size)
         noise = 2 * loss * np.interp(EVALUATION_POINTS, FRACTIONS, squares.max(axis=1)) * flow / row.batch_size
-        noise = np.append(0, np.cumsum((noise[1:] + noise[:-1]) / 2 * np.diff(EVALUATION_POINTS)))
+        noise = cumulative_trapezoid(noise, EVALUATION_POINTS, initial=0)
         drift = row.lr * (loss[0] - loss + noise * (row.batch_size < points))
         slack = cross + np.interp(FRACTIONS, EVALUATION_POINTS, drift)
         slack += 3 * math.sqrt(np.sum(2 / weights) / len(cell)) * squares.max(axis=1)
         away, low = np.abs(squares[:, 0] - squares[:, 1]), squares.min(axis=1)
         seen += [(slack[k] / low[k], away[k] / low[k], m, f) for k, f in enumerate(FRACTIONS) if low[k] > 0]
     if not seen:
-        return Part("missing", f"{name}, balance of norms: no rows that ended well")
+        return Part("missing", f"{name}, balance of norms: no runs that ended well")
     words = [
         f"{away:.2g} against {slack:.2g} at width {m}, {f:g} of training"
         for slack, away, m, f in (max(seen, key=lambda s: s[1] / s[0]), min(seen))
     ]
     text = f"{name}, balance of norms: D_1^2 and D_2^2 differ by {words[0]} (worst of {len(seen)}), {words[1]} "
-    text += "(tightest); allowed for: initial norms, movement along W(0), finite rate"
-    answer = "yes" if all(away <= slack for slack, away, *_ in seen) else "no"
-    return Part(answer if answer == "no" or min(seen)[0] < 1 else "inconclusive", text)
+    text += "(tightest); allowed for: initial norms, movement along W(0), finite learning rate"
+    holds = all(away <= slack for slack, away, *_ in seen)
+    return Part("inconclusive" if holds and min(seen)[0] >= 1 else yes_or_no(holds), text)
 
 
 # ---------------------------------------------------------------------------------------------- rates
@@ -98,29 +93,31 @@ def orders(c: float) -> dict[str, float]:
     return {"Theorem 3": 0.5 - c, "its Remark": 1.5 - 2 * c, "ours": 1 - 2 * c}
 
 
-@needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds a cell")
+@needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds per cell")
 def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
-    """[T12, E20] RATE: slope of log P in log m early in training, against the order of [N Eq. 4]; one Holm family."""
+    """[T12, E20] RATE: slope of log P in log m early in training against the order of [N Eq. 4]; one Holm family."""
     found, names, covered = {}, {}, {}
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
         first = curve.iloc[0]
         n, all_widths = sizes(first)[2], sorted(set(curve["width"]))
-        inside = [m for m in all_widths if m >= ROOM * n**2]
+        inside = [m for m in all_widths if m >= MUCH_GREATER * n**2]
         covered[power] = power >= 1.5 and len(inside) > 1
         widths = inside if len(inside) > 1 else all_widths
         where = f"{curve_name('power', power)}, n = {n}, widths {widths[0]} to {widths[-1]}"
-        where += "" if widths == inside else f" (outside m >> n^2 = {n**2}: no two widths from {ROOM} n^2 on)"
+        where += "" if widths == inside else f" (outside m >> n^2 = {n**2}: no two widths from {MUCH_GREATER} n^2 on)"
         for k in EARLY:
             points = values_by(at_evaluation(curve[curve["width"].isin(widths)], k), "stability")
             found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"]), points
-            fitted = curve[curve["width"].isin(widths) & _full(curve["loss_at_stability"], FRACTIONS)]
+            fitted = curve[curve["width"].isin(widths) & recorded(curve, "loss_at_stability", FRACTIONS)]
             left = max((v[k] / v[0] for v in fitted["loss_at_stability"]), default=math.nan)
-            names[power, k] = f"{where}, {_time(first, k)} (loss at most {left:.4g} of its start, n = {len(fitted)})"
-    answers, parts = against({key: f for key, (f, _) in found.items()}), []
+            names[power, k] = (
+                f"{where}, {_time(first, k)} (loss at most {left:.4g} of its initial value, n = {len(fitted)})"
+            )
+    answers, parts = judge_rates({key: f for key, (f, _) in found.items()}), []
     for (power, k), (f, points) in found.items():
         tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in orders(power).items())
         text = f"{names[power, k]}: exponent of P in m {shown(f)} against {tight}; {f.note}"
-        parts.append(Part(answers[power, k] if covered[power] else "outside", text, span(points, f.mde)))
+        parts.append(Part(answers[power, k] if covered[power] else "outside", text, ledger_rows.span(points, f.mde)))
     return parts
 
 
@@ -131,7 +128,7 @@ def _side(found: statistics.Finding, bound: float) -> str:
 
 
 def _time(row, k: int) -> str:
-    """The instant in words: flow time on the mean loss, where the rate is constant and known."""
+    """The evaluation point in words: as flow time on the mean loss where the learning rate is constant."""
     if FRACTIONS[k] == 0:
         return "at initialisation"
     if len(row.milestones) or row.lr_rule != "fixed":
@@ -140,9 +137,9 @@ def _time(row, k: int) -> str:
     return f"flow time {row.lr * steps * FRACTIONS[k]:.3g} of the mean loss (1/n of that for the sum)"
 
 
-@needs("c = 1.5 and c = 2, two layers, two shared widths, two seeds a cell")
+@needs("c = 1.5 and c = 2, two layers, two shared widths, two seeds per cell")
 def powers_differ(rows: pandas.DataFrame) -> list[Part]:
-    """[E14] Slope of log P in log m at c = 1.5 less that at c = 2, against what the theory expects of it.
+    """[E14] Slope of log P in log m at c = 1.5 less that at c = 2, compared with what the theory expects.
 
     The order m^(1/2-c) of Theorem 3 for m >> n^2 gives 0.5; its Remark's m^(3/2-2c) and our m^(1-2c) give 1. "yes":
     the 95 % interval (Welch) lies below 0.5; "partly": below 1; "no": above 0.5, and not below 1.
@@ -156,8 +153,8 @@ def powers_differ(rows: pandas.DataFrame) -> list[Part]:
     if any(math.isnan(f.estimate) for f in slopes):
         return [Part("inconclusive", "c = 1.5 against c = 2: " + "; ".join(f.note for f in slopes if f.note))]
     errors = np.array([f.high - f.low for f in slopes]) / 2 / special.stdtrit(dofs, 0.975)
-    dof = np.sum(errors**2) ** 2 / max(np.sum(errors**4 / np.array(dofs)), 1e-300)
-    difference, half = slopes[0].estimate - slopes[1].estimate, special.stdtrit(dof, 0.975) * math.hypot(*errors)
+    error, dof = statistics.welch(errors, np.array(dofs))
+    difference, half = slopes[0].estimate - slopes[1].estimate, special.stdtrit(dof, 0.975) * error
     low, high = difference - half, difference + half
     n, told = sizes(next(pair[0].itertuples()))[2], []
     for power in (1.5, 2.0):
@@ -168,6 +165,3 @@ def powers_differ(rows: pandas.DataFrame) -> list[Part]:
     text += f"difference {difference:.3g} [{low:.3g}, {high:.3g}] against 0.5 (Theorem 3, m >> n^2), 1 (its Remark; "
     text += f"ours) and {told[0] - told[1]:.3g} (the right-hand side at n = {n} and these widths)"
     return [Part(answer, text)]
-
-
-# ---------------------------------------------------------------------------------------------- kappa

@@ -1,4 +1,4 @@
-"""How P goes with width and with depth, judged."""
+"""Judges of P against width and depth."""
 
 from __future__ import annotations
 
@@ -8,149 +8,169 @@ import pandas
 
 from .. import theory
 from ..datasets import dataset_info
+from . import rows as ledger_rows
 from . import statistics
-from .criteria import Part, against, compare, needs, peak, trend
-from .rows import _at_loss, _list, curve_name, curve_of, curves, scheme, shown, usable, values_by
+from .criteria import Part, judge_peak, judge_rates, judge_ratio, judge_trend, needs
+from .rows import NAMES, at_loss, curve_name, curve_of, each_curve, listed, shown, usable, values_by
 
-
-def _sides(rows: pandas.DataFrame, depth: int) -> str:
-    """Log-slope of P in width on each side of the width at which a net has as many weights as training points."""
-    data = dataset_info(rows["dataset"].iloc[0])
-    d_in, curve = math.prod(data.shape), values_by(rows, "stability")
-    fewer = [m for m in curve if m * (d_in + (depth - 2) * m + data.classes) < data.n_train]
-    sides = {"fewer": fewer, "more": [m for m in curve if m not in fewer]}
-    found = {side: statistics.rate({m: curve[m] for m in widths}) for side, widths in sides.items()}
-    words = [
-        f"{side}: {shown(f)}" if f.outcome == "measured" else f"{side}: not measured" for side, f in found.items()
-    ]
-    return "; log-slope with fewer or more parameters than training points: " + ", ".join(words)
+# ---------------------------------------------------------------------------------------------- width
 
 
 def peaks_in_width(rows) -> list[Part]:
-    parts, curves = [], list(rows.groupby(["init", "depth"]))
-    for (init, depth), curve in curves:
-        part = peak(curve, "stability", name=curve_name(init, depth=depth), depth=depth, family=len(curves))
-        parts.append(Part(part.answer, part.text + _sides(curve, depth), part.mde))
+    """[E06, E11, E19] PEAK of P over width for each initialisation and depth."""
+    parts, several = [], list(rows.groupby(["init", "depth"]))
+    for (init, depth), curve in several:
+        name = curve_name(init, depth=depth)
+        part = judge_peak(curve, "stability", name=name, depth=depth, family=len(several))
+        parts.append(part.plus(_sides(curve, depth)))
     return parts
 
 
-def depth_controls(rows: pandas.DataFrame) -> list[Part]:
-    """TREND over depth before training, and at the loss that the least trained depth of each width ends at."""
-    if "loss_at_stability" not in rows:
-        return []
-    words, good = [], rows[usable(rows, "stability")]
-    good = good[good.groupby("width")["depth"].transform("nunique") > 2]
-    for name in ("at initialisation", "at matched training loss"):
-        ways: dict[str, list] = {}
-        for width, curve in good.groupby("width"):
-            if name == "at initialisation":
-                values = values_by(curve, "stability_init", "depth")
-            else:
-                common = curve.groupby("depth")["train_loss"].mean().max()
-                values = _at_loss(curve, dict.fromkeys(curve["depth"].unique(), common), "depth")
-            found = statistics.trend(values)
-            ways.setdefault(found.outcome, []).append(f"{width} ({found.estimate:.3g})")
-        words.append(f"{name} " + "; ".join(f"{way} at width {', '.join(at)}" for way, at in ways.items()))
-    return [Part("none", f"controls, end over start in brackets: {'. '.join(words)}")]
+def _sides(rows: pandas.DataFrame, depth: int) -> str:
+    """Log-slope of P in width on each side of the width at which there are as many weights as training points."""
+    (d_in, d_out), n = ledger_rows.dimensions(rows), dataset_info(rows["dataset"].iloc[0]).n_train
+    curve = values_by(rows, "stability")
+    width = theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n)
+    words = []
+    for side, fewer in (("fewer", True), ("more", False)):
+        slope = statistics.rate({m: values for m, values in curve.items() if (m < width) == fewer})
+        words.append(f"{side}: {shown(slope) if slope.outcome == 'measured' else 'not measured'}")
+    return "; log-slope with fewer or more parameters than training points: " + ", ".join(words)
 
 
-def trends_in_depth(way: str):
-    def judge(rows) -> list[Part]:
-        depths, parts, waiting = set(rows["depth"]), [], []
-        family = max(1, int((rows.groupby("width")["depth"].nunique() > 2).sum()))
-        for width, curve in rows.groupby("width"):
-            if curve["depth"].nunique() < 3 <= len(depths):
-                waiting.append(width)  # just begun: noted, and judged when it has three depths
-                continue
-            name = f"width {width}, L={_list(curve['depth'])}"
-            parts.append(trend(curve, "stability", way, name=name, by="depth", family=family))
-            if absent := depths - set(curve["depth"]):
-                parts.append(Part("missing", f"width {width}, L={_list(absent)}: no rows"))
-        if parts and waiting:
-            text = f"{parts[-1].text}; not judged yet, with fewer than three depths: width {_list(waiting)}"
-            parts[-1] = Part(parts[-1].answer, text, parts[-1].mde)
-        return [*parts, *depth_controls(rows)] if parts else []
+def no_transition(rows) -> list[Part]:
+    """[E08] TREND down of P over width and no PEAK, with the trend at a common training loss beside it."""
+    falls = judge_trend(rows, "stability", "down", name="falls with width")
+    if "loss_at_stability" in rows:
+        good = rows[usable(rows, "stability")]
+        common = good.groupby("width")["train_loss"].mean().max() if len(good) else math.nan
+        found = statistics.trend(at_loss(rows, dict.fromkeys(good["width"].unique(), common)))
+        text = f"; control at the common training loss {common:.3g}: {found.outcome}, end to end {shown(found)}"
+        falls = falls.plus(text)
+    return [falls, judge_peak(rows, "stability", name="no phase transition", wanted=False)]
 
-    return judge
+
+def falls_at_each_power(rows) -> list[Part]:
+    """[E13] TREND down of P over width at each c."""
+    return [
+        judge_trend(curve, "stability", "down", name=curve_name("power", c), family=2)
+        for c, curve in rows.groupby("power")
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- lazy and non-lazy
 
 
 def two_curves(y: str, flip: bool, name: str):
+    """[E05, E07] COMPARE: lazy y over non-lazy y, or (`flip`) the other way round."""
+
     def judge(rows) -> list[Part]:
         lazy, other = curve_of(rows, "he"), curve_of(rows, "power", 2)
         if lazy.empty or other.empty:
             return []
-        parts = compare(*[values_by(r, y) for r in ((other, lazy) if flip else (lazy, other))], name)
+        parts = judge_ratio(*[values_by(r, y) for r in ((other, lazy) if flip else (lazy, other))], name)
         if y == "stability" and "loss_at_stability" in rows:
-            text = _matched(lazy, other)
-            parts[-1] = Part(parts[-1].answer, parts[-1].text + text, parts[-1].mde)
+            found, cells = compare_at_loss(lazy, other)
+            text = f"; control at matched training loss: mean ratio {shown(found)}, above 1 at "
+            text += f"{sum(cell.outcome == 'yes' for cell in cells.values())} of {len(cells)} widths"
+            parts[-1] = parts[-1].plus(text)
         return parts
 
     return judge
 
 
-def _matched(lazy: pandas.DataFrame, other: pandas.DataFrame) -> str:
+def compare_at_loss(lazy: pandas.DataFrame, other: pandas.DataFrame) -> tuple:
+    """Compare P of two curves where both have come down to the larger of their final training losses."""
     ends = [r[usable(r, "stability")].groupby("width")["train_loss"].mean() for r in (lazy, other)]
     common = {m: max(e[m] for e in ends) for m in set(ends[0].index) & set(ends[1].index)}
-    found, cells = statistics.compare(_at_loss(lazy, common), _at_loss(other, common))
-    above = sum(c.outcome == "yes" for c in cells.values())
-    return f"; control at matched training loss: mean ratio {shown(found)}, above 1 at {above} of {len(cells)} widths"
+    return statistics.compare(at_loss(lazy, common), at_loss(other, common))
 
 
-def no_transition(rows) -> list[Part]:
-    falls = trend(rows, "stability", "down", name="falls with width")
-    if "loss_at_stability" in rows:
-        good = rows[usable(rows, "stability")]
-        common = good.groupby("width")["train_loss"].mean().max() if len(good) else math.nan
-        found = statistics.trend(_at_loss(rows, dict.fromkeys(good["width"].unique(), common)))
-        text = f"; control at the common training loss {common:.3g}: {found.outcome}, end to end {shown(found)}"
-        falls = Part(falls.answer, falls.text + text, falls.mde)
-    return [falls, peak(rows, "stability", name="no phase transition", wanted=False)]
+# ---------------------------------------------------------------------------------------------- depth
 
 
-@needs("gain above 1 at three depths of one width, two seeds a cell")
+def trends_in_depth(way: str):
+    """[E09, E10] TREND of P over depth at each width that has three depths, with controls."""
+
+    def judge(rows) -> list[Part]:
+        depths, parts, waiting = set(rows["depth"]), [], []
+        family = max(1, int((rows.groupby("width")["depth"].nunique() > 2).sum()))
+        for width, curve in rows.groupby("width"):
+            if curve["depth"].nunique() < 3 <= len(depths):
+                waiting.append(width)  # noted, and judged once it has three depths
+                continue
+            name = f"width {width}, L={listed(curve['depth'])}"
+            parts.append(judge_trend(curve, "stability", way, name=name, by="depth", family=family))
+            if absent := depths - set(curve["depth"]):
+                parts.append(Part("missing", f"width {width}, L={listed(absent)}: no runs"))
+        if parts and waiting:
+            parts[-1] = parts[-1].plus(f"; not yet judged, with fewer than three depths: width {listed(waiting)}")
+        return [*parts, *depth_controls(rows)] if parts else []
+
+    return judge
+
+
+def depth_controls(rows: pandas.DataFrame) -> list[Part]:
+    """TREND over depth before training, and at the final loss of the depth that each width trains least."""
+    if "loss_at_stability" not in rows:
+        return []
+    good = rows[usable(rows, "stability")]
+    good = good[good.groupby("width")["depth"].transform("nunique") > 2]
+    outcomes: dict[str, dict] = {"at initialisation": {}, "at matched training loss": {}}
+    for width, curve in good.groupby("width"):
+        start = values_by(curve, "stability_init", "depth")
+        common = curve.groupby("depth")["train_loss"].mean().max()
+        matched = at_loss(curve, dict.fromkeys(curve["depth"], common), "depth")
+        for ways, values in zip(outcomes.values(), (start, matched), strict=True):
+            found = statistics.trend(values)
+            ways.setdefault(found.outcome, []).append(f"{width} ({found.estimate:.3g})")
+    words = [
+        f"{name} " + "; ".join(f"{way} at width {', '.join(at)}" for way, at in ways.items())
+        for name, ways in outcomes.items()
+    ]
+    return [
+        Part("none", f"controls, with the ratio of the deepest to the shallowest in brackets: {'. '.join(words)}")
+    ]
+
+
+@needs("three depths at one width, two seeds per cell")
+def depth_peak(rows: pandas.DataFrame) -> list[Part]:
+    """[E18] PEAK of P over depth at each width: first worse, then better. That there is none takes five depths."""
+    parts, several = [], list(each_curve(rows, "depth"))
+    for name, curve in several:
+        found = statistics.peak(values_by(curve, "stability", "depth"), family=len(several))
+        answer = {"peak": "yes", "none": "no" if curve["depth"].nunique() > 4 else "inconclusive"}
+        text = f"{name}: PEAK over depth {found.outcome}, highest interior value over the higher end {shown(found)} "
+        text += f"({found.note})"
+        parts.append(Part(answer.get(found.outcome, "inconclusive"), text, found.mde))
+    return parts
+
+
+def rises_in_depth(init: str, y: str):
+    """[E21, T17] TREND up of y over depth at each width."""
+
+    @needs(f"{NAMES[init]}, three depths at one width, two seeds per cell")
+    def judge(rows: pandas.DataFrame) -> list[Part]:
+        several = list(each_curve(curve_of(rows, init), "depth"))
+        return [judge_trend(c, y, "up", name=f"{name}, {y}", by="depth", family=len(several)) for name, c in several]
+
+    return judge
+
+
+@needs("gain above 1 at three depths of one width, two seeds per cell")
 def explosion_trained(rows: pandas.DataFrame) -> list[Part]:
-    """[T16, after training] RATE: slope of log P per layer, against 0; exp(L) in place of x makes it per layer."""
+    """[T16, after training] RATE: is the slope of log P per layer above 0? A power of exp(L) is one per layer."""
     found, starts, reach = {}, {}, {}
-    for name, curve in curves(rows[(rows["init"] == "gain") & (rows["gain"].astype(float) > 1)], "depth"):
+    for name, curve in each_curve(rows[(rows["init"] == "gain") & (rows["gain"].astype(float) > 1)], "depth"):
         points = values_by(curve, "stability", "depth")
         found[name] = statistics.rate({math.exp(depth): values for depth, values in points.items()}, bound=0.0)
         ends = [next(curve[curve["depth"] == depth].itertuples()) for depth in (min(points), max(points))]
-        first, last = (math.log(theory.stability_at_init(**scheme(row))) for row in ends)
+        first, last = (math.log(theory.stability_at_init(**ledger_rows.scheme(row))) for row in ends)
         reach[name] = max(points) - min(points)
         starts[name] = f"{(last - first) / reach[name]:.3g} (exact), log gain {math.log(ends[0].gain):.3g}"
     turned, parts = {"yes": "no", "no": "yes"}, []  # growth lies above 0, not below
-    for name, answer in against(found).items():
+    for name, answer in judge_rates(found).items():
         f = found[name]
         text = f"{name}: log P per layer after training {shown(f)} ({f.note}), at initialisation {starts[name]}"
         parts.append(Part(turned.get(answer, answer), text, math.exp(f.mde * reach[name])))
     return parts
-
-
-@needs("three depths at one width, two seeds a cell")
-def depth_peak(rows: pandas.DataFrame) -> list[Part]:
-    """[E18] PEAK of P over depth at each width: first worse, then better. That there is none takes five depths."""
-    parts = []
-    several = list(curves(rows, "depth"))
-    for name, curve in several:
-        found = statistics.peak(values_by(curve, "stability", "depth"), family=len(several))
-        answer = {"peak": "yes", "none": "no" if curve["depth"].nunique() > 4 else ""}.get(found.outcome)
-        text = f"{name}: PEAK over depth {found.outcome}, inside over the higher end {shown(found)} ({found.note})"
-        parts.append(Part(answer or "inconclusive", text, found.mde))
-    return parts
-
-
-def _rises(rows: pandas.DataFrame, init: str, y: str) -> list[Part]:
-    several = list(curves(curve_of(rows, init), "depth"))
-    return [trend(c, y, "up", name=f"{name}, {y}", by="depth", family=len(several)) for name, c in several]
-
-
-@needs("NTK, three depths at one width, two seeds a cell")
-def ntk_depth(rows: pandas.DataFrame) -> list[Part]:
-    """[E21] TREND up of P over depth at each width under NTK."""
-    return _rises(rows, "ntk", "stability")
-
-
-@needs("LeCun, three depths at one width, two seeds a cell")
-def lecun_loss(rows: pandas.DataFrame) -> list[Part]:
-    """[T17] TREND up of the training loss over depth at each width under LeCun, at one schedule."""
-    return _rises(rows, "lecun", "train_loss")

@@ -1,4 +1,4 @@
-"""Average against worst case: does P rank networks as local Lipschitz constants and attacks do? No verdict."""
+"""Average compared with worst case: does P rank networks as local Lipschitz constants and attacks do? No verdict."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .. import cell as cell_module
 from .criteria import Part, needs
 from .rows import reading_of, reading_rank, usable
 
-BY = ["init", "power", "gain", "depth", "width"]  # a cell of one reading
+BY = ["init", "power", "gain", "depth", "width"]  # the cells of one reading
 PAIRS = {"the largest": "lipschitz_max", "the mean": "lipschitz_mean", "P at training points": "stability_train"}
-# An attack does not care about the scale of the logits, and P grows with it: so P is set against their size, too.
+# P grows with the scale of the logits, to which an attack is blind: so P relative to their size is ranked as well.
 SCALES = {"P": None, "P over the mean margin": "margin", "P over the norm of the logits": "logit_norm"}
 INTERVALS = (
     "intervals: Fisher's z with standard error sqrt(1.06/(K-3)) over K cell means, as if the cells were drawn at "
     "random, which those of a grid are not; within cells: mean of each cell's own rank correlation over its seeds, "
-    "with a t interval over cells; over a few seeds a rank correlation comes out smaller than it is"
+    "with a t interval over cells; over few seeds a rank correlation is attenuated"
 )
 
 
 class Ranks(NamedTuple):
-    """Spearman's r over cell means with its interval (NaN if constant), and the mean r within cells +- half."""
+    """Spearman's r over cell means with its interval (NaN if constant), and the mean r within cells, +- half."""
 
     r: float
     low: float
@@ -38,7 +38,7 @@ class Ranks(NamedTuple):
 
 
 def ranks(cells: pandas.DataFrame, x: pandas.Series, y: pandas.Series) -> Ranks | None:
-    """Rank correlation of x and y, rows with the fields of a cell; None under four cells.
+    """Rank correlation of x and y over rows that have the fields of a cell; None below four cells.
 
     Over K cell means: Spearman's r, Fisher's z with standard error sqrt(1.06/(K-3)), as if the cells were drawn at
     random. Within: the mean over cells with three seeds or more of the cell's own r, with a t interval over cells.
@@ -57,11 +57,12 @@ def ranks(cells: pandas.DataFrame, x: pandas.Series, y: pandas.Series) -> Ranks 
     own = [stats.spearmanr(*c.T).statistic for c in groups if len(c) > 2 and (np.ptp(c, axis=0) > 0).all()]
     if len(own) > 2:
         within = float(np.mean(own))
-        half = special.stdtrit(len(own) - 1, 0.975) * np.std(own, ddof=1) / math.sqrt(len(own))
+        half = special.stdtrit(len(own) - 1, 0.975) * stats.sem(own)
     return Ranks(r, low, high, len(means), len(table), within, float(half), len(own))
 
 
 def in_words(found: Ranks) -> str:
+    """Both correlations with their intervals."""
     over, own = f"over {found.cells} cell means", f"within cells {found.within:.3g} +- {found.half:.2g}"
     text = f"rank correlation {_number(found, '.3g')} {over}" if not math.isnan(found.r) else f"constant {over}"
     return text if math.isnan(found.within) else f"{text}; {own} (mean over {found.several} cells)"
@@ -72,7 +73,7 @@ def _number(found: Ranks, form: str = ".2f") -> str:
 
 
 def _log(rows: pandas.DataFrame, *names: str) -> pandas.Series:
-    """Sum of the logs of the first column and minus those of the others; NaN where one is not above 0."""
+    """Log of the first column over the others; NaN where one is not above 0."""
     logs = [np.log(rows[name].astype(float).where(usable(rows, name))) for name in names]
     return logs[0] - sum(logs[1:])
 
@@ -91,9 +92,9 @@ def average_and_worst(rows: pandas.DataFrame) -> list[Part]:
 def under_attack(rows: pandas.DataFrame) -> list[Part]:
     """[E22] Rank correlation of P on logits with the accuracy lost to attacks, and with other measures; see `ranks`.
 
-    The accuracy lost is set against P, P over the mean margin and P over the norm of the centred logits; P against
-    local Lipschitz constants, the product of spectral norms, P of softmax and P at training points. Each reading is
-    judged alone.
+    The accuracy lost is ranked against P, P over the mean margin and P over the norm of the centred logits; P against
+    local Lipschitz constants, the product of spectral norms, P of softmax and P at training points. Readings are kept
+    apart.
     """
     rows = rows[usable(rows, "logit_stability")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
@@ -101,7 +102,7 @@ def under_attack(rows: pandas.DataFrame) -> list[Part]:
     texts = []
     for reading, same in readings:
         found = [*_lost(same), *_others(same)]
-        heading = [f"under {', '.join(reading)}, {len(same)} trainings:"] if found and len(readings) > 1 else []
+        heading = [f"under {', '.join(reading)}, {len(same)} runs:"] if found and len(readings) > 1 else []
         texts += heading + found
     if not texts:
         return [Part("missing", "attacks on four cells are needed")]
@@ -109,7 +110,7 @@ def under_attack(rows: pandas.DataFrame) -> list[Part]:
 
 
 def _lost(rows: pandas.DataFrame) -> list[str]:
-    """What is said of the accuracy lost: a line for each norm and scale under PGD, and one for all of FGSM."""
+    """Lines on the accuracy lost: one per norm and scale under PGD, and one for all of FGSM."""
     scaled = {name: _log(rows, *filter(None, ("logit_stability", column))) for name, column in SCALES.items()}
     texts, weaker = [], {name: [] for name in scaled}
     for norm, radii in cell_module.RADII.items():
@@ -128,17 +129,17 @@ def _lost(rows: pandas.DataFrame) -> list[str]:
 
 
 def _left(rows: pandas.DataFrame, norm: str, left: list[pandas.Series]) -> str:
-    """What PGD leaves, over cell means: where that is nothing, the accuracy lost is that which was there."""
+    """The accuracy that PGD leaves, over cell means: where it leaves none, what is lost is the accuracy before."""
     cells = [rows[name] for name in BY]
     means = [y.groupby(cells, dropna=False).mean() for y in (rows["accuracy"], *left)]
     before, *after = (f"{mean.min():.2f} to {mean.max():.2f}" for mean in means)
     at = ", ".join(f"{radius:g}" for radius in cell_module.RADII[norm])
-    gone = "; where next to nothing is left, the accuracy lost is that before" if means[-1].max() < 0.05 else ""
+    gone = "; where almost none is left, the accuracy lost equals that before" if means[-1].max() < 0.05 else ""
     return f"PGD in {norm} at radius {at} leaves an accuracy of {', '.join(after)}, from {before}{gone}"
 
 
 def _several(found: list[Ranks]) -> str:
-    """The correlations at several radii, in one line."""
+    """The correlations at several radii in one line."""
     text = f"rank correlation {', '.join(map(_number, found))} over {_span(seen.cells for seen in found)} cell means"
     own = ["too few" if math.isnan(seen.within) else f"{seen.within:.2f} +- {seen.half:.2f}" for seen in found]
     if set(own) == {"too few"}:

@@ -22,7 +22,7 @@ from ..cell import EVALUATION_POINTS, FRACTIONS
 from ..datasets import dataset_info
 from ..ledger import rows as ledger_rows
 from ..ledger import statistics
-from ..ledger.rows import _dimensions, summarise
+from ..ledger.rows import dimensions, summarise
 
 LABELS = {
     "stability": r"perturbation stability $P/\epsilon$",
@@ -106,7 +106,7 @@ def mark_transitions(rows: pandas.DataFrame, ax):
     """Mark on the width axis, for each depth, #parameters = n (|) and the peak of Table 1's bound, m = L^3/2 (^)."""
     if rows.empty:
         return ax
-    d_in, d_out = _dimensions(rows)
+    d_in, d_out = dimensions(rows)
     depths = sorted(rows["depth"].unique())
     colours = seaborn.color_palette("viridis", len(depths) + 1)
     low, high = ax.get_xlim()

@@ -10,7 +10,7 @@ import pandas
 from .. import theory
 from ..ledger import rows as ledger_rows
 from ..ledger import statistics
-from ..ledger.rows import _dimensions
+from ..ledger.rows import dimensions
 from . import curves
 from .curves import _legend, _record, colours, log_ticks, nothing
 
@@ -19,7 +19,7 @@ def bounds_in_depth(rows: pandas.DataFrame, ax, *, init: str):
     """Over depth: the exact initial value of each width (thin), and Table 1 as printed for the middle one."""
     if rows.empty:
         return ax
-    d_in, d_out = _dimensions(rows)
+    d_in, d_out = dimensions(rows)
     widths, depths = sorted(rows["width"].unique()), np.arange(2, rows["depth"].max() + 1)
     shape = {"d_in": d_in, "d_out": d_out}
     for width in widths:
@@ -47,7 +47,7 @@ def table1_in_depth(rows: pandas.DataFrame, ax, *, init: str, widths=None, y: st
     if rows.empty:
         return nothing(ax)
     curves.against(rows, ax, x="depth", y=y, by="width")
-    d_in, d_out = ledger_rows._dimensions(rows)
+    d_in, d_out = ledger_rows.dimensions(rows)
     depths = np.arange(2, rows["depth"].max() + 1)
     shape = {"d_in": d_in, "d_out": d_out, "version": "neurips"}
     for colour, width in zip(colours(rows["width"]), sorted(rows["width"].unique()), strict=True):
@@ -64,7 +64,7 @@ def table1_in_depth(rows: pandas.DataFrame, ax, *, init: str, widths=None, y: st
 def exact_in_depth(rows: pandas.DataFrame, ax):
     """The exact mean of P at initialisation against depth, for rows of one scheme: a thin black line a width."""
     for init, gain, width in rows[["init", "gain", "width"]].drop_duplicates().itertuples(index=False):
-        d_in, d_out = ledger_rows._dimensions(rows)
+        d_in, d_out = ledger_rows.dimensions(rows)
         shape = {"width": int(width), "d_in": d_in, "d_out": d_out, "gain": gain if init == "gain" else None}
         depths = np.arange(2, rows["depth"].max() + 1)
         values = [theory.stability_at_init(init, depth=int(L), **shape) for L in depths]
@@ -103,7 +103,7 @@ def per_layer(rows: pandas.DataFrame) -> pandas.DataFrame:
         if len(depths) < 2:
             continue
         gain = float(curve["gain"].iloc[0]) if init == "gain" else None
-        d_in, d_out = ledger_rows._dimensions(curve)
+        d_in, d_out = ledger_rows.dimensions(curve)
         shape = {"width": int(width), "d_in": d_in, "d_out": d_out, "gain": gain}
         ends = [theory.stability_at_init(init, depth=int(L), **shape) for L in (depths[0], depths[-1])]
         line = {"init": curves.NAMES[init], "width": width, "schedule": schedule}

@@ -12,7 +12,7 @@ from ..datasets import dataset_info
 from ..initialization import layer_stds
 from ..ledger import initial_value
 from ..ledger import rows as ledger_rows
-from ..ledger.rows import _dimensions, summarise
+from ..ledger.rows import dimensions, summarise
 from . import curves
 from .curves import _record, colours, log_ticks, nothing, powers
 
@@ -87,7 +87,7 @@ def peak_places(rows: pandas.DataFrame) -> pandas.DataFrame:
     found = peaks(rows).reindex(columns=columns)
     if found.empty:
         return found.assign(**{"printed peak, L^3/2": [], "#parameters = n at": []})
-    d_in, d_out = ledger_rows._dimensions(rows)
+    d_in, d_out = ledger_rows.dimensions(rows)
     n = dataset_info(rows["dataset"].iloc[0]).n_train
     crossing = [theory.interpolation_width(int(L), d_in=d_in, d_out=d_out, n=n) for L in found["depth"]]
     printed = [theory.peak_width(L) for L in found["depth"]]
@@ -127,7 +127,7 @@ def lemma4_measured(moved: pandas.DataFrame) -> pandas.DataFrame:
             for norm in ("jacobian", "frobenius")
         ]
         widths = means[0]["width"].to_numpy(int)
-        d_in, d_out = ledger_rows._dimensions(curve)
+        d_in, d_out = ledger_rows.dimensions(curve)
         table = lemma4(widths=widths.tolist(), depths=[int(depth)], d_in=d_in, d_out=d_out, init=init)
         table["E||J_T - J_0||_2"] = means[0]["mean"].to_numpy(float)
         table["(9) at least"] = initial_value.frobenius_sandwich(d_in)[0] * means[1]["mean"].to_numpy(float)
@@ -166,12 +166,12 @@ def table2_slopes(rows: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _terms(rows, init: str, width, depth: int, version: str) -> tuple[float, float]:
-    d_in, d_out = ledger_rows._dimensions(rows)
+    d_in, d_out = ledger_rows.dimensions(rows)
     return theory.theorem1_terms(init, width=int(width), depth=depth, d_in=d_in, d_out=d_out, version=version)
 
 
 def _table2(rows, widths, depth: int) -> pandas.DataFrame:
-    _, d_out = ledger_rows._dimensions(rows)
+    _, d_out = ledger_rows.dimensions(rows)
     orders = pandas.DataFrame([theory.table2(width=int(m), depth=depth, d_out=d_out) for m in widths])
     return orders[list(SHAPES)]
 
@@ -186,7 +186,7 @@ def bounds(rows: pandas.DataFrame, ax, *, init: str, depth: int):
     """The three printed forms of Theorem 1 (constants as printed) and the exact value at initialisation."""
     if rows.empty:
         return ax
-    d_in, d_out = _dimensions(rows)
+    d_in, d_out = dimensions(rows)
     widths = np.unique(np.geomspace(rows["width"].min(), rows["width"].max(), 60).round().astype(int))
     shape = {"depth": depth, "d_in": d_in, "d_out": d_out}
     for version, label in BOUNDS.items():

@@ -18,7 +18,7 @@ from pygments.formatters import HtmlFormatter
 
 from ..datasets import dataset_info
 from ..files import ROOT, figures_folder, results_folder, write_atomically
-from ..ledger.verdicts import HEADLINES
+from ..ledger.claims import HEADLINES
 from ..profiles import profile_cells
 from ..sweep import store
 from ..training.group import commit

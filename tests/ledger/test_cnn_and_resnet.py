@@ -85,11 +85,11 @@ def test_other_networks_of_the_schedule_change_nothing():
     pandas.testing.assert_series_equal(verdict(cnn(0.3, noise=0.01), curve(0.1, noise=0.01), *others), alone)
 
 
-def test_cnns_that_have_not_left_their_start_are_not_counted_whatever_stands_beside():
+def test_cnns_that_hardly_trained_are_not_counted_whatever_stands_beside():
     still = cnn(0.3, noise=0.01)
     still["loss_over_time"] = [[2.3, 2.29] if depth == 4 else [2.3, 0.5] for depth in still["depth"]]
     found = verdict(still, curve(0.1, noise=0.01))
-    assert found["readings"] == "1 not counted" and "not left the start: He, L=4 at width 16, 32" in found["evidence"]
+    assert found["readings"] == "1 not counted" and "hardly trained: He, L=4 at width 16, 32" in found["evidence"]
 
 
 @pytest.mark.parametrize("sds", [(0.07, 0.07), (0.03, 0.3), (0.3, 0.03)])
@@ -139,7 +139,7 @@ def test_the_table_of_gaps_is_what_the_ledger_judges():
 
 
 def resnets(lazy, other, dataset="cifar10", best=0.0):
-    """Rows of ResNet-110 with these accuracies, one a seed."""
+    """Rows of ResNet-110 with these accuracies, one per seed."""
     lines = []
     for cell in grid("WT4", "paper"):
         values = lazy if cell.init == "he" else other

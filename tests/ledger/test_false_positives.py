@@ -158,7 +158,7 @@ def test_equal_curves_are_seldom_told_apart(claim):
 
 def test_an_exponent_at_its_bound_is_seldom_judged():
     def judge(curves):
-        return criteria_module.against(
+        return criteria_module.judge_rates(
             {i: statistics.rate(curve, bound=0) for i, curve in enumerate(curves)}
         ).values()
 

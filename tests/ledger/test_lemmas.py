@@ -62,15 +62,6 @@ def test_lemma1_tells_another_law(wrong, expected, monkeypatch):
     assert answers(lemmas._compare_laws(lemmas._rectified_square, second)) == expected
 
 
-def test_same_law_has_the_p_value_of_scipy():
-    from scipy import stats
-
-    generator = np.random.default_rng(0)
-    x, y = generator.standard_normal(300_000), generator.standard_normal(200_000) + 0.005
-    # scipy adds the next order, a share of about 4 z / (6 sqrt(120000)) = 0.004 at z = 2
-    assert lemmas._same_law(x, y) == pytest.approx(stats.ks_2samp(x, y, method="asymp").pvalue, rel=1e-2)
-
-
 def test_rejections_are_counted_against_their_binomial():
     # P(Bin(20, 0.05) >= 4) = 0.0159 and P(Bin(20, 0.05) >= 5) = 0.0026: the 1 % lies between
     for count, answer in ((0, "yes"), (4, "yes"), (5, "no")):

@@ -1,4 +1,4 @@
-"""The proxy schedule against the paper's, on rows whose ratios are planted."""
+"""The short schedule compared with the paper's, on rows whose ratios are planted."""
 
 import math
 
@@ -61,18 +61,20 @@ def test_networks_that_differ_in_more_than_the_schedule_are_no_pair():
     assert proxy_schedule.pairs(both.assign(scaling=["unit" if lr == 0.01 else "raw" for lr in both["lr"]])).empty
 
 
-def test_a_reading_that_the_proxy_moves_is_shown_and_not_counted():
+def test_a_reading_that_the_short_schedule_changes_is_shown_and_not_counted():
     def e09(found):
         entry = verdicts.ledger(found, only=["E09"]).iloc[0]
         return entry["readings"], entry["readings_notes"]
 
     readings, notes = e09(rows())
     assert readings == "1 counted: 1 reproduced; 1 not counted"
-    assert "moved by the proxy: He, L=6 by -" in notes and "He, L=10 by -50 %" in notes and "L=4" not in notes
-    assert "moved" not in e09(rows(depths=(2, 4)))[1]
+    assert (
+        "changed by the short schedule: He, L=6 by -" in notes and "He, L=10 by -50 %" in notes and "L=4" not in notes
+    )
+    assert "changed" not in e09(rows(depths=(2, 4)))[1]
 
 
-def test_the_trainings_that_check_the_proxy_are_no_reading_of_the_ledger():
+def test_the_runs_that_check_the_short_schedule_are_no_reading_of_the_ledger():
     checks = [cell for cell in twin_cells("laptop") if cell.scaling == "unit" and cell.seed == 0]
     generator = np.random.default_rng(0)
     fields = [{name: getattr(cell, name) for name in Cell.__dataclass_fields__} for cell in checks]
@@ -113,4 +115,6 @@ def test_the_picture_shows_each_pair_once_and_says_what_is_missing(tmp_path, mon
     drawn = pandas.concat(t for ax in axes for t in getattr(ax, "robustkit_tables", ()))
     assert sorted(drawn["mean"]) == sorted(table["ratio"]) and len(table) == 20
     twice = proxy_schedule.trained_twice(both, "laptop")
-    assert set(twice["width"]) == {16, 64, 256} and len(twice.attrs["missing"]) == 1  # 1024 is of the proxy alone
+    assert (
+        set(twice["width"]) == {16, 64, 256} and len(twice.attrs["missing"]) == 1
+    )  # 1024 has the short schedule alone

@@ -8,6 +8,7 @@ from made_rows import DEPTHS, frame, level
 
 from robustkit.cell import EVALUATION_POINTS
 from robustkit.ledger import sentences, verdicts
+from robustkit.ledger.claims import HEADLINES
 
 WIDTHS = (16, 64, 256)
 
@@ -15,7 +16,7 @@ WIDTHS = (16, 64, 256)
 def lines(rows):
     text = sentences.found(rows, verdicts.ledger(rows))
     found = dict(re.findall(r"^- \*\*(\w+)\*\* (.*)$", text, re.MULTILINE))
-    assert tuple(found) == verdicts.HEADLINES
+    assert tuple(found) == HEADLINES
     return found
 
 

@@ -35,12 +35,12 @@ def wide(width, depth):
 
 def test_an_empty_frame_gives_a_ledger_of_what_is_missing():
     table = verdicts.ledger(pandas.DataFrame())
-    assert tuple(table.columns) == verdicts.COLUMNS
+    assert tuple(table.columns) == verdicts.LEDGER_COLUMNS
     assert list(table["id"][:10]) == ["E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12"]
     trained = table[[bool(claim.curves) for claim in verdicts.CLAIMS]]
     assert set(trained["verdict"]) == {"missing"} and (table["n"] == 0).all()
     evidence = table.set_index("id")["evidence"]
-    assert "He, L=10: no rows" in evidence["E06"] and "non-lazy (c = 2), L=2: no rows" in evidence["E07"]
+    assert "He, L=10: no runs" in evidence["E06"] and "non-lazy (c = 2), L=2: no runs" in evidence["E07"]
     assert "python -m robustkit run" in evidence["E06"]
     assert "run paper --claim E15" in evidence["E15"] and "run laptop --claim T12" in evidence["T12"]
     assert (table["authors_response"] == "").all()
@@ -53,7 +53,7 @@ def test_digits_get_evidence_but_no_verdict_word():
     )
     assert set(table["verdict"]) == {"(digits: pipeline check only)"}
     text = verdicts.to_markdown(table)
-    assert "PEAK peak, highest inside" in text and "TREND undecided" in text and "width 64, L=2, 4, 6" in text
+    assert "PEAK peak, highest interior value" in text and "TREND undecided" in text and "width 64, L=2, 4, 6" in text
     assert not [word for word in ("reproduced", "partly", "inconclusive", "outside hypotheses") if word in text]
 
 
@@ -84,22 +84,22 @@ def test_a_peak_at_every_depth_is_reproduced_where_the_grid_reaches():
     rows = frame(hump, widths=tuple(2**k for k in range(4, 12)))
     entry = of(rows, "E06")
     assert entry["verdict"] == "reproduced" and entry["n"] == 5 * 8 * 3
-    assert "highest inside at 128 of 16 .. 2048" in entry["evidence"]
-    assert "the predicted 4 lies before the grid" in entry["evidence"]  # L = 2
+    assert "interior maximum at 128 of 16 .. 2048" in entry["evidence"]
+    assert "the predicted 4 lies below the grid" in entry["evidence"]  # L = 2
     assert entry["evidence"].count("log-slope with fewer or more parameters than training points: fewer:") == 5
 
 
 def test_a_short_grid_names_the_width_it_needs():
     entry = of(frame(hump, widths=WIDTHS[:6]), "E06")
     assert entry["verdict"] == "partly"
-    assert "L^3/2 = 500: widest run is 512" in entry["evidence"]
-    assert "L^3/2 = 256: widest run" not in entry["evidence"]
+    assert "L^3/2 = 500: widest network is 512" in entry["evidence"]
+    assert "L^3/2 = 256: widest network" not in entry["evidence"]
 
 
 def test_a_missing_depth_caps_the_verdict_and_is_named():
     entry = of(frame(hump, depths=(2, 4, 6)), "E06")
     assert entry["verdict"] == "partly"
-    assert "He, L=8: no rows" in entry["evidence"] and "He, L=10: no rows" in entry["evidence"]
+    assert "He, L=8: no runs" in entry["evidence"] and "He, L=10: no runs" in entry["evidence"]
 
 
 def test_depths_that_only_some_widths_have_are_named():
@@ -107,7 +107,7 @@ def test_depths_that_only_some_widths_have_are_named():
     entry = of(rows[(rows["width"] < 1024) | (rows["depth"] < 8)], "E09")
     assert entry["verdict"] == "partly"
     assert (
-        "width 1024, L=8, 10: no rows" in entry["evidence"] and "width 1024, L=2, 4, 6: TREND up" in entry["evidence"]
+        "width 1024, L=8, 10: no runs" in entry["evidence"] and "width 1024, L=2, 4, 6: TREND up" in entry["evidence"]
     )
 
 
@@ -137,7 +137,7 @@ def test_phase_transition_under_both_initialisations():
 def test_part_of_the_grid_shows_a_peak_but_never_its_absence():
     entry = of(frame(wide, widths=WIDTHS[:5]), "E06")
     assert entry["verdict"] == "inconclusive"
-    assert "undecided: the paper's widths go on to 16384, these to 256" in entry["evidence"]
+    assert "undecided: the paper's widths reach 16384, these 256" in entry["evidence"]
     assert of(frame(wide, widths=WIDTHS[:5], inits=("power",), depths=(2,)), "E08")["verdict"] == "partly"
 
 
@@ -170,16 +170,16 @@ def test_a_width_that_has_just_begun_is_noted_and_not_judged():
     begun = pandas.concat([frame(rises, widths=WIDTHS[:5]), frame(rises, widths=WIDTHS[5:6], depths=(2,))])
     entry = of(begun, "E09")
     assert entry["verdict"] == "reproduced"
-    assert "not judged yet, with fewer than three depths: width 512" in entry["evidence"]
+    assert "not yet judged, with fewer than three depths: width 512" in entry["evidence"]
     more = pandas.concat([begun, frame(rises, widths=WIDTHS[5:6], depths=(4, 6))])
     assert of(more, "E09")["verdict"] == "partly"
-    assert "width 512, L=8, 10: no rows" in of(more, "E09")["evidence"]
+    assert "width 512, L=8, 10: no runs" in of(more, "E09")["evidence"]
 
 
 def test_two_powers_are_two_curves():
     steep = frame(wide, inits=("power",), depths=(2,), power=1.5)
     entry = of(steep, "E13")
-    assert entry["verdict"] == "partly" and "non-lazy (c = 2), L=2: no rows" in entry["evidence"]
+    assert entry["verdict"] == "partly" and "non-lazy (c = 2), L=2: no runs" in entry["evidence"]
     assert of(pandas.concat([steep, frame(wide, inits=("power",), depths=(2,))]), "E13")["verdict"] == "reproduced"
 
 
@@ -199,10 +199,10 @@ def test_compare_judges_each_width():
     assert of(crossing, "E07")["verdict"] == "partly"
     assert of(lazy, "E07")["verdict"] == "missing"
     narrower = of(pandas.concat([lazy[lazy["width"] < 1024], other]), "E07")
-    assert narrower["verdict"] == "reproduced" and "only one of the two at width 1024" in narrower["evidence"]
+    assert narrower["verdict"] == "reproduced" and "only one of the two curves at width 1024" in narrower["evidence"]
 
 
-def test_matched_loss_interpolates_between_instants():
+def test_matched_loss_interpolates_between_evaluation_points():
     lazy = frame(level, depths=(2,), sd=0.0)
     other = frame(level, inits=("power",), depths=(2,), sd=0.0)
     other["train_loss"] = 1.2  # the non-lazy runs stop early: fraction .1 of the lazy ones, where P is .55
@@ -271,8 +271,8 @@ def test_kappa_in_width():
 
 def test_readings_are_never_pooled_and_the_main_one_is_judged():
     main, unit = frame(hump), frame(wide, scaling="unit")
-    proxy = frame(wide, epochs=5, lr=0.01, scaling="standard")
-    entry = of(pandas.concat([unit, proxy, main]), "E06")
+    short = frame(wide, epochs=5, lr=0.01, scaling="standard")
+    entry = of(pandas.concat([unit, short, main]), "E06")
     assert entry["n"] == len(main)
     assert entry["evidence"].startswith("reading: mnist, raw, cross_entropy, full\n")
     assert entry["readings"] == "3 counted: 1 reproduced, 2 not reproduced"
@@ -287,9 +287,9 @@ def test_a_setting_outside_the_four_choices_is_another_reading_too():
     assert "reading: mnist, raw, cross_entropy, full, batch_size=128" in of(other, "E06")["evidence"]
 
 
-def test_the_proxy_schedule_says_so():
+def test_the_short_schedule_says_so():
     entry = of(frame(hump, epochs=5, lr=0.01), "E06")
-    assert "the proxy schedule flow10" in entry["evidence"]
+    assert "flow10 is the short schedule" in entry["evidence"]
 
 
 def test_bad_rows_are_named_and_not_averaged():
@@ -300,8 +300,8 @@ def test_bad_rows_are_named_and_not_averaged():
     rows["kappa_over_time"] = [None if b else k for b, k in zip(bad, rows["kappa_over_time"], strict=True)]
     entry = of(rows, "E06")
     assert entry["n"] == len(rows) - 2 and entry["verdict"] == "reproduced"
-    assert "left out of 120 trainings: He, L=10, width 128, seed 1 (diverged)" in entry["evidence"]
-    assert "seeds a cell 1 to 3" in entry["evidence"]
+    assert "left out of 120 runs: He, L=10, width 128, seed 1 (diverged)" in entry["evidence"]
+    assert "seeds per cell 1 to 3" in entry["evidence"]
     zero = frame(hump)
     zero.loc[0, "stability"] = 0.0
     assert "seed 0 (a measure is zero or not finite)" in of(zero, "E06")["evidence"]
@@ -346,7 +346,7 @@ def test_noise_is_called_a_finding_in_less_than_one_ledger_in_twenty(sd):
         }
         for name, findings in found.items():
             parts = [criteria.Part("yes" if f.outcome in ("peak", "up") else "inconclusive", "") for f in findings]
-            wrong[name] += verdicts._verdict(parts) in ("reproduced", "partly")
+            wrong[name] += verdicts.verdict_of(parts) in ("reproduced", "partly")
     assert max(wrong.values()) <= 0.05 * LEDGERS, wrong
 
 
@@ -360,7 +360,7 @@ def test_small_runs_for_the_theorems_are_no_reading_of_the_figures():
     assert table.loc["E20", "n"] == len(small)
 
 
-def test_a_training_stopped_at_a_loss_is_another_reading_but_says_nothing_of_kappa_over_time():
+def test_a_run_stopped_at_a_loss_is_another_reading_but_says_nothing_of_kappa_over_time():
     stopped = frame(hump, stop_loss=0.5, milestones=())
     stopped["kappa_over_time"] = [k[:20] for k in stopped["kappa_over_time"]]
     table = verdicts.ledger(pandas.concat([frame(hump), stopped])).set_index("id")
@@ -380,13 +380,13 @@ def test_another_reading_is_judged_by_the_depths_it_has():
     assert entry["readings"] == "1 counted: 1 reproduced; 1 not counted"
 
 
-def test_a_reading_whose_networks_have_not_left_their_start_is_not_counted():
+def test_a_reading_whose_networks_hardly_trained_is_not_counted():
     both = {"inits": ("he", "power"), "depths": (2,)}
     other = frame(wide, **both, scaling="unit")
     still = (other["width"] == 64) & (other["init"] == "power")
     other["loss_over_time"] = [[2.3, 2.29] if at_start else [2.3, 0.3] for at_start in still]
     entry = of(pandas.concat([frame(wide, **both), other]), "E07")
-    note = "not left the start: non-lazy (c = 2), L=2 at width 64"
+    note = "hardly trained: non-lazy (c = 2), L=2 at width 64"
     assert json.loads(entry["readings_notes"]) == {"mnist, unit, cross_entropy, full": note}
     assert f"not counted: {note}" in entry["evidence"] and entry["readings"].endswith("1 not counted")
 
@@ -409,16 +409,16 @@ def test_the_grid_and_what_is_missing_of_it_stand_in_the_entry():
     rows = frame(wide, widths=(16, 128))
     rows.attrs["missing"] = verdicts.cells_of("E06", "laptop", widths=[512])
     entry = of(rows, "E06")
-    assert entry["grid"].startswith("widths 16, 128; depths 2, 4, 6, 8, 10; seeds a cell 3")
+    assert entry["grid"].startswith("widths 16, 128; depths 2, 4, 6, 8, 10; seeds per cell 3")
     count = len(rows.attrs["missing"])
     assert (
-        f"{count} of the trainings in its grid are missing\n`python -m robustkit run laptop --claim E06`"
+        f"{count} of the runs in its grid are missing\n`python -m robustkit run laptop --claim E06`"
         in entry["evidence"]
     )
 
 
 @pytest.mark.parametrize("claim", [claim.id for claim in verdicts.CLAIMS if claim.grids])
-def test_the_trainings_of_a_claim_are_those_it_judges(claim):
+def test_the_runs_of_a_claim_are_those_it_judges(claim):
     """Rows of exactly these cells leave nothing of the main reading missing."""
     entry = next(c for c in verdicts.CLAIMS if c.id == claim)
     cells = verdicts.cells_of(claim, "paper" if claim in ("E12", "E15") else "laptop")

@@ -87,7 +87,9 @@ def test_networks_whose_mean_margin_is_not_positive_are_left_out_of_the_ratio_al
 
 
 def test_where_every_network_is_broken_the_words_say_so():
-    assert "the accuracy lost is that before" in said(attacked(lambda k: 0.9), "PGD in l2 at radius 0.5, 1, 2 leaves")
+    assert "the accuracy lost equals that before" in said(
+        attacked(lambda k: 0.9), "PGD in l2 at radius 0.5, 1, 2 leaves"
+    )
     assert "constant, constant, constant over 8" in said(
         attacked(lambda k: 0.9), "P and the accuracy lost to PGD in l2"
     )
@@ -112,7 +114,7 @@ def test_readings_are_never_pooled():
     two["logit_stability"] *= np.where(two["dataset"] == "cifar10", 100.0, 1.0)
     texts = [part.text for part in worst_case.under_attack(two)]
     headings = [text for text in texts if text.startswith("under ")]
-    assert [text.split()[1] for text in headings] == ["mnist,", "cifar10,"] and "16 trainings" in headings[0]
+    assert [text.split()[1] for text in headings] == ["mnist,", "cifar10,"] and "16 runs" in headings[0]
     ranks = [text for text in texts if text.startswith("P and the accuracy lost to PGD in l2: rank correlation 1.00")]
     assert len(ranks) == 2
     assert not any(part.text.startswith("under ") for part in worst_case.under_attack(RISING))

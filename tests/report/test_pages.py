@@ -14,7 +14,7 @@ import pytest
 
 from robustkit.__main__ import main
 from robustkit.files import ROOT, figures_folder, results_folder
-from robustkit.ledger.verdicts import HEADLINES
+from robustkit.ledger.claims import HEADLINES
 from robustkit.profiles import profile_cells
 from robustkit.report import notebooks as report
 from robustkit.report import pages

@@ -287,7 +287,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     on_gpu = chosen.device == "cuda"
     processor = torch.cuda.get_device_name() if on_gpu else _processor()
     words = f"{processor}, PyTorch {torch.__version__}, float32, {chosen.rounds} rounds of {chosen.seconds:g} s"

@@ -50,25 +50,34 @@ def over_time(column: str) -> bool:
     return column.endswith("_over_time") or column == "loss_at_stability"
 
 
-def _set_torch(threads: int, products: str, convolutions: bool) -> None:
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(products)
-    torch.backends.cudnn.allow_tf32 = convolutions  # a switch of its own, which torch leaves on
-
-
 @contextlib.contextmanager
 def torch_set_for(cell: Cell, device: str) -> Iterator[None]:
-    """One CPU thread, and the precision of products that a cell asks for; afterwards as before.
+    """One CPU thread, the precision that a cell asks for, else torch as it starts; afterwards as the caller had it.
 
-    Several workers are faster than several threads, and the bits do not depend on the machine.
+    Several workers are faster than several threads, and the bits depend neither on the machine's cores nor on the
+    caller's default dtype or device, autocast, gradient mode or precision switches.
     """
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    tf32 = cell.precision == "tf32"
-    _set_torch(1 if device == "cpu" else before[0], "high" if tf32 else "highest", tf32)
-    try:
+    backends = torch.backends
+    switches = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    before = torch.get_num_threads(), torch.get_default_dtype(), [switch.fp32_precision for switch in switches]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in {"cpu", torch.device(device).type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":  # a mode that costs time at each call
+            stack.enter_context(torch.device("cpu"))
+        precision = "tf32" if cell.precision == "tf32" else "ieee"
+        stack.callback(_set_torch, *before, switches)
+        _set_torch(1 if device == "cpu" else before[0], torch.float32, [precision] * len(switches), switches)
         yield
-    finally:
-        _set_torch(*before)
+
+
+def _set_torch(threads: int, dtype: torch.dtype, precisions: Sequence[str], switches: Sequence) -> None:
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    for switch, precision in zip(switches, precisions, strict=True):
+        switch.fp32_precision = precision
 
 
 class GroupRun:
@@ -226,7 +235,7 @@ def row_of(
             "name": engine,
             "device": torch.cuda.get_device_name(device) if on_gpu and torch.cuda.is_available() else device,
             "dtype": str(dtype_of(cell)).removeprefix("torch."),
-            "tf32": on_gpu and torch.get_float32_matmul_precision() != "highest",
+            "tf32": on_gpu and cell.precision == "tf32",
             "threads": torch.get_num_threads(),
             "group": group,
         },

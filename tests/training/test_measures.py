@@ -1,5 +1,6 @@
 """The row of one training: every number against a calculation of its own, and what a bad training leaves behind."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -195,12 +196,14 @@ def test_a_resnet_is_followed_after_each_epoch():
 
 def test_convolutions_run_in_the_precision_that_was_asked_for(monkeypatch):
     seen = []
-    monkeypatch.setattr(measures, "lazy_ratio", lambda *_: seen.append(torch.backends.cudnn.allow_tf32) or 1.0)
-    before = torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(
+        measures, "lazy_ratio", lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision) or 1.0
+    )
+    before = torch.backends.cudnn.conv.fp32_precision
     for precision in ("tf32", "float32"):
         measure(cell(model="cnn", head="pooling", precision=precision, epochs=1))
-    assert set(seen[: len(seen) // 2]) == {True} and set(seen[len(seen) // 2 :]) == {False}
-    assert torch.backends.cudnn.allow_tf32 == before
+    assert set(seen[: len(seen) // 2]) == {"tf32"} and set(seen[len(seen) // 2 :]) == {"ieee"}
+    assert torch.backends.cudnn.conv.fp32_precision == before
 
 
 # ------------------------------------------------------------------------------------------------ what ends one
@@ -252,18 +255,60 @@ def test_a_cells_own_dataset_is_measured_by_its_content(write_npz):
     assert dataclasses.replace(Cell(**first["cell"])).key == second["key"]  # the path now means the second file
 
 
-@pytest.mark.parametrize(("precision", "wanted"), [("float32", "highest"), ("float64", "highest"), ("tf32", "high")])
-def test_a_cell_trains_in_its_matrix_precision_and_leaves_the_users_as_it_was(monkeypatch, precision, wanted):
+@pytest.fixture
+def user_settings():
+    """Sets torch as a user may have set it; afterwards as before."""
+    switches = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [switch.fp32_precision for switch in switches]
+    with contextlib.ExitStack() as stack:
+        dtype = torch.get_default_dtype()
+
+        def choose(name):
+            if name == "default dtype":
+                torch.set_default_dtype(torch.float64)
+            elif name == "default device":
+                stack.enter_context(torch.device("meta"))
+            elif name == "matrix precision":
+                for switch in switches:
+                    switch.fp32_precision = "tf32"
+            else:
+                modes = {"autocast": torch.autocast("cpu"), "no gradients": torch.no_grad()}
+                stack.enter_context(modes[name] if name in modes else torch.inference_mode())
+
+        yield choose
+        torch.set_default_dtype(dtype)
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
+
+
+def torch_state():
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul
+    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    return [torch.get_default_dtype(), torch.get_default_device(), *modes, *(s.fp32_precision for s in switches)]
+
+
+SETTINGS = ("default dtype", "default device", "matrix precision", "autocast", "no gradients", "inference mode")
+
+
+@pytest.mark.parametrize("model", [{}, {"model": "cnn", "head": "flatten"}], ids=["fcn", "cnn"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_run_has_the_same_bits_however_the_user_has_set_torch(user_settings, setting, model):
+    """With float64 as the default a row had other numbers under the same key; autocast changed those of a CNN."""
+    made = Cell(width=4, depth=3, epochs=1, points=8, n_train=64, batch_size=16, **model)
+    plain = measure(made)["measures"]
+    user_settings(setting)
+    before = torch_state()
+    row = measure(made)
+    assert row["measures"] == plain and row["engine"]["dtype"] == "float32"
+    assert torch_state() == before
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("float32", "ieee"), ("float64", "ieee"), ("tf32", "tf32")])
+def test_a_cell_trains_in_the_precision_of_products_that_it_asks_for(monkeypatch, precision, wanted):
     seen, train = [], Ensemble.train
+    switch = torch.backends.cuda.matmul
     monkeypatch.setattr(
-        Ensemble,
-        "train",
-        lambda *args, **named: seen.append(torch.get_float32_matmul_precision()) or train(*args, **named),
+        Ensemble, "train", lambda *args, **named: seen.append(switch.fp32_precision) or train(*args, **named)
     )
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        measure(Cell(width=4, depth=2, epochs=1, points=8, precision=precision))
-        assert (seen, torch.get_float32_matmul_precision()) == ([wanted], "medium")
-    finally:
-        torch.set_float32_matmul_precision(before)
+    measure(Cell(width=4, depth=2, epochs=1, points=8, precision=precision))
+    assert seen == [wanted]

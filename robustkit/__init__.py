@@ -2,11 +2,10 @@
 
 import importlib
 
-from .cell import Cell as Cell
-from .checks import InputError as InputError
-from .initialization import layer_stds as layer_stds
-from .profiles import grid as grid
-from .profiles import profile_cells as profile_cells
+from .cell import Cell
+from .checks import InputError
+from .initialization import layer_stds
+from .profiles import grid, profile_cells
 
 # Loaded when first asked for, since PyTorch and Matplotlib take seconds: name -> the module that defines it.
 _LATER = {

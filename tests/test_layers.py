@@ -48,7 +48,7 @@ def test_every_module_has_its_place_among_the_layers():
     assert sorted(placed) == sorted({".".join(name.split(".")[:2]) for name in MODULES} - {"robustkit"})
 
 
-@pytest.mark.parametrize("package", ["torchvision", "sklearn"])
+@pytest.mark.parametrize("package", ["pooch", "sklearn"])
 def test_what_reads_the_datasets_is_imported_in_one_file_and_only_when_it_is_needed(package):
     assert [name for name, path in MODULES.items() if package in imported(path)] == ["robustkit.data"]
     assert not [name for name, path in MODULES.items() if package in imported(path, at_once=True)]

@@ -1,6 +1,7 @@
 """The notebooks: source and pair agree, the cells keep to the rules, and each one runs."""
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -18,10 +19,12 @@ import papermill
 import pytest
 
 from robustkit.files import figures_folder, results_folder
+from robustkit.profiles import grid
 from robustkit.report import badges, pages
 from robustkit.report import notebooks as report
 from robustkit.report.notebooks import NOTEBOOKS
 from robustkit.sweep import store
+from robustkit.training.measures import measure
 
 SOURCES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
 EACH = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -241,7 +244,7 @@ WHERE = "print(importlib.util.find_spec('robustkit').origin)"
 def test_without_robustkit_it_is_cloned_once_and_no_package_changes(elsewhere, tmp_path):
     run, _ = elsewhere
     before, clone = run(None, tmp_path), tmp_path / "robustkit-clone"
-    code = "import robustkit as rk; print(rk.cell.results_folder(), len(rk.collect('N4b', 'shipped')))"
+    code = "import robustkit as rk; print(rk.files.results_folder(), len(rk.collect('N4b', 'shipped')))"
     results, rows = run(code, tmp_path).split()
     assert results == str(clone / "results" / "local")
     assert int(rows) > 50
@@ -260,6 +263,17 @@ def test_in_a_clone_without_an_install_that_clone_is_used(elsewhere):
 # ---------------------------------------------------------------------------------------------- running them
 
 
+GRID = {"widths": [16, 32], "seeds": [0, 1], "depths": [2, 4]}
+
+
+def save_short_convolutions():
+    """The rows of convolutional networks, as if measured: by runs on 128 training points, since they take longest."""
+    for cell in [*grid("W6", "smoke", **GRID), *grid("WT4", "smoke", seeds=GRID["seeds"])]:
+        if cell.model != "fcn":
+            row = measure(dataclasses.replace(cell, n_train=128, points=20))
+            store.append(row | {"key": cell.key, "cell": dataclasses.asdict(cell)})
+
+
 @pytest.fixture(scope="module")
 def executed(made_once):
     """All notebooks on a tiny grid, in folders of their own: (sentences on failures, their copies, figures, page)."""
@@ -269,8 +283,8 @@ def executed(made_once):
             here.setenv("ROBUSTKIT_RESULTS", str(folder / "results"))
             here.setenv("ROBUSTKIT_FIGURES", str(folder / "figures"))
             here.setattr(store, "SHIPPED", folder / "shipped.jsonl")
-            parameters = {"widths": [16, 32], "seeds": [0, 1], "depths": [2, 4]}
-            failed = report.execute("smoke", parameters=parameters, workers=2)
+            save_short_convolutions()
+            failed = report.execute("smoke", parameters=GRID, workers=2)
             page = pages.write_html("smoke", failed)
             return failed, *map(str, (results_folder() / "notebooks" / "smoke", figures_folder("smoke"), page))
 
@@ -335,14 +349,17 @@ def test_the_html_report_shows_every_notebook_figure_and_table(executed):
 
 @EACH
 def test_from_an_empty_store_it_says_what_is_missing(source, monkeypatch):
-    """Run in this process: what a newcomer sees before any row is shipped."""
+    """Run in this process, up to the place to play: what a newcomer sees before any row is shipped."""
     if source.stem in SHOWS_THE_CODE:
         return
     monkeypatch.setattr(store, "SHIPPED", results_folder() / "none.jsonl")
     monkeypatch.setattr(plt.Figure, "savefig", lambda *_, **__: None)
     names = {}
-    for cell in cells_of(source, "code"):
-        exec(compile(cell.source, source.name, "exec"), names)
+    for cell in jupytext.read(source).cells:
+        if cell.source.startswith("## Your turn"):
+            break
+        if cell.cell_type == "code":
+            exec(compile(cell.source, source.name, "exec"), names)
     plt.close("all")
     said = [path.read_text().splitlines()[0] for path in figures_folder("shipped").glob("*.csv")]
     assert said

@@ -248,7 +248,11 @@ def tools(monkeypatch):
 
 def test_the_command_test_runs_ruff_and_then_pytest_with_the_words_given(tools):
     assert call("test", "-k", "a or b", "--help", "-x") == 0
-    assert tools[0] == ["ruff check .", "ruff format --check .", "pytest -q -n auto --maxprocesses 8 --dist worksteal -k a or b --help -x"]
+    assert tools[0] == [
+        "ruff check .",
+        "ruff format --check .",
+        "pytest -q -n auto --maxprocesses 8 --dist worksteal -k a or b --help -x",
+    ]
 
 
 @pytest.mark.parametrize("failing", ["ruff", "pytest"])

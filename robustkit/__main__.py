@@ -1,4 +1,4 @@
-"""python -m robustkit plan | run | status | ship | report"""
+"""Reproduce the paper's figures and tables: train the networks behind them, and report what they show."""
 
 from __future__ import annotations
 
@@ -7,140 +7,121 @@ import ast
 import contextlib
 import os
 import signal
+import subprocess
 import sys
+import traceback
 import warnings
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
+from .cell import Cell
 from .checks import InputError, check_choice, check_number
-from .ledger import verdicts
-from .profiles import FIGURES, NOTEBOOKS, PROFILES, grid, named_cells, profile_cells
-from .report import notebooks as report
-from .report import ship as ship_module
-from .sweep import cost, locks, store, train_missing
-from .sweep import dask as cluster
+from .files import ROOT
+from .profiles import NOTEBOOKS, PROFILES, named_cells
+from .report import notebooks
+from .sweep import locks, store
+
+PYTEST = ("pytest", "-q", "-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
+
+# Each command imports PyTorch or the notebook tools, which take seconds, where it needs them.
 
 
-def main(arguments=None) -> int:
+def main(words: list[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 if something failed, 2 on bad input, 130 or 143 when stopped."""
-    parser = argparse.ArgumentParser(prog="python -m robustkit", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("plan", "say what a profile still needs: trainings, operations, memory, time"),
-        ("run", "train what is missing, cheapest first; stop and start as you like"),
-        ("status", "say what is there, figure by figure"),
-        ("report", "run the notebooks and write figures, tables, claims and the HTML report"),
-        ("ship", "merge rows into results/shipped.jsonl and write the committed notebook outputs"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        if name == "ship":
-            command.add_argument("files", nargs="*", type=Path, help="row files from other machines (default: local)")
-            continue
-        command.add_argument("profile", help=", ".join(PROFILES))
-        if name in ("plan", "run"):
-            command.add_argument(
-                "--claim", help="only what this claim of the ledger needs; --seeds N is then a count"
-            )
-            command.add_argument(
-                "--only", action="append", default=[], metavar="NN", help="only what this notebook draws"
-            )
-        if name == "report":
-            command.add_argument("--only", action="append", default=[], metavar="NN", help="notebook number")
-            command.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", dest="parameters")
-            command.add_argument("--check", action="store_true", help="only check --only and -p, and run nothing")
-        else:
-            for option in ("seeds", "widths", "depths"):
-                command.add_argument(f"--{option}", type=int, nargs="+", metavar="N")
-        if name in ("plan", "run"):
-            command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-            command.add_argument(
-                "--workers", type=int, default=None, help="processes on the CPU (default: the cores)"
-            )
-        if name == "run":
-            command.add_argument("--minutes", type=float, default=None, help="stop in time")
-            command.add_argument(
-                "--dry-run", action="store_true", help="only say what would be trained, as plan does"
-            )
-            command.add_argument("--dask", metavar="ADDRESS", help="train on the Dask cluster of this scheduler")
-    chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    chosen = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
-        if chosen.command != "ship":
-            check_choice("profile", chosen.profile, PROFILES)
-        return {"plan": plan, "run": run, "status": status, "report": write_report, "ship": ship}[chosen.command](
-            chosen
-        )
+        _check(chosen)
+        return 0 if chosen.check else _attempt(chosen.function, chosen)
     except InputError as error:
         print(f"robustkit: {error}", file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, SystemExit) as stop:
+        print("\nstopped; finished runs are saved, and the same command resumes", file=sys.stderr)
+        return 130 if isinstance(stop, KeyboardInterrupt) else stop.code
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Refuse at once what can be refused without PyTorch. Raises InputError."""
+    for profile in chosen.profiles if chosen.profile is None else [chosen.profile]:
+        check_choice("profile", profile, PROFILES)
+    for number in chosen.only:
+        check_choice("--only", number, NOTEBOOKS)
+    check_number("workers", chosen.workers, low=1, high=1000, integer=True)
+    check_number("minutes", chosen.minutes, above=0, optional=True)
+    chosen.parameters = dict(map(_parameter, chosen.parameters))
+    notebooks.check_parameters(notebooks.notebooks(chosen.only), chosen.parameters)
+
+
+def _parameter(assignment: str) -> tuple[str, object]:
+    name, equals, value = assignment.partition("=")
+    if not equals:
+        raise InputError(f"-p is {assignment!r}, but must be NAME=VALUE")
+    if name == "profile":
+        raise InputError(f"-p is {assignment!r}, but a profile is named without -p")
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return name, ast.literal_eval(value)
+    return name, value
+
+
+def _attempt(function, chosen: argparse.Namespace) -> int:
+    """The exit status of one command: 1 if it raises anything but InputError."""
+    try:
+        return function(chosen)
+    except InputError:
+        raise
     except BrokenExecutor:
-        print(
-            "robustkit: a worker process died (killed, or out of memory); what is finished is saved", file=sys.stderr
-        )
-        return 1
+        print("robustkit: a worker process died (killed, or out of memory); finished runs are saved", file=sys.stderr)
     except (OSError, store.ConflictError) as error:
         print(f"robustkit: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; what is finished is saved, and the same command goes on from here", file=sys.stderr)
-        return 130
+    except Exception:
+        traceback.print_exc()
+    return 1
 
 
-def _terminate(*_):
-    print("stopped; what is finished is saved, and the same command goes on from here", file=sys.stderr)
-    raise SystemExit(143)
+def _list_failed(sentences: list[str]) -> int:
+    for sentence in sentences:
+        print(f"failed: {sentence}", file=sys.stderr)
+    return 1 if sentences else 0
 
 
-def _cells(chosen):
-    choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
-    if not chosen.claim:
-        for number in chosen.only:
-            check_choice("--only", number, NOTEBOOKS)
-        names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
-        cells = {cell: None for name in names for cell in named_cells(name, chosen.profile, **choices)}
-        return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
-    if chosen.seeds and len(chosen.seeds) == 1:
-        choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, high=1000, integer=True))
-    cells = verdicts.cells_of(chosen.claim, chosen.profile, **choices)
-    if not cells:
-        nothing = f"which no training of profile {chosen.profile} decides; see the ledger"
-        raise InputError(f"claim is {chosen.claim!r}, {nothing}")
-    return cells
+# ---------------------------------------------------------------------------------------------- commands
 
 
-def _workers(chosen) -> int:
-    given = check_number("workers", chosen.workers, low=1, high=1000, integer=True, optional=True)
-    return given or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def reproduce(chosen: argparse.Namespace) -> int:
+    """Train what each profile lacks, run its notebooks, and write figures, tables, claims and the HTML report."""
+    failed = []
+    for profile in chosen.profiles or ["smoke", *["shipped"] * store.SHIPPED.exists()]:
+        steps = {"notebooks and report": report}
+        for name, step in (steps if profile == "shipped" else {"training": run} | steps).items():
+            print(f"\n== {profile}: {name}", flush=True)
+            if _attempt(step, argparse.Namespace(**vars(chosen) | {"profile": profile})):
+                failed.append(f"{profile}: {name}")
+    return _list_failed(failed)
 
 
-def plan(chosen) -> int:
-    """Say, before anything runs, what is done and missing, and what the rest costs."""
-    cells, device, workers = _cells(chosen), train_missing.resolve_device(chosen.device), _workers(chosen)
+def plan(chosen: argparse.Namespace) -> int:
+    """Say what a profile lacks: runs, operations, memory, time."""
+    from .sweep import cost, train_missing
+
+    cells, device = _cells(chosen), train_missing.resolve_device(chosen.device)
+    workers = chosen.workers if device == "cpu" else 1
     todo = train_missing.missing(cells, store.load_statuses())
-    print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} trainings done, {len(todo)} missing")
+    print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} runs done, {len(todo)} missing")
     if todo:
         largest = max(todo, key=lambda cell: cell.parameters)
-        seconds = cost.estimate_seconds(todo, device, workers)
+        memory = f"{cost.memory_bytes(largest) / 2**30:.2f} GiB (width {largest.width}, depth {largest.depth})"
         print(f"operations: {sum(cell.flops for cell in todo):.2e}")
-        print(f"memory of the largest: {cost.memory_bytes(largest) / 2**30:.2f} GiB (width {largest.width}, "
-              f"depth {largest.depth})")  # fmt: skip
-        print(f"time on {device} with {workers if device == 'cpu' else 1} worker(s): about {_duration(seconds)}")
+        print(f"memory of the largest: {memory}")
+        print(f"time on {device} with {workers} worker(s): {_duration(cost.estimate_seconds(todo, device, workers))}")
     return 0
 
 
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+def run(chosen: argparse.Namespace) -> int:
+    """Train what a profile lacks, cheapest first; stop it at any time, and the same command resumes."""
+    from .sweep import dask, train_missing
 
-
-def run(chosen) -> int:
-    """Train what a profile lacks."""
     if chosen.profile == "shipped":
         raise InputError("profile is 'shipped', which trains nothing; run smoke, laptop or paper")
     if chosen.dry_run:
@@ -149,74 +130,150 @@ def run(chosen) -> int:
     if not cells:
         print("nothing to train")
         return 0
-    what = f"claim {chosen.claim}" if chosen.claim else f"profile {chosen.profile}"
-    what += f", notebooks {' '.join(chosen.only)}" if chosen.only else ""
-    options = {"device": chosen.device, "workers": _workers(chosen)}
-    with cluster.dask(chosen.dask, chosen.device) if chosen.dask else contextlib.nullcontext(options) as options:
+    options = contextlib.nullcontext({"device": chosen.device, "workers": chosen.workers})
+    with dask.dask(chosen.dask, chosen.device) if chosen.dask else options as options:
         rows = train_missing.run(cells, minutes=chosen.minutes, **options)
-    bad = rows[rows["status"] != "ok"]
-    left = train_missing.missing(cells, store.load_statuses())
-    print(f"{what}: {len(cells) - len(left)} of {len(cells)} trainings done")
-    for row in bad.itertuples():
+    missing = train_missing.missing(cells, store.load_statuses())
+    about = f"claim {chosen.claim}" if chosen.claim else f"profile {chosen.profile}"
+    about += f", notebooks {' '.join(chosen.only)}" if chosen.only else ""
+    print(f"{about}: {len(cells) - len(missing)} of {len(cells)} runs done")
+    for row in rows[rows["status"] != "ok"].itertuples():
         print(f"{row.status}: {row.init}, depth {row.depth}, width {row.width}, seed {row.seed}: {row.reason}")
-    return 1 if (bad["status"] == "failed").any() else 0
+    return 1 if (rows["status"] == "failed").any() else 0
 
 
-def status(chosen) -> int:
-    """Say what is done, diverged, failed, being trained by another process and missing, figure by figure."""
+def status(chosen: argparse.Namespace) -> int:
+    """Say how many runs are done, diverged, failed, running and missing, figure by figure."""
+    from .report.progress import count_runs
+
     statuses = store.load_statuses(local=chosen.profile != "shipped")
-    choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
-    parts = {figure: grid(figure, chosen.profile, **choices) for figure in FIGURES}
-    parts["all"] = profile_cells(chosen.profile, **choices)
-    left = train_missing.missing(parts["all"], statuses)
-    statuses |= dict.fromkeys(locks.running([cell.key for cell in left]), "running")
-    print(f"{'figure':8}{'done':>8}{'diverged':>10}{'failed':>8}{'running':>9}{'missing':>9}")
-    for name, cells in parts.items():
-        found = [statuses.get(cell.key, "missing") for cell in cells]
-        counts = [found.count(status) for status in ("ok", "diverged", "failed", "running", "missing")]
-        print(f"{name:8}{counts[0]:8}{counts[1]:10}{counts[2]:8}{counts[3]:9}{counts[4]:9}")
+    keys = [cell.key for cell in _cells(chosen)]
+    begun = locks.running([key for key in keys if statuses.get(key, "failed") == "failed"])
+    counts = count_runs(chosen.profile, statuses | dict.fromkeys(begun, "running"), **_choices(chosen))
+    print(counts.to_string(index=False))
     return 0
 
 
-def write_report(chosen) -> int:
-    """Run the notebooks and write the HTML report; list what failed."""
-    parameters = {}
-    for text in chosen.parameters:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"-p is {text!r}, but must be NAME=VALUE")
-        if name == "profile":
-            raise InputError(f"-p is {text!r}, but the profile is given by its name alone: report {value}")
-        parameters[name] = _literal(value)
-    if chosen.check:
-        report.check_parameters(report.notebooks(chosen.only), parameters)
-        return 0
-    from .report import pages  # needs the notebook tools, which training does not
+def report(chosen: argparse.Namespace) -> int:
+    """Run the notebooks of a profile, and write its figures, tables, claims and HTML report."""
+    from .report import pages
 
-    failed = report.execute(chosen.profile, only=chosen.only, parameters=parameters)
-    for sentence in failed:
-        print(f"failed: {sentence}", file=sys.stderr)
+    failed = notebooks.execute(chosen.profile, only=chosen.only, parameters=chosen.parameters)
     print(f"report: {pages.write_html(chosen.profile, failed)}")
-    return 1 if failed else 0
+    return _list_failed(failed)
 
 
-def _literal(text: str):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return text
+def ship(chosen: argparse.Namespace) -> int:
+    """Merge rows into results/shipped.jsonl, and write the outputs of the committed notebooks."""
+    from .report.ship import ship_notebooks, ship_rows
+
+    new, notes = ship_rows(chosen.files)
+    print(f"{new} new rows in {store.SHIPPED}", *(f"note: {note}" for note in notes), sep="\n")
+    return _list_failed(ship_notebooks())
 
 
-def ship(chosen) -> int:
-    """Merge rows into results/shipped.jsonl, then write the committed notebook outputs."""
-    new, notes = ship_module.ship_rows(chosen.files)
-    print(f"{new} new rows in {store.SHIPPED}")
-    for note in notes:
-        print(f"note: {note}")
-    failed = ship_module.ship_notebooks()
-    for sentence in failed:
-        print(f"failed: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+def test(chosen: argparse.Namespace) -> int:
+    """Check the code with ruff, then run the tests, one process per core; all further words are for pytest."""
+    stopped, failed = [], []
+    signal.signal(signal.SIGINT, lambda *_: stopped.append(130))  # Ctrl-C reaches pytest too, which ends by itself
+    for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."], [*PYTEST, *chosen.words]):
+        if not stopped and (status := subprocess.call([sys.executable, "-m", *words], cwd=ROOT)):
+            failed.append(f"{words[0]} (exit status {status})")
+    return stopped[0] if stopped else _list_failed(failed)
+
+
+def _choices(chosen: argparse.Namespace) -> dict:
+    return {name: getattr(chosen, name) for name in ("seeds", "widths", "depths")}
+
+
+def _cells(chosen: argparse.Namespace) -> list[Cell]:
+    choices = _choices(chosen)
+    if not chosen.claim:
+        names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
+        return list(dict.fromkeys(cell for name in names for cell in named_cells(name, chosen.profile, **choices)))
+    from .ledger import verdicts
+
+    if chosen.seeds and len(chosen.seeds) == 1:
+        choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, high=1000, integer=True))
+    cells = verdicts.cells_of(chosen.claim, chosen.profile, **choices)
+    if not cells:
+        raise InputError(
+            f"claim is {chosen.claim!r}, which no run of profile {chosen.profile} decides; see the ledger"
+        )
+    return cells
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+SEVERAL = {"action": "append", "default": [], "metavar": "NN"}
+NUMBERS = {"type": int, "nargs": "+", "metavar": "N", "help": "in place of the profile's"}
+OPTIONS = {
+    "profiles": {"nargs": "*", "metavar": "PROFILE", "help": ", ".join(PROFILES)},
+    "profile": {"help": ", ".join(PROFILES)},
+    "files": {"nargs": "*", "type": Path, "help": "row files of other machines (default: the rows of this one)"},
+    "words": {"nargs": "*"},
+    "--only": SEVERAL | {"help": "only this notebook and what it draws, by its number; may be repeated"},
+    "--claim": {"help": "only what this claim of the ledger needs; --seeds N is then how many"},
+    "-p": SEVERAL | {"dest": "parameters", "metavar": "NAME=VALUE", "help": "a notebook parameter; may be repeated"},
+    "--seeds": NUMBERS, "--widths": NUMBERS, "--depths": NUMBERS,
+    "--device": {"default": "auto", "help": "where to train: auto, cpu, cuda, cuda:1, ..."},
+    "--workers": {"type": int, "default": cores(), "metavar": "N", "help": "CPU processes (default: one per core)"},
+    "--minutes": {"type": float, "metavar": "N", "help": "stop training after N minutes"},
+    "--dask": {"metavar": "ADDRESS", "help": "train on the Dask cluster whose scheduler listens there"},
+    "--dry-run": {"action": "store_true", "help": "only say what would be trained, as plan does"},
+    "--check": {"action": "store_true", "help": "only check these words, and run nothing"},
+}  # fmt: skip
+GRID, MACHINE = ("--seeds", "--widths", "--depths"), ("--device", "--workers")
+COMMANDS = {
+    reproduce: ("profiles", "--only", "-p", *MACHINE, "--dask", "--minutes", "--check"),
+    plan: ("profile", "--claim", "--only", *GRID, *MACHINE),
+    run: ("profile", "--claim", "--only", *GRID, *MACHINE, "--dask", "--minutes", "--dry-run"),
+    status: ("profile", *GRID),
+    report: ("profile", "--only", "-p", "--check"),
+    ship: ("files",),
+    test: ("words",),
+}
+PROFILES_IN_WORDS = """
+profiles (without one: smoke, then shipped once rows are shipped):
+  smoke     scikit-learn's digits, no download: about three minutes on two cores
+  laptop    MNIST: one night on two cores
+  paper     MNIST on the paper's grid of widths, to 16384: for a GPU box
+  shipped   draws the rows in results/shipped.jsonl and trains nothing
+
+Stop it at any time: the same command resumes. The exit status is 0 if all went well, 1 if something failed, 2 if the
+command was not understood, 130 or 143 if it was stopped. ./run_all.sh is this command in an environment that it makes
+if need be; ./run_all.sh test checks the code.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m robustkit", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    nothing = {"profile": None, "profiles": (), "only": (), "parameters": (), "claim": None, "minutes": None}
+    nothing |= {"seeds": None, "widths": None, "depths": None, "workers": 1, "dry_run": False, "check": False}
+    for function, names in COMMANDS.items():
+        how = {"epilog": PROFILES_IN_WORDS, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        how = {reproduce: how, test: {"prefix_chars": "\0", "add_help": False}}.get(
+            function, {}
+        )  # all words: pytest's
+        about = function.__doc__.partition("\n")[0]
+        command = commands.add_parser(function.__name__, help=about, description=about, **how)
+        command.set_defaults(function=function, **nothing)
+        for name in names:
+            command.add_argument(name, **OPTIONS[name])
+    return parser
 
 
 if __name__ == "__main__":

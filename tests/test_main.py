@@ -1,18 +1,23 @@
 """The command line: what it refuses, what it says, and with which exit status it ends."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 import warnings
 
 import pytest
 
-from robustkit import profiles
+import robustkit.__main__ as command_line
+from robustkit import InputError, profiles
 from robustkit.__main__ import main
-from robustkit.files import results_folder
+from robustkit.files import ROOT, results_folder
 from robustkit.profiles import FIGURES
 from robustkit.sweep import store, workers
 
-SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 29 trainings
+SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 29 runs
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +45,7 @@ def call(*arguments):
 def test_a_plan_says_what_is_done_and_what_the_rest_costs(capsys):
     assert call("plan", "smoke", *SMALL, "--device", "cpu", "--workers", "2") == 0
     said = capsys.readouterr().out
-    assert "0 of 29 trainings done, 29 missing" in said
+    assert "0 of 29 runs done, 29 missing" in said
     # 2 + 4 operations a weight and point. 19 nets of 16 (64 + 10) weights, 1437 points, one epoch; with one output,
     # 400 epochs: nine on 8, 16 and 32 points, one on 1437.
     scalar = 16 * 65 * 400 * (3 * (8 + 16 + 32) + 1437)
@@ -62,17 +67,17 @@ def test_run_status_and_plan_agree_on_what_is_there(capsys):
     assert empty["all"] == (0, 0, 0, 0, 29)
     assert (empty["N2"], empty["N4b"], empty["W7"]) == ((0, 0, 0, 0, 1), (0, 0, 0, 0, 2), (0, 0, 0, 0, 4))
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--dry-run") == 0
-    assert "0 of 29 trainings done, 29 missing" in capsys.readouterr().out
+    assert "0 of 29 runs done, 29 missing" in capsys.readouterr().out
     assert not results_folder().exists()
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
-    assert "profile smoke: 29 of 29 trainings done" in capsys.readouterr().out
+    assert "profile smoke: 29 of 29 runs done" in capsys.readouterr().out
     full = table()
     assert (full["N2"], full["N4b"], full["W7"]) == ((1, 0, 0, 0, 0), (2, 0, 0, 0, 0), (4, 0, 0, 0, 0))
     assert call("plan", "smoke", *SMALL, "--device", "cpu") == 0
-    assert "29 of 29 trainings done, 0 missing" in capsys.readouterr().out
+    assert "29 of 29 runs done, 0 missing" in capsys.readouterr().out
 
 
-def test_a_training_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypatch):
+def test_a_run_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypatch):
     monkeypatch.setitem(profiles.SETTINGS["smoke"], "lr", 1e30)
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
     said = capsys.readouterr().out
@@ -84,16 +89,16 @@ def test_a_training_that_fails_or_diverges_is_listed_with_its_reason(capsys, mon
     with monkeypatch.context() as broken:
         broken.setattr(workers, "measure_group", fail)
         broken.setitem(profiles.SETTINGS["smoke"], "lr", 0.01)
-        broken.setattr(profiles, "CONTROLS", {})  # some have a rate of their own, and are done
+        broken.setattr(profiles, "CONTROLS", {})  # some have a learning rate of their own, and are done
         assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 1
         said = capsys.readouterr().out
-        assert "profile smoke: 0 of 9 trainings done" in said
+        assert "profile smoke: 0 of 9 runs done" in said
         assert "failed: he, depth 2, width 16, seed 0: RuntimeError: no luck today" in said
 
 
 def test_a_run_that_is_out_of_time_says_how_far_it_came(capsys):
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1", "--minutes", "1e-9") == 0
-    assert "profile smoke: 0 of 29 trainings done" in capsys.readouterr().out
+    assert "profile smoke: 0 of 29 runs done" in capsys.readouterr().out
 
 
 def test_a_damaged_row_is_named_in_one_line(capsys):
@@ -125,5 +130,154 @@ def test_rows_that_contradict_each_other_end_a_command_with_a_sentence(capsys):
 
 def test_one_claim_can_be_run_alone_with_so_many_seeds(capsys):
     assert call("run", "smoke", "--claim", "E02", "--seeds", "3", "--widths", "4", "--device", "cpu") == 0
-    assert "claim E02: 9 of 9 trainings done" in capsys.readouterr().out  # three scalings, three seeds
+    assert "claim E02: 9 of 9 runs done" in capsys.readouterr().out  # three scalings, three seeds
     assert {row["cell"]["seed"] for row in store.load_rows()} == {0, 1, 2}
+
+
+# ---------------------------------------------------------------------------------------------- several profiles
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Training and report, played: a list of what was asked for, and what each is to do instead of nothing."""
+    done, answers = [], {}
+
+    def play(name):
+        def step(chosen):
+            done.append((name, chosen.profile, chosen))
+            answer = answers.get((name, chosen.profile), 0)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return step
+
+    for name in ("run", "report"):
+        monkeypatch.setattr(command_line, name, play(name))
+    return done, answers
+
+
+def named(done):
+    return [(name, profile) for name, profile, _ in done]
+
+
+SMOKE, LAPTOP = [("run", "smoke"), ("report", "smoke")], [("run", "laptop"), ("report", "laptop")]
+SHIPPED = [("report", "shipped")]
+
+
+def test_profiles_run_in_the_order_given_and_shipped_trains_nothing(steps):
+    assert call("reproduce", "shipped", "laptop", "smoke") == 0
+    assert named(steps[0]) == [*SHIPPED, *LAPTOP, *SMOKE]
+
+
+def test_without_a_profile_it_is_smoke_and_then_shipped_once_rows_are_shipped(steps):
+    assert call("reproduce") == 0
+    assert named(steps[0]) == SMOKE
+    store.SHIPPED.touch()
+    assert call("reproduce", "--workers", "2") == 0
+    assert named(steps[0]) == [*SMOKE, *SMOKE, *SHIPPED]
+
+
+def test_training_and_report_are_given_the_options(steps):
+    arguments = "--workers 2 --only 02 smoke laptop --device=cuda:1 --minutes 0.5 --dask tcp://a:1 -p widths=[16,32]"
+    assert call("reproduce", *arguments.split(), "--only=05", "-p", "device=a=b") == 0
+    assert named(steps[0]) == [*SMOKE, *LAPTOP]
+    for _, _, chosen in steps[0]:
+        assert (chosen.workers, chosen.device, chosen.minutes, chosen.dask) == (2, "cuda:1", 0.5, "tcp://a:1")
+        assert chosen.only == ["02", "05"] and chosen.parameters == {"widths": [16, 32], "device": "a=b"}
+    assert call("reproduce", "smoke") == 0
+    assert steps[0][-1][2].only == [] and steps[0][-1][2].parameters == {}
+
+
+@pytest.mark.parametrize("words", [["smok"], ["smoke", "-p", "widht=[16]"], ["--only", "99"], ["--workers", "0"]])
+def test_a_wrong_word_ends_it_before_any_training(steps, words):
+    assert call("reproduce", "shipped", *words) == 2
+    assert steps[0] == []
+
+
+def test_checking_the_words_runs_nothing_and_says_nothing(steps, capsys):
+    assert call("reproduce", "--check", "smoke", "-p", "widths=[16]") == 0
+    assert steps[0] == [] and capsys.readouterr() == ("", "")
+
+
+def test_after_a_failure_the_rest_goes_on_and_the_end_names_what_failed(steps, capsys):
+    done, answers = steps
+    answers |= {("run", "smoke"): 1, ("report", "laptop"): OSError("no space"), ("run", "laptop"): KeyError("a bug")}
+    assert call("reproduce", "smoke", "laptop", "shipped") == 1
+    assert named(done) == [*SMOKE, *LAPTOP, *SHIPPED]
+    said = capsys.readouterr().err
+    assert "robustkit: no space" in said and "KeyError: 'a bug'" in said
+    listed = ["smoke: training", "laptop: training", "laptop: notebooks and report"]
+    assert said.splitlines()[-3:] == [f"failed: {step}" for step in listed]
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(InputError("device is 'gpu'"), 2), (KeyboardInterrupt(), 130), (SystemExit(143), 143)]
+)
+def test_bad_input_and_interruption_end_it_at_once(steps, raised, status):
+    done, answers = steps
+    answers["run", "smoke"] = raised
+    assert call("reproduce", "smoke", "laptop") == status
+    assert named(done) == SMOKE[:1]
+
+
+def test_help_and_refusals_load_no_package():
+    code = (
+        "import sys; from robustkit.__main__ import main; print(main(['reproduce', 'smok']), 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "2 False\n", done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- ruff and the tests
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    """ruff and pytest, played: what was called, and statuses other than 0."""
+    done, statuses = [], {}
+
+    def call_tool(command, cwd):
+        assert command[:2] == [sys.executable, "-m"] and cwd == ROOT
+        done.append(" ".join(command[2:]))
+        return statuses.get(command[2], 0)
+
+    monkeypatch.setattr(command_line.subprocess, "call", call_tool)
+    return done, statuses
+
+
+def test_the_command_test_runs_ruff_and_then_pytest_with_the_words_given(tools):
+    assert call("test", "-k", "a or b", "--help", "-x") == 0
+    assert tools[0] == [
+        "ruff check .",
+        "ruff format --check .",
+        "pytest -q -n auto --maxprocesses 8 --dist worksteal -k a or b --help -x",
+    ]
+
+
+@pytest.mark.parametrize("failing", ["ruff", "pytest"])
+def test_it_fails_if_any_of_them_fails_and_still_runs_them_all(tools, failing, capsys):
+    tools[1][failing] = 3
+    assert call("test") == 1
+    assert len(tools[0]) == 3
+    assert f"failed: {failing} (exit status 3)" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_left_to_pytest_and_ends_the_command_with_130(tmp_path):
+    (tmp_path / "test_waits.py").write_text(
+        "import pathlib, time\ndef test():\n    pathlib.Path('started').touch()\n    time.sleep(60)\n"
+    )
+    (tmp_path / "pytest.ini").touch()
+    code = (
+        "import sys; from robustkit import __main__ as main; from pathlib import Path; main.ROOT = Path(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", f"{code}; sys.exit(main.main(['test', '-n0']))", str(tmp_path)]
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    give_up = time.monotonic() + 300
+    while not (tmp_path / "started").exists() and time.monotonic() < give_up:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "KeyboardInterrupt" in said and "no tests ran" in said

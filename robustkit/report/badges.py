@@ -1,4 +1,4 @@
-"""The project's address: pyproject.toml names it, and badges and the notebooks' first cells are written from it."""
+"""The project's address stands in pyproject.toml; badges and the notebooks' first cells are written from it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,12 @@ def repository(root: Path = ROOT) -> str:
     return address
 
 
-def badges(address: str, notebook: str = "") -> str:
-    """Binder and Colab badges in one line, for one notebook or for all."""
-    name = address.removeprefix("https://github.com/")
-    binder, colab = "https://mybinder.org", "https://colab.research.google.com"
-    lab = f"labpath=notebooks%2F{notebook}" if notebook else "urlpath=lab/tree/notebooks"
-    page = f"/blob/main/notebooks/{notebook}" if notebook else ""
-    return (
-        f'<a href="{binder}/v2/gh/{name}/HEAD?{lab}"><img src="{binder}/badge_logo.svg" alt="Open in Binder"></a> '
-        f'<a href="{colab}/github/{name}{page}"><img src="{colab}/assets/colab-badge.svg" alt="Open in Colab"></a>'
-    )
-
-
 def write(root: Path = ROOT) -> None:
-    """Write the address anew into the README and the sources of the notebooks, whose .ipynb are built from them."""
-    address = repository(root)
+    """Write the address into the badges of README and notebooks, and into the first cells, which clone from it."""
+    name = repository(root).removeprefix("https://github.com/")
+    before = r'(mybinder\.org/v2/gh/|colab\.research\.google\.com/github/|"--depth=1", "https://github\.com/)'
     for path in (root / "README.md", *sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))):
-        line = badges(address) if path.suffix == ".md" else "# " + badges(address, f"{path.stem}.ipynb")
-        text = re.sub(r'^(# )?<a href="https://mybinder\.org/.*$', line, path.read_text(), flags=re.MULTILINE)
-        write_atomically(path, re.sub(r'(?<="--depth=1", )"[^"]+"', f'"{address}"', text))
+        write_atomically(path, re.sub(rf"{before}[\w-]+/[\w.-]+", rf"\g<1>{name}", path.read_text()))
 
 
 if __name__ == "__main__":

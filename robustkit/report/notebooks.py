@@ -1,17 +1,17 @@
-"""Run the notebooks with papermill, and ship: rows and notebook outputs that are committed."""
+"""The notebooks: built from their sources, checked parameters, and run with papermill."""
 
 from __future__ import annotations
 
 import ast
+import json
 import multiprocessing
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from .. import files as files_module
 from ..checks import InputError, check_choice
-from ..files import ROOT, results_folder
+from ..files import ROOT, results_folder, write_atomically
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -19,48 +19,43 @@ NOTEBOOKS = ROOT / "notebooks"
 def notebooks(only=()) -> list[Path]:
     """The notebooks in order, or those whose number is in `only`. Raises InputError on an unknown number."""
     paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    numbers = [path.name[:2] for path in paths]
     for number in only:
-        check_choice("--only", number, numbers)
+        check_choice("--only", number, [path.name[:2] for path in paths])
     return [path for path in paths if not only or path.name[:2] in only]
 
 
 def parameters_of(path: Path) -> dict:
     """Names and defaults of a notebook's parameters: the assignments of literals in the cell tagged `parameters`."""
-    import nbformat
-
-    for cell in nbformat.read(path, as_version=4).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            lines = ast.parse(cell.source).body
+    for cell in json.loads(path.read_text())["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            lines = ast.parse("".join(cell["source"])).body
             return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
     return {}
 
 
 def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
-    """What each notebook is given of `given`. Raises InputError on a name that no notebook has, or a wrong type.
+    """Which of the parameters given each notebook takes. Raises InputError on an unknown name or a wrong type.
 
-    Papermill writes names into code as they are and only warns of unknown ones: hence this check before it sees them.
+    Papermill only warns of an unknown name, and writes any name into the code as it is.
     """
-    known = {path: parameters_of(path) for path in paths}
-    names = sorted({name for parameters in known.values() for name in parameters})
+    defaults = {path: parameters_of(path) for path in paths}
+    names = sorted({name for own in defaults.values() for name in own})
     for name, value in given.items():
         check_choice("the notebook parameter", name, names)
-        for default in (parameters[name] for parameters in known.values() if name in parameters):
-            if default is None and not (value is None or isinstance(value, list)):
-                raise InputError(f"the notebook parameter {name} is {value!r}, but must be a list such as [0, 1]")
-            if isinstance(value, list) and not (
-                value and all(type(n) is int for n in value) and len(set(value)) == len(value)
-            ):
+        for default in (own[name] for own in defaults.values() if name in own):
+            if default is None and isinstance(value, list):
+                fits = value and all(type(n) is int for n in value) and len(set(value)) == len(value)
                 wanted = "a non-empty list of whole numbers without duplicates"
+            else:
+                fits = type(value) is type(default)
+                wanted = "a list such as [0, 1]" if default is None else f"of type {type(default).__name__}"
+            if not fits:
                 raise InputError(f"the notebook parameter {name} is {value!r}, but must be {wanted}")
-            if default is not None and type(value) is not type(default):
-                wanted = type(default).__name__
-                raise InputError(f"the notebook parameter {name} is {value!r}, but must be of type {wanted}")
-    return {path: {n: v for n, v in given.items() if n in parameters} for path, parameters in known.items()}
+    return {path: {name: value for name, value in given.items() if name in own} for path, own in defaults.items()}
 
 
 def execute(profile: str, *, only=(), parameters: dict | None = None, workers: int = 2) -> list[str]:
-    """Run the notebooks for a profile, two at a time; their copies lie in results/local/notebooks/<profile>/.
+    """Run the notebooks for a profile, `workers` at a time; their copies lie in results/local/notebooks/<profile>/.
 
     Returns a sentence for each notebook that failed; the others are finished all the same.
     """
@@ -70,13 +65,18 @@ def execute(profile: str, *, only=(), parameters: dict | None = None, workers: i
     folder.mkdir(parents=True, exist_ok=True)
     spawn, failed = multiprocessing.get_context("spawn"), []
     with ProcessPoolExecutor(min(workers, len(paths)), mp_context=spawn) as pool:
-        # The last one, the ledger, takes longest: begun first, it does not run on alone.
-        jobs = {path: pool.submit(_execute, path, folder / path.name, given[path]) for path in reversed(paths)}
-        for path in paths:
-            problem = jobs[path].result()
-            print(f"{path.stem}: {'failed' if problem else 'done'}", flush=True)
-            if problem:
-                failed.append(f"{path.stem}: {problem}")
+        try:
+            # The last one, the ledger, takes longest: begun first, it does not run on alone.
+            jobs = {path: pool.submit(_execute, path, folder / path.name, given[path]) for path in reversed(paths)}
+            for path in paths:
+                problem = jobs[path].result()
+                print(f"{path.stem}: {'failed' if problem else 'done'}", flush=True)
+                if problem:
+                    failed.append(f"{path.stem}: {problem}")
+        except (KeyboardInterrupt, SystemExit):
+            for process in multiprocessing.active_children():
+                process.kill()  # the pool would wait for the notebooks that are running
+            raise
     return failed
 
 
@@ -84,19 +84,25 @@ def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
     import papermill
 
     os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
-    os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which a page could not move
-    how = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False, "extra_arguments": ["--log-level=50"]}
+    os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which do not move on a page
+    options = {
+        "kernel_name": "python3",
+        "cwd": NOTEBOOKS,
+        "progress_bar": False,
+        "extra_arguments": ["--log-level=50"],
+    }
+    problem = None
     try:
         with tempfile.TemporaryDirectory() as folder:
-            part, problem = Path(folder) / copy.name, None
+            part = Path(folder) / copy.name
             try:
-                papermill.execute_notebook(path, part, parameters, **how)
+                papermill.execute_notebook(path, part, parameters, **options)
             except papermill.PapermillExecutionError as error:
                 problem = f"{error.ename}: {error.evalue} (in {copy})"
-            files_module.write_atomically(copy, part.read_bytes())
-            return problem
+            write_atomically(copy, part.read_bytes())
     except OSError as error:
         return f"{error.strerror or error}: {error.filename or copy}"
+    return problem
 
 
 def build_notebooks() -> None:
@@ -130,4 +136,4 @@ def build_notebook(source: Path, outputs: Path) -> None:
         for output in cell.get("outputs", ()):
             output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    files_module.write_atomically(source.with_suffix(".ipynb"), nbformat.writes(nbformat.from_dict(notebook)) + "\n")
+    write_atomically(source.with_suffix(".ipynb"), nbformat.writes(nbformat.from_dict(notebook)) + "\n")

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
 import pandas
@@ -27,25 +26,8 @@ from . import markdown
 from .notebooks import notebooks
 from .progress import count_runs
 
-HERE = Path(__file__).parent
 INDEX = ("index.html", "All figures and tables")
 LIBRARIES = ("torch", "numpy", "pandas", "matplotlib", "nbconvert")
-
-
-class Place(NamedTuple):
-    """Where a figure or table is saved: the notebook's name, the id of the cell, the heading above it."""
-
-    notebook: str
-    cell: str
-    heading: str
-
-
-class Picture(NamedTuple):
-    """What a page says of a picture: the line below it, its alternative text, and whether its numbers are there."""
-
-    caption: str
-    alt: str
-    numbers: bool
 
 
 def write_html(profile: str, failed: Iterable[str] = ()) -> Path:
@@ -57,7 +39,12 @@ def write_html(profile: str, failed: Iterable[str] = ()) -> Path:
     paths = [copies / path.name for path in notebooks() if (copies / path.name).is_file()]
     executed = {path.stem: nbformat.read(path, as_version=4) for path in paths}
     titles = {stem: _title(notebook) for stem, notebook in executed.items()}
-    places = {name: place for stem, notebook in executed.items() for name, place in _places(stem, notebook).items()}
+    places = {  # figure or table -> where it is saved
+        name: {"notebook": stem, "cell": cell.get("id", ""), "heading": heading}
+        for stem, notebook in executed.items()
+        for cell, heading in _headings(notebook)
+        for name in _saved(cell)
+    }
 
     def write(name: str, template: str = "page.html", **values) -> None:
         page = TEMPLATES.get_template(template).render(values)
@@ -75,11 +62,9 @@ def write_html(profile: str, failed: Iterable[str] = ()) -> Path:
     for picture in figures.glob("*.png"):
         for path in filter(Path.is_file, (picture, picture.with_suffix(".csv"))):
             write_atomically(figures / "report" / path.name, path.read_bytes())
-    failed = [sentence.replace(f"{ROOT}/", "") for sentence in failed]
-    names = ("ledger", "notebooks", "figures", "provenance")
-    links = [(f"#{name}", name.capitalize()) for name in names]
-    values = {"title": f"robustkit: {profile}", "profile": profile, "failed": failed, "links": links}
-    write("index.html", "index.html", **values, **_results(figures, titles, places), **_provenance(profile))
+    values = {"title": f"robustkit: {profile}", "profile": profile, "titles": titles, "places": places}
+    values["failed"] = [sentence.replace(f"{ROOT}/", "") for sentence in failed]
+    write("index.html", "index.html", **values, **_results(figures, places), **_provenance(profile))
     return figures / "report" / "index.html"
 
 
@@ -106,12 +91,6 @@ def _saved(cell) -> list[str]:
     return re.findall(r'plots\.save(?:_table)?\(.*?"(\w+)", profile', cell.source, re.DOTALL)
 
 
-def _places(stem: str, notebook) -> dict[str, Place]:
-    """Figure or table -> where this notebook saves it."""
-    code = [(cell, heading) for cell, heading in _headings(notebook) if cell.cell_type == "code"]
-    return {name: Place(stem, cell.get("id", ""), heading) for cell, heading in code for name in _saved(cell)}
-
-
 def _notebook_html(notebook, figures: Path) -> str:
     for cell, heading in _headings(notebook):
         names = _saved(cell)
@@ -123,52 +102,48 @@ def _notebook_html(notebook, figures: Path) -> str:
                 kinds["text/html"] = markdown.to_html(kinds.pop("text/markdown"))
             if "image/png" in kinds:
                 said = f"{markdown.plain(heading)}. Drawn by the cell above."
-                output.metadata["image/png"] = {"alt": _picture(figures, names[0], heading).alt if names else said}
+                output.metadata["image/png"] = {"alt": _picture(figures, names[0], heading)["alt"] if names else said}
     filters = {"markdown2html": lambda source: markdown.to_html(source, escape=False)}
     options = {"exclude_input_prompt": True, "exclude_output_prompt": True, "filters": filters}
     return HTMLExporter(template_name="basic", **options).from_notebook_node(notebook)[0]
 
 
-def _picture(figures: Path, name: str, heading: str = "") -> Picture:
+def _picture(figures: Path, name: str, heading: str) -> dict:
     """The caption is the first line of a figure's numbers; the alternative text adds heading and quantities."""
     path, caption, drawn = figures / f"{name}.csv", "there are no numbers beside this picture", ""
     if path.is_file():
         first = path.read_text().partition("\n")[0]
-        caption = first.removeprefix("# ") if first.startswith("# ") else caption
+        caption = first[2:] if first.startswith("# ") else caption
         table = pandas.read_csv(path, skiprows=1, dtype=str)
         if "quantity" in table and table["quantity"].notna().any():
             drawn = f" Drawn: {', '.join(table['quantity'].dropna().str.replace('_', ' ').unique())}."
     about = markdown.plain(heading) or name
-    return Picture(caption, f"{about}{'' if about.endswith('?') else '.'}{drawn} {caption}", path.is_file())
+    alt = f"{about}{'' if about.endswith('?') else '.'}{drawn} {caption}"
+    return {"caption": caption, "alt": alt, "numbers": path.is_file()}
 
 
 # ---------------------------------------------------------------------------------------------- the index
 
 
-def _results(figures: Path, titles: dict[str, str], places: dict[str, Place]) -> dict:
+def _results(figures: Path, places: dict[str, dict]) -> dict:
     """The ledger, and every figure and table in the notebooks' order; those that no notebook here saves come last."""
 
     def read(name: str) -> pandas.DataFrame:
         return pandas.read_csv(figures / f"{name}.csv", dtype=str, keep_default_na=False)
 
-    headings = {name: place.heading for name, place in places.items()}
-    pictures = sorted(path.stem for path in figures.glob("*.png"))
-    tables = {path.stem for path in figures.glob("*.md")} - {"claims", "found"}
-    shown = {*pictures, *tables} - {"ledger"}
-    gallery = {stem: [name for name in places if places[name].notebook == stem and name in shown] for stem in titles}
-    gallery["others"] = sorted(shown - set(places))
-    found = figures / "found.md"
+    pictures, tables = ({path.stem for path in figures.glob(f"*.{ending}")} for ending in ("png", "md"))
+    shown, gallery = (pictures | tables) - {"ledger", "claims", "found"}, {}
+    for name in [*(name for name in places if name in shown), *sorted(shown - places.keys())]:
+        gallery.setdefault(places[name]["notebook"] if name in places else "others", []).append(name)
     return {
         "claims": read("claims") if (figures / "claims.csv").is_file() else None,
-        "claims_page": (figures / "claims.md").is_file(),
+        "claims_page": "claims" in tables,
         "headlines": HEADLINES,
-        "findings": markdown.to_html(found.read_text()) if found.is_file() else "",
+        "findings": markdown.to_html((figures / "found.md").read_text()) if "found" in tables else "",
         "notebooks": [path.stem for path in notebooks()],
-        "titles": titles,
-        "gallery": {stem: names for stem, names in gallery.items() if names},
-        "places": places,
-        "pictures": {name: _picture(figures, name, headings.get(name, "")) for name in pictures},
-        "tables": {name: read(name) for name in tables},
+        "gallery": gallery,
+        "pictures": {name: _picture(figures, name, places.get(name, {}).get("heading", "")) for name in pictures},
+        "tables": {name: read(name) for name in tables & shown},
     }
 
 
@@ -183,7 +158,7 @@ def _provenance(profile: str) -> dict:
     again = {name: len(store.load_rows(measure=name)) for name in FURTHER}
     facts = {
         "data": [
-            f"{n}: {d.n_train} points, {d.n_test} test points, SHA-256 {d.sha256[:12]}" for n, d in data.items()
+            f"{n}: {d.n_train} training, {d.n_test} test points, SHA-256 {d.sha256[:12]}" for n, d in data.items()
         ],
         "engines": _tally(f"{e['name']} on {e['device']}, {e['dtype']}" for e in engines),
         "versions": _tally(", ".join(f"{name} {v}" for name, v in row["versions"].items()) for row in rows),
@@ -197,10 +172,7 @@ def _provenance(profile: str) -> dict:
         "missing": len(cells) - len(rows),
         "facts": {name: words for name, words in facts.items() if words},
         "commit": commit(),
-        "versions": [
-            f"python {platform.python_version()}",
-            *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
-        ],
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
     }
 
 
@@ -228,19 +200,13 @@ def _self_contained(page: str) -> str:
     return page.replace("<table", '<div class="scroll" tabindex="0"><table').replace("</table>", "</table></div>")
 
 
-def _style() -> str:
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
-    dark = f"@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
-    return "\n".join([light, dark, (HERE / "style.css").read_text()])
-
-
 TEMPLATES = Environment(
-    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
-TEMPLATES.filters |= {
-    "inline": markdown.inline,
-    "plain": markdown.plain,
-    "table": _table,
-    "link_claims": _link_claims,
-}
-TEMPLATES.globals["style"] = _style()
+TEMPLATES.filters |= {"inline": markdown.inline, "plain": markdown.plain}
+TEMPLATES.filters |= {"table": _table, "link_claims": _link_claims}
+TEMPLATES.globals["highlighting"] = lambda style: HtmlFormatter(style=style).get_style_defs(".highlight")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import files as files_module
 from ..checks import InputError
-from ..files import ROOT, figures_folder, results_folder
+from ..files import ROOT, figures_folder, results_folder, write_atomically
 from ..profiles import named_cells
 from ..sweep import store
 from .notebooks import build_notebook, build_notebooks, execute, notebooks
+
+SHIPPED_DATA = ("mnist", "cifar10", "cifar100")
+ORDER = ("model", "dataset", "scaling", "loss", "epochs", "init", "power", "gain", "depth", "width", "seed")
 
 
 def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
@@ -17,25 +19,21 @@ def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
 
     Digits are not shipped, but for the runs of Theorem 2, which asks for m >> d.
     Returns how many rows are new, and a sentence for each difference between engines (the first row is kept).
-    Raises ConflictError if two rows of one engine differ: nothing is written then.
+    Raises InputError if a file is not there, ConflictError if two rows of one engine differ; nothing is written then.
     """
     for path in paths:
         if not path.is_file():
             raise InputError(f"the file to ship is {str(path)!r}, but there is no such file")
-    shipped, notes = store.read_rows(store.SHIPPED), []
-    rows, small = shipped, {cell.key for cell in named_cells("theorem2", "laptop")}
+    rows, notes = store.read_rows(store.SHIPPED), []
+    before, on_digits = len(rows), {cell.key for cell in named_cells("theorem2", "laptop")}
     for path in paths or [store.local_path()]:
-        finished = [r for r in store.read_rows(path) if r["status"] != "failed"]
-        finished = [r for r in finished if r["cell"]["dataset"] in SHIPPED_DATA or r["key"] in small]
-        rows, new = store.merge(rows, finished)
-        notes += new
-    order = ("model", "dataset", "scaling", "loss", "epochs", "init", "power", "gain", "depth", "width", "seed")
-    rows.sort(key=lambda row: ([str(row["cell"][n]).zfill(8) for n in order], row.get("measure", ""), row["key"]))
-    files_module.write_atomically(store.SHIPPED, "".join(store.encode(row) + "\n" for row in rows))
-    return len(rows) - len(shipped), notes
-
-
-SHIPPED_DATA = ("mnist", "cifar10", "cifar100")
+        finished = [row for row in store.read_rows(path) if row["status"] != "failed"]
+        own = [row for row in finished if row["cell"]["dataset"] in SHIPPED_DATA or row["key"] in on_digits]
+        rows, more = store.merge(rows, own)
+        notes += more
+    rows.sort(key=lambda row: ([str(row["cell"][n]).zfill(8) for n in ORDER], row.get("measure", ""), row["key"]))
+    write_atomically(store.SHIPPED, "".join(store.encode(row) + "\n" for row in rows))
+    return len(rows) - before, notes
 
 
 def ship_notebooks() -> list[str]:
@@ -52,7 +50,7 @@ def ship_notebooks() -> list[str]:
 
 
 def write_verdicts(readme: Path, figures: Path) -> None:
-    """Put headline verdicts and findings between their marks in the README, so that it never says anything else."""
+    """Write the headline verdicts and findings between their marks in the README."""
     import pandas
 
     rows = pandas.read_csv(figures / "claims.csv", keep_default_na=False).head(10).itertuples()
@@ -62,4 +60,4 @@ def write_verdicts(readme: Path, figures: Path) -> None:
     for mark, content in (("ledger", table), ("found", (figures / "found.md").read_text())):
         before, rest = text.split(f"<!-- {mark} -->\n")
         text = f"{before}<!-- {mark} -->\n{content}<!-- /{mark} -->{rest.split(f'<!-- /{mark} -->')[1]}"
-    files_module.write_atomically(readme, text)
+    write_atomically(readme, text)

@@ -268,7 +268,7 @@ def call(*arguments):
         ("run shipped", "'shipped', which trains nothing"),
         ("start", "'start'"),
         ("run laptop --claim E6", "claim is 'E6', but must be one of E01"),
-        ("run laptop --claim T01", "'T01', which no training"),
+        ("run laptop --claim T01", "'T01', which no run"),
         ("plan laptop --claim E06 --seeds 0", "seeds is 0"),
         ("plan laptop --claim E06 --seeds 1000000000", "seeds is 1000000000, but must be .* at most 1000"),
         ("plan smoke --workers 1000000000", "workers is 1000000000, but must be .* at most 1000"),

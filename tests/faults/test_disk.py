@@ -222,5 +222,5 @@ def test_a_read_only_results_folder_is_refused_before_any_training(read_only):
 def test_folders_with_spaces_and_letters_of_other_languages_work(tmp_path):
     results = tmp_path / "mein größter Ordner" / "результаты d'été 图"
     ended = command(*ONE_TRAINING, ROBUSTKIT_RESULTS=results)
-    assert ended.returncode == 0 and "3 of 3 trainings done" in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and "3 of 3 runs done" in ended.stdout, ended.stderr
     assert [row["status"] for row in store.read_rows(results / "rows.jsonl")] == ["ok"] * 3

@@ -17,10 +17,9 @@ import json, os, resource, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 from robustkit.sweep import train_missing
-from robustkit.__main__ import _workers
+from robustkit.__main__ import cores
 from robustkit.cell import Cell
-from types import SimpleNamespace
-workers = _workers(SimpleNamespace(workers=None))
+workers = cores()
 rows = train_missing.run([Cell(**fields) for fields in json.loads(sys.argv[1])], workers=workers)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"workers": workers, "statuses": list(rows["status"]), "peak": peak}))

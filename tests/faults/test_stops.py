@@ -143,7 +143,7 @@ def test_a_signal_stops_the_command_at_once_and_leaves_no_process(sent, code, wo
     total = len(profile_cells("smoke", widths=[16], depths=[2, 4]))
     assert process.returncode == code
     assert f"stopped: {len(rows)} run(s) saved, {total - len(rows)} left to do" in said
-    assert "what is finished is saved" in said and "goes on from here" in said
+    assert "finished runs are saved, and the same command resumes" in said
     assert "Traceback" not in said
     assert still_alive(family) == []
 

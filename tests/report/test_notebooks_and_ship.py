@@ -2,9 +2,13 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
+import time
 
 import nbformat
 import numpy
+import psutil
 import pytest
 
 from robustkit.cell import Cell, InputError
@@ -128,6 +132,41 @@ def test_building_twice_gives_the_same_bytes(source):
     assert target.read_bytes() == full
     report.build_notebook(source, target)
     assert target.read_bytes() == full != empty
+
+
+WAITS = """# %% tags=["parameters"]
+profile = "shipped"
+
+# %%
+import pathlib, time
+
+pathlib.Path("{started}").touch()
+time.sleep(60)
+"""
+
+
+def test_a_signal_ends_the_notebooks_that_are_running(tmp_path):
+    source, started = tmp_path / "07_waits.py", tmp_path / "started"
+    source.write_text(WAITS.format(started=started))
+    report.build_notebook(source, source.with_suffix(".ipynb"))
+    code = f"""
+import pathlib, sys
+from robustkit.__main__ import main
+from robustkit.report import notebooks
+notebooks.NOTEBOOKS = pathlib.Path({str(tmp_path)!r})
+sys.exit(main(["report", "smoke"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    give_up = time.monotonic() + 300
+    while not started.exists() and time.monotonic() < give_up:
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 2  # a worker and its kernel
+    process.terminate()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 143 and "the same command resumes" in said
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_the_readme_takes_its_verdicts_and_findings_from_what_was_written(tmp_path):

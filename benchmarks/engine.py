@@ -27,7 +27,7 @@ import robustkit as rk
 from robustkit.data import MNIST_FILES
 from robustkit.files import data_folder, figures_folder
 from robustkit.networks import build
-from robustkit.plots.output import panels, save_table
+from robustkit.plots import panels, save_table
 from robustkit.sweep import store
 from robustkit.training.ensemble import Ensemble, group_size
 from robustkit.training.group import row_of

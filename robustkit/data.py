@@ -115,11 +115,16 @@ MNIST_GZ = {
 }
 
 
+def missing_mnist_files() -> list[str]:
+    """Names, as downloaded, of the files of MNIST that the data folder has neither gzipped nor unpacked."""
+    folder = data_folder() / "MNIST" / "raw"
+    return [f"{n}.gz" for n in MNIST_FILES if not (folder / n).exists() and not (folder / f"{n}.gz").exists()]
+
+
 def _mnist() -> list[np.ndarray]:
     folder, arrays = data_folder() / "MNIST" / "raw", []
-    lacking = [f"{n}.gz" for n in MNIST_FILES if not (folder / n).exists() and not (folder / f"{n}.gz").exists()]
-    if lacking:
-        _download("mnist", folder, {name: MNIST_GZ[name] for name in lacking})
+    if missing := missing_mnist_files():
+        _download("mnist", folder, {name: MNIST_GZ[name] for name in missing})
     for name, known in MNIST_FILES.items():
         packed = not (folder / name).exists()
         content = _read(folder / (f"{name}.gz" if packed else name), *known, packed=packed)

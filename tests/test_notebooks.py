@@ -304,7 +304,7 @@ def test_each_figure_is_there_as_png_pdf_and_csv_with_the_profile_and_seeds_it_s
     assert {"N1", "N2", "N3", "N4a", "N4b", "N5a", "N5b", "W7"} <= names
     for ending in ("pdf", "csv"):
         assert names <= {path.stem for path in figures.glob(f"*.{ending}")}
-    assert (figures / "proxy.csv").read_text().startswith("# profile smoke: it has no such trainings\n")
+    assert (figures / "proxy.csv").read_text().startswith("# profile smoke: it has no such runs\n")
     for name in names - {"N1", "proxy"}:
         said = (figures / f"{name}.csv").read_text().splitlines()[0]
         assert "profile smoke: digits" in said and "seeds 0, 1" in said and "(n = 2" in said, name

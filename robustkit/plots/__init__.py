@@ -1,48 +1,23 @@
-"""Drawing and saving, under one name: plots.against draws a curve, plots.save writes the figure."""
+"""Drawing and saving, under one name: plots.against draws curves, plots.save writes the figure."""
 
-from ..ledger.rows import matched as matched
-from ..ledger.rows import named as named
-from ..ledger.rows import only as only
-from ..ledger.rows import summarise as summarise
-from ..ledger.rows import together as together
-from .cnn_and_resnet import accuracies as accuracies
-from .cnn_and_resnet import average_against_worst as average_against_worst
-from .cnn_and_resnet import figure_6 as figure_6
-from .cnn_and_resnet import gaps as gaps
-from .cnn_and_resnet import over_epochs as over_epochs
-from .cnn_and_resnet import scaled_down as scaled_down
-from .cnn_and_resnet import table_4 as table_4
-from .cnn_and_resnet import views as views
-from .curves import NAMES as NAMES
-from .curves import against as against
-from .curves import along_training as along_training
-from .curves import late_growth as late_growth
-from .curves import mark_transitions as mark_transitions
-from .curves import over_time as over_time
-from .curves import powers as powers
-from .curves import scatter as scatter
-from .curves import schematic as schematic
-from .curves import slopes as slopes
-from .depth import bounds_in_depth as bounds_in_depth
-from .depth import exact_in_depth as exact_in_depth
-from .depth import per_layer as per_layer
-from .depth import rise_in_depth as rise_in_depth
-from .depth import table1_in_depth as table1_in_depth
-from .hypotheses import hypothesis_card as hypothesis_card
-from .hypotheses import shade_outside as shade_outside
-from .ledger import ledger_picture as ledger_picture
-from .ledger import proxy_ratios as proxy_ratios
-from .ledger import specification_curve as specification_curve
-from .output import panels as panels
-from .output import save as save
-from .output import save_table as save_table
-from .width import bounds as bounds
-from .width import domination as domination
-from .width import lemma4 as lemma4
-from .width import lemma4_measured as lemma4_measured
-from .width import one_legend as one_legend
-from .width import peak_places as peak_places
-from .width import peaks as peaks
-from .width import table2_shapes as table2_shapes
-from .width import table2_slopes as table2_slopes
-from .width import terms as terms
+# ruff: noqa: F401
+from ..ledger.rows import matched, named, only, summarise, together
+from .cnn_and_resnet import (
+    accuracies,
+    average_against_worst,
+    figure_6,
+    gaps,
+    over_epochs,
+    scaled_down,
+    table_4,
+    views,
+)
+from .curves import against, along_training, mark_transitions, over_time, scatter
+from .depth import bounds_in_depth, exact_in_depth, rise_in_depth, table1_in_depth
+from .figure_1 import schematic
+from .hypotheses import hypothesis_card, shade_outside
+from .ledger import ledger_picture, proxy_ratios, specification_curve
+from .output import save, save_table
+from .style import NAMES, one_legend, panels
+from .tables import late_growth, per_layer, powers, slopes
+from .width import bounds, domination, lemma4, lemma4_measured, peak_places, table2_shapes, table2_slopes, terms

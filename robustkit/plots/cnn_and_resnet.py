@@ -1,4 +1,4 @@
-"""Figure 6 and Table 4 of the workshop version: CNNs beside fully connected nets, and ResNets beside the paper."""
+"""Figure 6 and Table 4 of the workshop version, CNNs and ResNets; P against worst-case measures."""
 
 from __future__ import annotations
 
@@ -6,69 +6,68 @@ import math
 
 import numpy as np
 import pandas
-import seaborn
 
-from .. import cell as cell_module
-from ..cell import Cell
+from ..cell import ATTACKS, RADII, Cell, column
 from ..checks import check_choice
 from ..datasets import dataset_info
-from ..ledger import rows as ledger_rows
 from ..ledger.cnn_and_resnet import ACCURACIES, PAPER, depth_gaps, depth_rises, much_larger, shared_shapes
-from . import curves
-from .curves import colours, log_ticks, nothing
+from ..ledger.rows import reading_of
+from .curves import against
+from .style import LABELS, label, legend, look, nothing, record
 
 # ---------------------------------------------------------------------------------------------- Figure 6
 
 
 def views(rows: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
-    """The rows of Figure 6 by network and rate, each with what it misses; the faster rate only where it was run."""
+    """The rows of Figure 6 by network and learning rate, with what each misses; the larger one where it was run."""
     missing = rows.attrs.get("missing", [])
     rates = sorted({*rows["lr"], *(cell.lr for cell in missing)})
-    found = {}
+    networks = {
+        "CNN, flatten": ("cnn", "flatten"),
+        "CNN, pooling": ("cnn", "pooling"),
+        "fully connected": ("fcn", None),
+    }
+    parts = {}
     for rate in rates:
-        faster = f", rate x {rate / rates[0]:g}" if rate > rates[0] else ""
-        for name, model, head in (
-            *(("CNN, flatten", "cnn", "flatten"), ("CNN, pooling", "cnn", "pooling")),
-            ("fully connected", "fcn", None),
-        ):
-            part = rows[(rows["model"] == model) & (rows["lr"] == rate)]
-            part = part[part["head"] == head] if head else part
+        faster = f", learning rate x {rate / rates[0]:g}" if rate > rates[0] else ""
+        for name, (model, head) in networks.items():
+            part = rows[(rows["model"] == model) & (rows["lr"] == rate) & ((rows["head"] == head) | (head is None))]
             part.attrs["missing"] = [c for c in missing if (c.model, c.head, c.lr) == (model, head, rate)]
             if len(part) or part.attrs["missing"]:
-                found[name + faster] = part
-    return found
+                parts[name + faster] = part
+    return parts
 
 
-def figure_6(found: dict[str, pandas.DataFrame], axes) -> None:
-    """P (top) and training loss (bottom) against width, a column a view, each row on one scale."""
+def figure_6(parts: dict[str, pandas.DataFrame], axes) -> None:
+    """P (top) and training loss (bottom) against width, a column per view, each row on one scale."""
     for row, y in zip(axes, ("stability", "train_loss"), strict=True):
-        for ax, (name, part) in zip(row, found.items(), strict=True):
-            curves.against(part, ax, y=y)
-            ax.set_title(f"{name}\n\n" if y == "stability" else "")
+        for ax, (name, part) in zip(row, parts.items(), strict=True):
+            against(part, ax, y=y)
+            title = name.replace(", learning", "\nlearning")
+            ax.set_title(title if y == "stability" else "", pad=15)  # above the legend
         limits = [ax.get_ylim() for ax in row if ax.lines]
         for ax in row if limits else ():
             ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-            curves.log_ticks(ax.yaxis)
             ax.label_outer()
 
 
-def gaps(found: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
-    """How far P changes over depth, for each CNN and the fully connected net at its rate, where both have rows.
+def gaps(parts: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
+    """By which factor P changes over depth, for each CNN and the fully connected net at its learning rate.
 
     Factors are geometric means over seeds and widths: of a straight line through log P from the least to the largest
     depth (above 1 it rises; row E12 of the ledger judges this one), and of the highest depth over the lowest.
     """
     table = []
-    for name, cnn in found.items():
-        network, comma, faster = name.partition(", rate")
-        beside = found.get(f"fully connected{comma}{faster}")
+    for name, cnn in parts.items():
+        network, comma, faster = name.partition(", learning")
+        beside = parts.get(f"fully connected{comma}{faster}")
         if not network.startswith("CNN") or beside is None:
             continue
         both = shared_shapes(cnn, beside)
         for whose, part in zip((network, "fully connected"), both, strict=True):
             line = {"pair": name, "network": whose, "widths": ", ".join(map(str, sorted(part["width"].unique())))}
-            for column, values in (("rise over depth", depth_rises(part)), ("highest / lowest", depth_gaps(part))):
-                line[column] = f"{math.exp(np.mean(values)):.3g}" if values else "missing"
+            for heading, values in (("rise over depth", depth_rises(part)), ("highest / lowest", depth_gaps(part))):
+                line[heading] = f"{math.exp(np.mean(values)):.3g}" if values else "missing"
             losses = part["train_loss"]
             line["training loss"] = f"{losses.min():.3g} to {losses.max():.3g}" if len(part) else "-"
             table.append(line | {"size, compared": ""})
@@ -81,7 +80,7 @@ def gaps(found: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
 
 
 def table_4(rows: pandas.DataFrame, cells: list[Cell]) -> pandas.DataFrame:
-    """Table 4: a row a dataset and initialisation of `cells`, the paper's accuracy beside ours, in percent.
+    """Table 4: a row per dataset and initialisation of `cells`, the paper's accuracy beside ours, in percent.
 
     Ours: mean over seeds +- their standard deviation, at the last and the best epoch.
     """
@@ -89,13 +88,13 @@ def table_4(rows: pandas.DataFrame, cells: list[Cell]) -> pandas.DataFrame:
     for dataset, init in dict.fromkeys((cell.dataset, cell.init) for cell in cells):
         wanted = [cell for cell in cells if (cell.dataset, cell.init) == (dataset, init)]
         keys = {cell.key for cell in wanted}
-        found = rows[rows["key"].isin(keys) & (rows["status"] == "ok")] if len(rows) else rows
+        good = rows[rows["key"].isin(keys) & (rows["status"] == "ok")] if len(rows) else rows
         paper = PAPER.get((dataset, init))
-        line = {"network": f"ResNet-{wanted[0].depth}", "dataset": dataset, "initialisation": curves.NAMES[init]}
+        line = {"network": f"ResNet-{wanted[0].depth}", "dataset": dataset, "initialisation": label("init", init)}
         line |= {"paper": "-" if paper is None else f"{paper:.2f}"}
-        line |= {f"ours, {name}": _spread(100 * found[y], 2) for name, y in ACCURACIES.items()}
-        line |= {"kappa": _spread(found["kappa"], 3), "P/eps": _spread(found["stability"], 3)}
-        table.append(line | {"n": f"{len(found)} of {len(wanted)}"})
+        line |= {f"ours, {name}": _spread(100 * good[y], 2) for name, y in ACCURACIES.items()}
+        line |= {"kappa": _spread(good["kappa"], 3), "P/eps": _spread(good["stability"], 3)}
+        table.append(line | {"n": f"{len(good)} of {len(wanted)}"})
     return pandas.DataFrame(table)
 
 
@@ -112,72 +111,65 @@ def scaled_down(cells: list[Cell]) -> str:
     cell = cells[0]
     if (cell.depth, cell.epochs) == (110, 164):
         return ""
-    of = dataset_info(cell.dataset).n_train
+    points = dataset_info(cell.dataset).n_train
     return (
-        f"scaled down: ResNet-{cell.depth}, {cell.epochs:g} epochs on {cell.train_points} of the {of} points of "
+        f"scaled down: ResNet-{cell.depth}, {cell.epochs:g} epochs on {cell.train_points} of the {points} points of "
         f"{cell.dataset}, without crops and flips; a check of the pipeline, and no evidence on Table 4"
     )
 
 
 def accuracies(rows: pandas.DataFrame, ax):
-    """Test accuracy at the last epoch, a column a dataset and initialisation: the paper's as a bar, ours as dots."""
+    """Test accuracy at the last epoch, by dataset and initialisation: the paper's as a bar, ours as dots."""
     columns = list(dict.fromkeys([*PAPER, *zip(rows["dataset"], rows["init"], strict=True)]))
-    colours = dict(zip(("he", "power"), seaborn.color_palette("colorblind"), strict=False))
-    labels = []
+    labels, name = [], "the paper, Table 4"
     for x, (dataset, init) in enumerate(columns):
         part = rows[(rows["dataset"] == dataset) & (rows["init"] == init) & (rows["status"] == "ok")]
         if (dataset, init) in PAPER:
             value = PAPER[dataset, init]
-            ax.plot(
-                [x - 0.3, x + 0.3], [value, value], color="black", label="the paper, Table 4" if x == 0 else "_paper"
-            )
-            curves._record(
-                ax, pandas.DataFrame([{"dataset": dataset, "init": init, "mean": value, "quantity": "paper"}])
-            )
+            ax.plot([x - 0.3, x + 0.3], [value, value], color="black", label=name if x == 0 else "_paper")
+            record(ax, {"dataset": [dataset], "init": init, "mean": value}, "paper")
         values = 100 * part["test_accuracy"].astype(float)
-        ax.plot([x] * len(values), values, "o", color=colours[init], markersize=4, label="_ours")
-        ours = part[["dataset", "init", "seed"]].assign(mean=values, quantity="ours, last epoch")
-        curves._record(ax, ours)
+        ax.plot([x] * len(values), values, linestyle="none", markersize=4, label="_ours", **look("init", init))
+        record(ax, part[["dataset", "init", "seed"]].assign(mean=values), "ours, last epoch")
         network = f"ResNet-{part['depth'].iloc[0]}" if len(part) else "no rows yet"
-        labels.append(f"{dataset}\n{curves.NAMES[init]}\n{network}")
+        labels.append(f"{dataset}\n{label('init', init)}\n{network}")
     for init, name in (("he", "ours, He (lazy)"), ("power", "ours, non-lazy")):
-        ax.plot([], [], "o", color=colours[init], markersize=4, label=name)
-    ax.set_xticks(range(len(columns)), labels, fontsize=6)
+        ax.plot([], [], linestyle="none", markersize=4, label=name, **look("init", init))
+    ax.set_xticks(range(len(columns)), labels, fontsize=5)
     ax.set(ylabel="test accuracy, %", xlim=(-0.6, len(columns) - 0.4))
-    curves._legend(ax)
-    return ax
+    return legend(ax)
 
 
 def over_epochs(rows: pandas.DataFrame, ax):
-    """Test accuracy after each epoch, a line a seed."""
+    """Test accuracy after each epoch, a line per seed."""
     good = rows[rows["status"] == "ok"]
     if good.empty:
-        return curves.nothing(ax)
+        return nothing(ax)
     for (init, dataset), part in good.groupby(["init", "dataset"]):
-        colour = seaborn.color_palette("colorblind")[0 if init == "he" else 1]
         for number, row in enumerate(part.itertuples()):
             values = 100 * np.array(row.test_accuracy_over_time, dtype=float)
-            label = "_seed" if number else f"{curves.NAMES[init]}, {dataset}"
-            ax.plot(range(1, len(values) + 1), values, color=colour, linewidth=0.9, label=label)
             line = {"init": init, "dataset": dataset, "seed": row.seed, "epoch": range(1, len(values) + 1)}
-            curves._record(ax, pandas.DataFrame(line | {"mean": values, "quantity": "test accuracy"}))
+            name = "_seed" if number else f"{label('init', init)}, {dataset}"
+            ax.plot(line["epoch"], values, color=look("init", init)["color"], linewidth=0.9, label=name)
+            record(ax, line | {"mean": values}, "test accuracy")
     ax.set(xlabel="epoch", ylabel="test accuracy, %")
-    curves._legend(ax)
-    return ax
+    return legend(ax)
 
+
+# ---------------------------------------------------------------------------------------------- worst case
 
 WORST = {
-    "logit_stability": curves.LABELS["stability"],
+    "logit_stability": LABELS["stability"],
     "lipschitz_mean": r"mean local Lipschitz, $\|J\|_2$",
     "lipschitz_max": r"largest local Lipschitz, $\|J\|_2$",
     "spectral_product": "product of spectral norms",
     "softmax_stability": r"$P/\epsilon$ of softmax outputs",
-    "logit_stability_train": curves.LABELS["stability_train"],
+    "logit_stability_train": LABELS["stability_train"],
 } | {
-    cell_module.column(attack, norm, radius): rf"accuracy under {attack.upper()}, {symbol} radius {radius:g}"
-    for attack in cell_module.ATTACKS
+    column(attack, norm, radius): f"accuracy under {attack.upper()},\n{symbol} radius {radius:g}"
+    for attack in ATTACKS
     for norm, symbol in (("l2", r"$\ell_2$"), ("linf", r"$\ell_\infty$"))
-    for radius in cell_module.RADII[norm]
+    for radius in RADII[norm]
 }
 
 
@@ -196,33 +188,27 @@ def average_against_worst(
     check_choice("over", over, (None, *SCALES))
     if rows.empty:
         return nothing(ax)
-    x_values, accuracy = rows[x] / rows[over] if over else rows[x], y.startswith("accuracy")
-    table = rows.assign(x=x_values.astype(float), mean=rows[y].astype(float))
+    accuracy, quantity = y.startswith("accuracy"), f"{y} against {x}" + (f" over {over}" if over else "")
+    log, exp = (np.asarray, np.asarray) if accuracy else (np.log, np.exp)
+    table = rows.assign(x=(rows[x] / rows[over] if over else rows[x]).astype(float), mean=rows[y].astype(float))
     good = (table["status"] == "ok") & (table["x"] > 0) & (table["mean"] >= 0 if accuracy else table["mean"] > 0)
     table = table[good & np.isfinite(table[["x", "mean"]]).all(axis=1)]
     if table.empty:
         return nothing(ax)
-    table = table.assign(reading=[", ".join(ledger_rows.reading_of(row)) for row in table.to_dict("records")])
-    by, schemes = ["depth", "init", "power", "gain", "width", "reading"], list(curves.NAMES)
-    palette = dict(zip(sorted(table["depth"].unique()), colours(table["depth"]), strict=True))
-    named_init, quantity = table["init"].nunique() > 1, f"{y} against {x}" + (f" over {over}" if over else "")
+    table = table.assign(reading=[", ".join(reading_of(row)) for row in table.to_dict("records")])
+    by = ["depth", "init", "power", "gain", "width", "reading"]
     for (depth, init), curve in table.groupby(["depth", "init"]):
-        marker, colour = curves.MARKERS[schemes.index(init)], palette[depth]
-        ax.plot(curve["x"], curve["mean"], ".", color=colour, alpha=0.35, markersize=3, label="_seeds")
-        cells = curve.assign(x=np.log(curve["x"]), mean=curve["mean"] if accuracy else np.log(curve["mean"]), n=1)
-        cells = cells.groupby(by, dropna=False).agg({"x": "mean", "mean": "mean", "n": "sum"}).reset_index()
-        cells["x"], cells["mean"] = np.exp(cells["x"]), cells["mean"] if accuracy else np.exp(cells["mean"])
-        label = f"{curves.NAMES[init]}, $L$ = {depth}" if named_init else f"$L$ = {depth}"
-        ax.plot(cells["x"], cells["mean"], marker, color=colour, markersize=4.5, alpha=0.9, label=label)
-        curves._record(ax, cells.assign(quantity=f"{quantity}, cell means"))
-        curves._record(ax, curve[[*by, "seed", "x", "mean"]].assign(quantity=f"{quantity}, seeds"))
-    x_label = WORST.get(x, curves.LABELS.get(x, x))
-    ax.set(xscale="log", xlabel=rf"$P/\epsilon$ over {SCALES[over]}" if over else x_label, ylabel=WORST.get(y, y))
-    log_ticks(ax.xaxis)
-    if accuracy:
-        ax.set_ylim(-0.02, 1.02)
-    else:
-        ax.set_yscale("log")
-        log_ticks(ax.yaxis)
-    curves._legend(ax)
-    return ax
+        style = {"color": look("depth", depth)["color"], "linestyle": "none"}
+        ax.plot(curve["x"], curve["mean"], marker=".", alpha=0.35, markersize=3, label="_seeds", **style)
+        cells = curve.assign(x=np.log(curve["x"]), mean=log(curve["mean"]), n=1).groupby(by, dropna=False)
+        cells = cells.agg({"x": "mean", "mean": "mean", "n": "sum"}).reset_index()
+        cells = cells.assign(x=np.exp(cells["x"]), mean=exp(cells["mean"]))
+        name = f"{label('init', init)}, " * (table["init"].nunique() > 1) + label("depth", depth)
+        style |= {"marker": look("init", init)["marker"], "markersize": 4.5, "alpha": 0.9, "label": name}
+        ax.plot(cells["x"], cells["mean"], **style)
+        record(ax, cells, f"{quantity}, cell means")
+        record(ax, curve[[*by, "seed", "x", "mean"]], f"{quantity}, seeds")
+    x_label = rf"$P/\epsilon$ over {SCALES[over]}" if over else WORST.get(x, LABELS.get(x, x))
+    ax.set(xscale="log", xlabel=x_label, ylabel=WORST.get(y, y))
+    ax.set(**{"ylim": (-0.02, 1.02)} if accuracy else {"yscale": "log"})
+    return legend(ax)

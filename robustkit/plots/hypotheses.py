@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 
 from .. import theory
 from ..cell import Cell
 from ..checks import InputError, check_choice
 from ..initialization import layer_stds
 from ..ledger.rows import curve_name
-from .curves import _record
+from .style import record
 
 MUCH = 10  # "much larger" read as ten times, our choice: the theorems name no factor
 
@@ -45,7 +48,7 @@ HYPOTHESES = (
 # What a setting alone does not decide, and where to look.
 OPEN = {
     "Assumption 2: training risk of order 1/n": lambda c: "see train_loss",
-    "Theorem 3: small steps, as the proof's flow": lambda c: f"rate {c.learning_rate(0):g}",
+    "Theorem 3: small steps, as the proof's flow": lambda c: f"lr {c.learning_rate(0):g}",
     "Theorem 3: early time": lambda c: "limit not named",
 }
 
@@ -55,7 +58,7 @@ def _lacking(cell: Cell, theorem: int) -> list[str]:
 
 
 def hypothesis_card(cells: Sequence[Cell]) -> pandas.DataFrame:
-    """Which theorem covers which kind of run: a row a theorem, then a row a hypothesis; a column a kind.
+    """Which theorem covers which kind of run: a row per theorem, then a row per hypothesis; a column per kind.
 
     The NeurIPS paper assumes: norm 1 in Assumption 1 (Sec. 3), the squared loss in the risk of Sec. 3, hence
     cross-entropy is outside all three theorems; Theorem 1 (Sec. 4.1, Eq. 3) alpha = 1 and lazy training, which the
@@ -91,61 +94,46 @@ def _entry(cells: list[Cell], meets: Callable) -> str:
 
 
 def shade_outside(ax, rows: pandas.DataFrame, theorem: int, *, x: str = "width", note: bool = True):
-    """Shade where no row meets the hypotheses of Theorem 1, 2 or 3, and (`note`) say in a free corner what they lack.
+    """Shade where no row meets the hypotheses of Theorem 1, 2 or 3, and (`note`) say in a free place what they lack.
 
     Call it last, when all is drawn. x: the column on the axis. Raises InputError on another theorem.
     """
     check_choice("theorem", theorem, (1, 2, 3))
     if rows.empty:
         return ax
-    found: dict = {}
+    lacking: dict = {}
     for line in rows[list(Cell.__dataclass_fields__)].to_dict("records"):
         cell = Cell(**{name: None if isinstance(v, float) and np.isnan(v) else v for name, v in line.items()})
-        found.setdefault(line[x], []).append(_lacking(cell, theorem))
-    places = np.array(sorted(found))
-    outside = np.array([all(found[place]) for place in places])
-    lists = [words for place in places[outside] for words in found[place]]
+        lacking.setdefault(line[x], []).append(_lacking(cell, theorem))
+    places = np.array(sorted(lacking))
+    outside = np.array([all(lacking[place]) for place in places])
+    lists = [words for place in places[outside] for words in lacking[place]]
     every = list(dict.fromkeys(word for words in lists for word in words))
     reasons = [word for word in every if all(word in words for words in lists)] or every
-    table = {x: places, "lacks": np.where(outside, ", ".join(reasons), "")}
-    _record(ax, pandas.DataFrame(table).assign(quantity=f"outside Theorem {theorem}"))
+    lacks = np.where(outside, ", ".join(reasons), "")
+    record(ax, {x: places, "lacks": lacks}, f"outside Theorem {theorem}")
     if not outside.any():
         return ax
     words = ", ".join(word.replace(" ", "\xa0") for word in reasons[:3])  # a reason is not broken over lines
     words += f" and\xa0{len(reasons) - 3}\xa0more" if len(reasons) > 3 else ""
-    words = f"outside the hypotheses of Theorem {theorem}: {words}"
+    words = f"outside the hypotheses of Theorem {theorem}: {words}".replace("^2", "²")
     if outside.all():
         ax.set_facecolor("0.97")
     else:
         limits, scale = ax.get_xlim(), ax.xaxis.get_transform()
         at = scale.transform(places.astype(float))
         edges = [limits[0], *scale.inverted().transform((at[:-1] + at[1:]) / 2), limits[1]]
-        style = {"facecolor": "0.97", "edgecolor": "0.88", "hatch": "///", "linewidth": 0, "label": "_outside"}
-        for i in np.flatnonzero(outside):
-            ax.axvspan(edges[i], edges[i + 1], zorder=0, **style)
+        style = {"facecolor": "0.97", "edgecolor": "0.88", "hatch": "///", "linewidth": 0}
+        style |= {"label": "_outside", "transform": ax.get_xaxis_transform()}
+        for shaded, group in itertools.groupby(range(len(places)), key=outside.__getitem__):
+            first, *_, last = [edges[i + side] for i in group for side in (0, 1)]
+            if shaded:  # a polygon, on which the words may stand
+                ax.fill([first, first, last, last], [0, 1, 1, 0], zorder=0, **style)
         ax.set_xlim(limits)
         words = f"hatched: {words}"
-    return _in_a_free_corner(ax, words) if note else ax
-
-
-def _in_a_free_corner(ax, words: str):
-    """Write where no curve or band passes; if every corner is taken, make room above the curves."""
-    lines = textwrap.fill(words, 48, break_on_hyphens=False).replace("^2", "²")
-    back = {"facecolor": "0.97", "linewidth": 0, "pad": 0.5}
-    text = ax.text(0, 0, lines, transform=ax.transAxes, fontsize=6, color="0.3", label="_outside", bbox=back)
-    ax.figure.draw_without_rendering()  # the layout must be known before the text is measured
-    size = text.get_window_extent().transformed(ax.transAxes.inverted()).size
-    paths = [line.get_transform().transform_path(line.get_path()) for line in ax.lines]
-    paths += [c.get_transform().transform_path(path) for c in ax.collections for path in c.get_paths()]
-    taken = [path.interpolated(30).vertices if len(path.vertices) > 1 else path.vertices for path in paths]
-    taken = ax.transAxes.inverted().transform(np.concatenate([np.empty((0, 2)), *taken]))
-    for across, up in ((0.02, 0.98), (0.98, 0.98), (0.02, 0.02), (0.98, 0.02)):
-        low = np.array([across, up]) - size * (np.array([across, up]) > 0.5) - 0.02
-        if not ((taken > low) & (taken < low + size + 0.04)).all(axis=1).any():
-            break
-    else:
-        across, up, scale = 0.02, 0.98, ax.yaxis.get_transform()
-        bottom, top = scale.transform(np.array(ax.get_ylim()))
-        ax.set_ylim(top=scale.inverted().transform(bottom + (top - bottom) / (0.95 - min(0.45, size[1]))))
-    text.set(x=across, y=up, ha="left" if across < 0.5 else "right", va="bottom" if up < 0.5 else "top")
+    if note:  # a legend without lines, which Matplotlib puts where it covers least
+        style = {"fontsize": 6, "labelcolor": "0.3", "handlelength": 0, "handletextpad": 0, "borderpad": 0.2}
+        style |= {"frameon": True, "framealpha": 0.9, "facecolor": "0.97", "edgecolor": "none"}
+        lines = textwrap.fill(words, 48, break_on_hyphens=False)
+        ax.add_artist(Legend(ax, [Line2D([], [], alpha=0)], [lines], loc="best", **style))
     return ax

@@ -1,10 +1,10 @@
-"""What a reader turns: sliders over the printed bounds (d = 784, o = 10), and a network of their own among others."""
+"""For a reader at the keyboard: sliders over the printed bounds on MNIST, and a network of one's own among others."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
@@ -15,23 +15,24 @@ from matplotlib.ticker import FixedLocator
 from .. import theory
 from ..cell import Cell
 from ..checks import InputError, check_choice
-from ..data import MNIST_FILES
+from ..data import missing_mnist_files
+from ..datasets import dataset_info
 from ..files import data_folder
-from ..ledger.rows import NAMES
 from ..profiles import SETTINGS, SHORT, grid
 from ..sweep import store, train_missing
-from . import curves
-from .output import caption, panels
+from .curves import against
+from .output import caption
+from .style import LABELS, finish, label, legend, panels
 
 WIDTHS = np.unique(np.geomspace(4, 2**16, 120).round().astype(int))
-MNIST = {"d_in": 784, "d_out": 10}
+MNIST = {"d_in": math.prod(dataset_info("mnist").shape), "d_out": dataset_info("mnist").classes}
 
 
 def sliders(draw: Callable[..., None], start: dict, **choices: Sequence) -> None:
     """Call draw(**chosen) under a slider for each of `choices`, from the values in `start`.
 
     Where nobody is there to move a slider (papermill sets ROBUSTKIT_STATIC) or ipywidgets is not installed, the
-    picture at `start` is all there is.
+    picture at `start` is drawn alone.
     """
     try:
         import ipywidgets
@@ -47,54 +48,58 @@ def sliders(draw: Callable[..., None], start: dict, **choices: Sequence) -> None
     ipywidgets.interact(draw, **handles)
 
 
-def _axes(title: str, **labels):
+def _lines(title: str, x: str, at, lines: dict[str, tuple], ylabel: str = r"$P/\epsilon$"):
+    """Axes with {label: (values, style of the line)} against widths or depths."""
     _, (ax,) = panels(1, width=5, height=3)
-    ax.set(**{"yscale": "log", "ylabel": r"$P/\epsilon$", "title": title} | labels)
+    for name, (values, style) in lines.items():
+        ax.plot(at, values, label=name, **{"color": "black", "linewidth": 1} | style)
+    ax.set(xscale="log" if x == "width" else "linear", yscale="log", xlabel=LABELS[x], ylabel=ylabel, title=title)
+    ax.legend(fontsize=7)
     return ax
 
 
 def theorem1_in_width(init: str, depth: int) -> None:
     """Theorem 1 [N Eq. 3], its two terms, and the exact initial P against width; the vertical line is m = L^3/2."""
     shape = {"depth": depth, **MNIST}
-    pairs = [theory.theorem1_terms(init, width=m, version="neurips", **shape) for m in WIDTHS]
-    first, second = np.transpose(pairs)
-    whole = first + second
-    ax = _axes(f"Theorem 1, {NAMES[init]}, $L$ = {depth}", xscale="log", xlabel="width $m$")
-    ax.plot(WIDTHS, whole, "k-", label="the bound")
-    ax.plot(WIDTHS, first, "k--", linewidth=1, label="its first term")
-    ax.plot(WIDTHS, second, "k:", linewidth=1, label="its second term")
+    first, second = np.transpose([theory.theorem1_terms(init, width=m, version="neurips", **shape) for m in WIDTHS])
     exact = [theory.stability_at_init(init, width=m, **shape) for m in WIDTHS]
-    ax.plot(WIDTHS, exact, color="0.6", label="exact at initialisation")
+    lines = {
+        "the bound": (first + second, {"linewidth": 1.5}),
+        "its first term": (first, {"linestyle": "--"}),
+        "its second term": (second, {"linestyle": ":"}),
+        "exact at initialisation": (exact, {"color": "0.6"}),
+    }
+    ax = _lines(f"Theorem 1, {label('init', init)}, $L$ = {depth}", "width", WIDTHS, lines)
     ax.axvline(theory.peak_width(depth), color="0.8", linewidth=0.8, zorder=0)
-    ax.set_ylim(min(exact) / 3, whole.max() * 3)
-    ax.legend(fontsize=7)
+    ax.set_ylim(min(exact) / 3, (first + second).max() * 3)
 
 
 def table1_in_depth(init: str, width: int) -> None:
     """Table 1 of both versions and the exact initial P against depth."""
     shape, depths = {"width": width, **MNIST}, range(2, 41)
-    ax = _axes(f"Table 1, {NAMES[init]}, $m$ = {width}", xlabel="depth $L$")
-    for version, name, dash in (("neurips", "NeurIPS", "k--"), ("workshop", "workshop", "k:")):
-        ax.plot(depths, [theory.table1(init, depth=L, version=version, **shape) for L in depths], dash, label=name)
+    lines = {
+        name: ([theory.table1(init, depth=L, version=version, **shape) for L in depths], {"linestyle": dash})
+        for version, name, dash in (("neurips", "NeurIPS", "--"), ("workshop", "workshop", ":"))
+    }
     exact = [theory.stability_at_init(init, depth=L, **shape) for L in depths]
-    ax.plot(depths, exact, color="0.6", label="exact at initialisation")
-    ax.legend(fontsize=7)
+    lines["exact at initialisation"] = exact, {"color": "0.6"}
+    _lines(f"Table 1, {label('init', init)}, $m$ = {width}", "depth", depths, lines)
 
 
 def theorem3_in_width(n: int, c: float) -> None:
     """Theorem 3 [Eq. 4], each of its two terms alone, and the rate m^(1-2c) that can be proved, against width."""
     m = WIDTHS.astype(float)
     whole = np.array([theory.theorem3(n=n, width=int(width), power=c) for width in WIDTHS])
-    terms = np.array([(n**3 * m) ** -0.5, m ** (0.5 - c)])
-    first, second = whole * terms / terms.sum(0)
-    ax = _axes(f"Theorem 3, $n$ = {n}, $c$ = {c:g}; grey: $m < 10 n^2$", xscale="log", xlabel="width $m$")
-    ax.plot(m, whole, "k-", label="Eq. (4)")
-    ax.plot(m, first, "k--", linewidth=1, label="its first term")
-    ax.plot(m, second, "k:", linewidth=1, label="its second term, the Remark's")
-    ax.plot(m, whole[0] * (m / m[0]) ** (1 - 2 * c), "k-.", linewidth=1, label="$m^{1-2c}$")
+    second = np.array([theory.theorem3_remark(n=n, width=int(width), power=c) for width in WIDTHS])
+    lines = {
+        "Eq. (4)": (whole, {"linewidth": 1.5}),
+        "its first term": (whole - second, {"linestyle": "--"}),
+        "its second term, the Remark's": (second, {"linestyle": ":"}),
+        "$m^{1-2c}$": (whole[0] * (m / m[0]) ** (1 - 2 * c), {"linestyle": "-."}),
+    }
+    title = f"Theorem 3, $n$ = {n}, $c$ = {c:g}; grey: $m < 10 n^2$"
+    ax = _lines(title, "width", m, lines, r"$P/\epsilon$, up to constants")
     ax.axvspan(m[0], min(10 * n**2, m[-1]), color="0.94", zorder=0)
-    ax.set_ylabel(r"$P/\epsilon$, up to constants")
-    ax.legend(fontsize=7)
 
 
 # ---------------------------------------------------------------------------------------------- your turn
@@ -104,40 +109,31 @@ def your_turn(dataset: str = "digits", *, among: dict[str, Sequence], **mine) ->
     """Train one network, described by fields of a Cell, and return its row among those of others; `yours` marks it.
 
     The others differ from it in the fields of `among` alone. On digits they are trained as well, at the values in
-    `among`. On MNIST (a tenth of the steps at ten times the rate) they are the rows that the store has. What was
-    trained before is read from the store.
+    `among`. On MNIST, under the short schedule (a tenth of the steps at ten times the learning rate), they are the
+    rows that the store has. Runs that the store has are not repeated.
     Raises InputError on a bad field, and where MNIST's files are not there: nothing is downloaded.
     """
     check_choice("dataset", dataset, ("digits", "mnist"))
+    if dataset == "mnist" and missing_mnist_files():
+        raise InputError(
+            f"dataset is 'mnist', but its files are not in {data_folder() / 'MNIST' / 'raw'} and nothing is "
+            "downloaded here: `python -m robustkit run laptop` fetches them, and 'digits' needs none"
+        )
     if dataset == "mnist":
-        _check_mnist()
-        start = Cell(width=16, depth=2, **SETTINGS["laptop"] | SHORT)
-    else:
-        start = grid("W6" if mine.get("model") == "cnn" else "N4a", "smoke")[0]
-    own = replace(start, **mine)
-    if dataset == "mnist":
+        own = replace(Cell(width=16, depth=2, **SETTINGS["laptop"] | SHORT), **mine)
         others = _stored(own, tuple(among))
     else:
-        others = [
-            replace(own, **dict(zip(among, values, strict=True))) for values in itertools.product(*among.values())
-        ]
+        own = replace(grid("W6" if mine.get("model") == "cnn" else "N4a", "smoke")[0], **mine)
+        choices = itertools.product(*among.values())
+        others = [replace(own, **dict(zip(among, values, strict=True))) for values in choices]
     rows = train_missing.run(list(dict.fromkeys([own, *others])), device="cpu")
     rows = rows.assign(yours=rows["key"] == own.key)
     rows.attrs["among"] = tuple(among)
     return rows
 
 
-def _check_mnist() -> None:
-    folder = data_folder() / "MNIST" / "raw"
-    if not all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in MNIST_FILES):
-        raise InputError(
-            f"dataset is 'mnist', but its files are not in {folder} and nothing is downloaded here: "
-            "`python -m robustkit run laptop` fetches them, and 'digits' needs none"
-        )
-
-
 def _stored(own: Cell, free: Sequence[str]) -> list[Cell]:
-    """The finished trainings in the store that differ from a cell in the fields `free` alone."""
+    """The finished runs in the store that differ from a cell in the fields `free` alone."""
     rows = [row for row in store.load_rows() if row["status"] != "failed" and row["cell"]["dataset"] == own.dataset]
     cells = [Cell(**row["cell"]) for row in rows]
     fixed = [field.name for field in fields(Cell) if field.name not in free]
@@ -149,13 +145,12 @@ def show_yours(
 ) -> None:
     """Rows of `your_turn`: the others as curves, yours as a star, and below them what the picture shows."""
     mine, others = rows[rows["yours"]], rows[~rows["yours"]]
-    curves.against(others, ax, x=x, y=y, by=by, log=log)
+    against(others, ax, x=x, y=y, by=by, log=log)
     value = f": {mine[y].item():.4g}" if mine[y].notna().all() else ""
     ax.plot(mine[x], mine[y], "k*", markersize=9, zorder=5, label=f"yours{value}")
     ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows[x]))))
-    curves._legend(ax)
-    lines = textwrap.wrap(_said(mine, others, rows.attrs["among"]), int(23 * ax.figure.get_figwidth()))
-    ax.figure.supxlabel("\n".join(lines), fontsize=6, color="0.35")
+    legend(ax)
+    finish(ax.figure, _said(mine, others, rows.attrs["among"]))
 
 
 def _said(mine: pandas.DataFrame, others: pandas.DataFrame, among: Sequence[str]) -> str:
@@ -163,8 +158,8 @@ def _said(mine: pandas.DataFrame, others: pandas.DataFrame, among: Sequence[str]
     values = [
         f"{name} {own[name]}" for name in ("power", "head", "width", "depth", "seed") if pandas.notna(own[name])
     ]
-    star = f"Star: yours, {', '.join([NAMES[own['init']], *values])}"
+    star = f"Star: yours, {', '.join([label('init', own['init']), *values])}"
     star += "" if own["status"] == "ok" else f", which {own['status']} and is not drawn: {own['reason']}"
     free = " or ".join(filter(None, (", ".join(among[:-1]), among[-1])))
-    what = caption(others if len(others) else mine, "yours").partition(": ")[2]
-    return f"{star}. {'The others differ' if len(others) else 'No row differs'} from it in {free} alone: {what}"
+    shown = caption(others if len(others) else mine, "yours").partition(": ")[2]
+    return f"{star}. {'The others differ' if len(others) else 'No row differs'} from it in {free} alone: {shown}"

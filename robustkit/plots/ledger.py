@@ -1,4 +1,7 @@
-"""The ledger as pictures: what holds, and in which reading."""
+"""Pictures of the ledger: claims by readings, and what the short schedule does to P.
+
+The short schedule takes a tenth of the steps at ten times the learning rate.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas
-import seaborn
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..checks import InputError, check_choice
 from ..ledger import proxy_schedule
-from . import curves
-from .curves import _record, colours, nothing
+from .style import HUES, label, legend, look, nothing, record, set_axes
 
 # Verdict -> colour of its square, symbol, and colour of the symbol. The symbols tell the verdicts apart in grey too.
-HUES = seaborn.color_palette("colorblind")
 TICK = Path([(-0.6, 0.0), (-0.2, -0.5), (0.6, 0.6)])
 HALF = Path([(-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5)], closed=True)
 STYLE = {
@@ -32,25 +31,32 @@ STYLE = {
     "measured": (HUES[4], "d", "black"),
     "missing": ("white", "_", "0.4"),
 }
-WORDS = {"cross_entropy": "cross-entropy", "milestones=()": "constant rate", "target=parity": "one output"}
-WORDS |= {"n_train=": "n = ", "batch_size=": "batch ", "stop_loss=": "to loss "}
+# Words for readings, as ledger.rows.reading_of writes them.
+WORDS = {"cross_entropy": "cross-entropy", "milestones=()": "constant learning rate", "target=parity": "one output"}
+WORDS |= {"n_train=": "n = ", "batch_size=": "batch ", "stop_loss=": "to loss ", "flow10": "short schedule"}
+WORDS |= {"lr_rule=inverse_width": "learning rate 1/m", "model=cnn": "CNN", "head=": ""}
 HEADLINES = 10
 
 
+def _in_words(text: str) -> str:
+    for word, plain in WORDS.items():
+        text = text.replace(word, plain)
+    return text
+
+
 def ledger_picture(table: pandas.DataFrame, ax):
-    """The ledger at a glance: a row a claim, its main verdict, then a small square for each other reading.
+    """The ledger at a glance: a row per claim, its main verdict, then a small square for each other reading.
 
     "Holds in k of n" counts the readings with a verdict of reproduced among those that are decided; the others
-    are open. A reading with a
-    note in readings_notes (curves missing, networks at their start) is drawn small and not counted.
-    table: as from claims.ledger, the ten headline claims first. The height of the figure sets the size of the rows.
+    are open. A reading with a note in readings_notes (curves missing, networks at their start) is drawn small and not
+    counted. table: as from verdicts.ledger, the ten headline claims first. The figure's height sets that of the rows.
     Raises InputError on an unknown verdict or readings_detail that is not the JSON of an object.
     """
     lines = table.to_dict("records")
-    found = [_readings(line) for line in lines]
-    most = max([1, *(len(verdicts) for verdicts in found)])
-    places, side, squares = *_rows(ax, lines, found, HEADLINES, 64, most + 1), []
-    for y, line, verdicts in zip(places, lines, found, strict=True):
+    readings = [_readings(line) for line in lines]
+    most = max([1, *map(len, readings)])
+    places, side, squares = *_rows(ax, lines, readings, HEADLINES, 64, most + 1), []
+    for y, line, verdicts in zip(places, lines, readings, strict=True):
         squares.append((0, y, side, line["verdict"], line["id"], next(iter(verdicts), ""), True))
         for i, (name, other) in enumerate(list(verdicts.items())[1:]):
             size = (0.45 if name in _notes(line) else 0.8) * side
@@ -65,7 +71,7 @@ def ledger_picture(table: pandas.DataFrame, ax):
 def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None = None):
     """Claims against readings: the verdict that each reading of the paper's choices gives, blank where not tried.
 
-    The first column is the main reading; another is named by what it does otherwise. In each row, the reading that
+    The first column is the main reading; another is named by its differences from it. In each row, the reading that
     gives the claim its verdict has a black frame.
     ids: the claims to show, in this order (InputError on an unknown one); None for all that have readings.
     """
@@ -74,19 +80,19 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
         check_choice("ids", name, known)
     lines = [known[name] for name in ids] if ids is not None else [v for v in known.values() if _readings(v)]
     heads = 0 if ids is not None else sum(line["id"] in list(known)[:HEADLINES] for line in lines)
-    found = [_readings(line) for line in lines]
-    mains = [next(iter(verdicts)) for verdicts in found if verdicts]
-    tried = [name for verdicts in found for name in verdicts]
+    readings = [_readings(line) for line in lines]
+    mains = [next(iter(verdicts)) for verdicts in readings if verdicts]
+    tried = [name for verdicts in readings for name in verdicts]
     columns = sorted(dict.fromkeys(tried), key=lambda r: (r != max(mains, key=mains.count), -tried.count(r)))
-    places, side, squares = *_rows(ax, lines, found, heads, 44, len(columns) + 1), []
-    for y, line, verdicts in zip(places, lines, found, strict=True):
+    places, side, squares = *_rows(ax, lines, readings, heads, 44, len(columns) + 1), []
+    for y, line, verdicts in zip(places, lines, readings, strict=True):
         ax.axhline(y, color="0.93", linewidth=0.6, zorder=0)
         for i, (name, verdict) in enumerate(verdicts.items()):
             size = (0.55 if name in _notes(line) else 1) * side
             squares.append((columns.index(name), y, size, verdict, line["id"], name, i == 0))
     _squares(ax, squares)
     ax.set(xlim=(-0.7, len(columns) + 0.3), xticks=range(len(columns)))
-    ax.figure.draw_without_rendering()  # how many lines of a label fit side by side is known when the layout is
+    ax.figure.draw_without_rendering()  # the layout decides into how many lines a label may be broken
     names, pitch = _short_names(columns), 72 * ax.bbox.width / ax.figure.dpi / (len(columns) + 1)
     wide = max(24, max(map(len, names), default=0) // max(1, int(pitch / 7.5)) + 8)
     names = [textwrap.fill(name, wide, break_on_hyphens=False) for name in names]
@@ -117,13 +123,13 @@ def _short_names(columns: Sequence[str]) -> list[str]:
     own = [[word for word in reading if not all(word in other for other in words)] for reading in words]
     short = own[:1] + [[word for word in reading if word not in own[0]] for reading in own[1:]]
     distinct = [names for names in (short, own) if all(names) and len({*map(tuple, names)}) == len(names)]
-    names = [", ".join(reading) for reading in (*distinct, words)[0]]
-    for word, plain in WORDS.items():
-        names = [name.replace(word, plain) for name in names]
+    names = [_in_words(", ".join(reading)) for reading in (*distinct, words)[0]]
     return [name.replace(" ", "\xa0").replace(",\xa0", ", ") for name in names]  # lines end at commas alone
 
 
-def _rows(ax, lines: list[dict], found: list[dict], heads: int, cut: int, columns: int) -> tuple[list[float], float]:
+def _rows(
+    ax, lines: list[dict], readings: list[dict], heads: int, cut: int, columns: int
+) -> tuple[list[float], float]:
     """Label each row, count its readings at the right, rule off the headlines; heights of rows, side of a square."""
     gap = 0.7 if 0 < heads < len(lines) else 0.0
     places = [i + gap * (i >= heads) for i in range(len(lines))]
@@ -136,7 +142,7 @@ def _rows(ax, lines: list[dict], found: list[dict], heads: int, cut: int, column
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     font |= {"transform": ax.get_yaxis_transform(), "va": "center_baseline", "color": "0.3"}
-    for y, line, verdicts in zip(places, lines, found, strict=True):
+    for y, line, verdicts in zip(places, lines, readings, strict=True):
         counted = [verdict for name, verdict in verdicts.items() if name not in _notes(line)]
         ax.text(1.01, y, _count(counted), **font)  # outside the axes, where the layout makes room for it
     if gap:
@@ -164,8 +170,8 @@ def _squares(ax, squares: list[tuple]) -> None:
     for x, y, side, verdict, _, _, main in squares:
         for style in _marks(verdict, side, main):
             ax.plot([x], [y], **style, label="_square", clip_on=False)
-    columns = ["x", "y", "side", "verdict", "id", "reading", "main"]
-    _record(ax, pandas.DataFrame(squares, columns=columns).assign(quantity="verdict")[["quantity", *columns[3:]]])
+    table = pandas.DataFrame(squares, columns=["x", "y", "side", "verdict", "id", "reading", "main"])
+    record(ax, table.reindex(columns=["quantity", "verdict", "id", "reading", "main"]), "verdict")
     seen = {verdict for _, _, _, verdict, *_ in squares}
     words = [word for word in STYLE if word in seen] + ["digits: no verdict"] * bool(seen - {*STYLE})
     handles = [tuple(Line2D([], [], **style) for style in _marks(word, 7, False)) for word in words]
@@ -185,51 +191,43 @@ def _marks(verdict: str, side: float, main: bool) -> list[dict]:
     return [square, {"marker": symbol, "markersize": 0.55 * side, "color": fill, "linestyle": "none"} | edge]
 
 
-WORDS = {"lr_rule=inverse_width": "rate 1/m", "model=cnn": "CNN", "head=": ""}
-
-
 def proxy_ratios(rows: pandas.DataFrame, axes) -> pandas.DataFrame:
-    """P under the proxy over P under the paper's schedule; returns the table of what is drawn, as from `proxy.pairs`.
+    """P under the short schedule over P under the paper's; returns what is drawn, as from `proxy_schedule.pairs`.
 
     Three axes: raw pixels under He and under LeCun against width, then each other kind on a line of its own; colours
     are depths. A filled dot has moved by no more than the seeds' spread, a ring by more; bars are 95 % intervals.
     """
     table = proxy_schedule.pairs(rows)
     table = table.assign(kind=[_kind(line) for line in table.itertuples()], moved=table["moved"].astype(bool))
-    palette = dict(zip(sorted(table["depth"].unique()), colours(table["depth"]), strict=True))
-    parts = [table[table["kind"] == kind] for kind in ("raw, He", "raw, LeCun")]
-    parts += [table[~table["kind"].isin(("raw, He", "raw, LeCun"))]]
-    kinds, ends = (
-        sorted(parts[2]["kind"].unique()),
-        (min(0.9, 0.98 * table["low"].min()), max(1.1, table["high"].max())),
-    )
-    for ax, part, name in zip(axes, parts, ("He, raw", "LeCun, raw", "the other kinds"), strict=True):
-        upright = part is not parts[2]
+    parts = {kind: table[table["kind"] == kind] for kind in ("raw, He", "raw, LeCun")}
+    parts["the other kinds"] = table[~table["kind"].isin(parts)]
+    kinds = sorted(parts["the other kinds"]["kind"].unique())
+    ends = min(0.9, 0.98 * table["low"].min()), max(1.1, table["high"].max())
+    for ax, (name, part), x in zip(axes, parts.items(), ("width", "width", "kind"), strict=True):
+        upright, ratio = x == "width", "$P$, short over full schedule"
         for (depth, moved), some in part.groupby(["depth", "moved"]):
             error = np.abs(some[["low", "high"]].to_numpy(float).T - some["ratio"].to_numpy(float))
             spot = some["width"] if upright else some["kind"].map(kinds.index) + (depth - 6) / 20
-            x, y, bars = (spot, some["ratio"], "yerr") if upright else (some["ratio"], spot, "xerr")
-            style = {"color": palette[depth], "markerfacecolor": "white" if moved else palette[depth]}
-            label = f"$L$ = {depth}" if not moved or part[part["depth"] == depth]["moved"].all() else "_"
-            ax.errorbar(x, y, fmt="o", markersize=4, elinewidth=0.8, label=label, **{bars: error}, **style)
+            colour = look("depth", depth)["color"]
+            style = {"color": colour, "markerfacecolor": "white" if moved else colour, "fmt": "o", "markersize": 4}
+            places = (spot, some["ratio"]) if upright else (some["ratio"], spot)
+            ax.errorbar(*places, **{"yerr" if upright else "xerr": error}, elinewidth=0.8, label="_", **style)
         (ax.axhline if upright else ax.axvline)(1, color="0.6", linewidth=0.8, zorder=0)
-        ratio, across = "$P$, proxy over full schedule", curves.LABELS["width"]
-        ax.set(title=f"{name}\n", **({"ylim": ends, "ylabel": ratio} if upright else {"xlim": ends, "xlabel": ratio}))
         if upright:
-            ax.set(xscale="log", xlabel=across, xticks=sorted(part["width"].unique()))
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.xaxis.set_minor_locator(NullLocator())
-        curves._legend(ax) if upright and len(part) else None if len(part) else nothing(ax)
+            set_axes(ax, "width", "", part["width"], log=False)
+        ax.set(**{"ylim": ends, "ylabel": ratio} if upright else {"xlim": ends, "xlabel": ratio})
+        ax.set_title(name, pad=24)  # above the legend
+        for depth in sorted(part["depth"].unique()):
+            ax.plot([], [], "o", color=look("depth", depth)["color"], markersize=4, label=label("depth", depth))
+        ax.plot([], [], "o", color="0.4", markerfacecolor="white", markersize=4, label="beyond the seeds' spread")
+        legend(ax) if len(part) else nothing(ax)
         drawn = part.drop(columns=["reading", "ratio"]).assign(mean=part["ratio"])
-        curves._record(ax, drawn.assign(quantity="P, proxy over full schedule"))
+        record(ax, drawn, "P, short over full schedule")
     axes[2].set_yticks(range(len(kinds)), kinds, fontsize=7)
     axes[2].invert_yaxis()
     return table.drop(columns="kind").assign(reading=[", ".join(reading) for reading in table["reading"]])
 
 
 def _kind(line) -> str:
-    """A reading and a scheme in short, such as "raw, rate 1/m, NTK"."""
-    text = ", ".join([line.reading[1], *line.reading[4:], curves.NAMES[line.init]])
-    for word, plain in WORDS.items():
-        text = text.replace(word, plain)
-    return text
+    """A reading and an initialisation in short, such as "raw, learning rate 1/m, NTK"."""
+    return _in_words(", ".join([line.reading[1], *line.reading[4:], label("init", line.init)]))

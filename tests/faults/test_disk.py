@@ -13,7 +13,7 @@ import pytest
 import robustkit
 from robustkit import files as files_module
 from robustkit.files import results_folder
-from robustkit.plots import output
+from robustkit.plots import output, style
 from robustkit.report import notebooks
 from robustkit.sweep import store
 
@@ -82,7 +82,7 @@ def save_row(text, _):
 
 
 def save_figure(text, _):
-    figure, (ax,) = output.panels(1)
+    figure, (ax,) = style.panels(1)
     ax.set_title(text[:10])
     ax.robustkit_tables = [pandas.DataFrame({"quantity": [text]})]
     output.save(figure, "N9", "smoke", None)

@@ -37,7 +37,7 @@ def test_a_training_that_raises_has_failed_the_others_go_on_and_a_figure_shows_i
     curves.against(rows, ax)
     (seeds,) = [line.get_ydata() for line in ax.get_lines() if line.get_label() == "_seeds"]
     assert sorted(seeds[~numpy.isnan(seeds)]) == sorted(rows["stability"].drop(4)), "nothing stands in for it"
-    assert "1 trainings failed or diverged and are not drawn" in output.caption(rows, "smoke")
+    assert "failed or diverged, and not drawn: 1" in output.caption(rows, "smoke")
     plt.close()
     assert (train_missing.run(CELLS, device="cpu")["status"] == "ok").all(), "it is tried again"
 

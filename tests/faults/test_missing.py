@@ -13,7 +13,7 @@ from robustkit.__main__ import main
 from robustkit.cell import Cell
 from robustkit.files import figures_folder
 from robustkit.ledger import rows as ledger_rows
-from robustkit.plots import curves, output
+from robustkit.plots import curves, output, style, tables
 from robustkit.plots import depth as depth_module
 from robustkit.plots import width as width_module
 from robustkit.sweep import store, train_missing
@@ -75,27 +75,25 @@ def test_the_mean_at_a_point_is_of_the_sound_seeds_and_their_number_stands_besid
     assert 16 not in table.index
 
 
-@pytest.mark.guard(18, "robustkit/plots/output.py", 'text += f"; {bad} trainings failed', 'text += f"" and f"{bad}')
+@pytest.mark.guard(18, "robustkit/plots/output.py", 'words += f"; failed or', 'words += f"" and f"; failed or')
 @pytest.mark.guard(
     18,
     "robustkit/plots/output.py",
     'counts = (rows["status"] == "ok").groupby(cells).sum()',
     'counts = rows["status"].groupby(cells).count()',
 )
-@pytest.mark.guard(
-    18, "robustkit/plots/output.py", "{len(gaps)} of {len(rows) + len(gaps)} trainings are missing", ""
-)
+@pytest.mark.guard(18, "robustkit/plots/output.py", "{len(gaps)} of {len(rows) + len(gaps)} runs are missing", "")
 def test_a_figure_and_its_numbers_say_what_is_missing_and_how_many_seeds_each_point_has(rows, trained):
-    figure, (ax,) = output.panels(1)
+    figure, (ax,) = style.panels(1)
     curves.against(rows, ax)
     output.save(figure, "N9", "smoke", rows)
     said = " ".join(figure.get_supxlabel().split())
-    assert "(n = 2 a point)" in said
-    assert "1 trainings failed or diverged and are not drawn" in said
-    assert "unfinished: 4 of 9 trainings are missing; no row yet at m=16 (L=2)" in said
+    assert "(n = 2 per point)" in said
+    assert "failed or diverged, and not drawn: 1" in said
+    assert "unfinished: 4 of 9 runs are missing; no row yet at m=16 (L=2)" in said
     csv = figures_folder("smoke") / "N9.csv"
     first, *_ = csv.read_text().splitlines()
-    assert all(words in first for words in ("(n = 2 a point)", "1 trainings failed", "4 of 9 trainings are missing"))
+    assert all(words in first for words in ("(n = 2 per point)", "not drawn: 1", "4 of 9 runs are missing"))
     table = pandas.read_csv(csv, comment="#")
     assert table[["width", "n", "bad"]].to_numpy().tolist() == [[4, 2, 1], [8, 2, 0]]
     (dots,) = [line for line in ax.get_lines() if line.get_label() == "_seeds"]
@@ -111,7 +109,7 @@ def test_a_point_whose_every_seed_is_bad_is_named_and_has_no_mean(trained):
     table = ledger_rows.summarise(rows, x="width", y="stability", by="depth").set_index("width")
     assert (table.loc[8, "n"], table.loc[8, "bad"]) == (0, 3) and numpy.isnan(table.loc[8, "mean"])
     said = output.caption(rows, "smoke")
-    assert "(n = 0 to 3 a point)" in said and "3 trainings failed or diverged and are not drawn" in said
+    assert "(n = 0 to 3 per point)" in said and "failed or diverged, and not drawn: 3" in said
 
 
 @pytest.mark.guard(
@@ -121,7 +119,7 @@ def test_a_point_whose_every_seed_is_bad_is_named_and_has_no_mean(trained):
     "else EVALUATION_POINTS\n    good = rows",
 )
 def test_a_curve_over_time_is_of_the_sound_seeds_alone(rows, trained):
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     curves.over_time(rows, ax)
     (table,) = ax.robustkit_tables
     for width, seeds in ((4, (0, 2)), (8, (0, 1))):
@@ -130,30 +128,30 @@ def test_a_curve_over_time_is_of_the_sound_seeds_alone(rows, trained):
         assert curve["mean"].to_numpy() == pytest.approx(expected, rel=1e-12) and set(curve["n"]) == {2}
 
 
-@pytest.mark.guard(18, "robustkit/plots/output.py", "{len(gaps)} trainings missing ({command})", "")
+@pytest.mark.guard(18, "robustkit/plots/output.py", "{len(gaps)} runs missing ({command})", "")
 def test_an_empty_store_is_said_in_every_figure_with_the_command_that_fills_it():
     rows = train_missing.frame(list(CELLS.values()))
     assert rows.attrs["missing"] == list(CELLS.values())
-    figure, axes = output.panels(3)
+    figure, axes = style.panels(3)
     curves.against(rows, axes[0])
     curves.over_time(rows, axes[1])
     width_module.bounds(rows, axes[2], init="he", depth=2)
     depth_module.bounds_in_depth(rows, axes[2], init="he")
     curves.mark_transitions(rows, axes[0])
-    width_module.one_legend(figure, axes)
-    assert len(curves.slopes(rows, {"end": 6})) == 0
+    style.one_legend(figure, axes)
+    assert len(tables.slopes(rows, {"end": 6})) == 0
     for ax in axes[:2]:
         assert "no rows yet" in [text.get_text() for text in ax.texts]
     for profile, trains in (("shipped", "laptop"), ("smoke", "smoke")):
         output.save(figure, "empty", profile, rows)
-        assert f"no rows yet, 9 trainings missing (python -m robustkit run {trains})" in " ".join(
+        assert f"no rows yet, 9 runs missing (python -m robustkit run {trains})" in " ".join(
             figure.get_supxlabel().split()
         )
         assert (figures_folder(profile) / "empty.png").exists()
 
 
 def test_the_command_that_the_caption_names_leaves_nothing_missing(monkeypatch, capsys):
-    """On a grid of two trainings in place of the whole profile."""
+    """On a grid of two runs in place of the whole profile."""
     monkeypatch.setitem(profiles.SETTINGS, "smoke", {"dataset": "digits", "epochs": 1, "points": 16})
     few = {"widths": [16], "seeds": [0], "depths": [2]}
     cells = profiles.grid("N2", "smoke", **few)

@@ -126,8 +126,8 @@ def test_the_table_of_gaps_is_what_the_ledger_judges():
     rows = pandas.concat([flatten, pooling, curve(0.1, noise=0.01), curve(0.1, lr=0.1)])
     rows.attrs["missing"] = [cell for cell in grid("W6", "laptop") if cell.width == 64]
     table = plots.gaps(plots.views(rows)).set_index(["pair", "network"])
-    assert list(table.index.unique("pair")) == ["CNN, flatten", "CNN, pooling", "CNN, pooling, rate x 10"]
-    faster = table.loc["CNN, pooling, rate x 10"]
+    assert list(table.index.unique("pair")) == ["CNN, flatten", "CNN, pooling", "CNN, pooling, learning rate x 10"]
+    faster = table.loc["CNN, pooling, learning rate x 10"]
     assert faster["rise over depth"].astype(float).tolist() == pytest.approx([math.exp(1.2), math.exp(0.6)], rel=0.01)
     assert set(table.loc["CNN, pooling", "rise over depth"]) == {"missing"}
     compared = table["size, compared"][table["size, compared"] != ""]
@@ -198,10 +198,10 @@ def test_table_4_has_the_papers_numbers_beside_ours():
 
 
 def test_pictures_are_drawn_with_and_without_rows():
-    from robustkit.plots import output
+    from robustkit.plots import style
 
     rows = resnets((0.928, 0.930), (0.92, 0.92))
-    figure, axes = output.panels(2)
+    figure, axes = style.panels(2)
     plots.accuracies(rows, axes[0])
     plots.over_epochs(rows, axes[1])
     drawn = pandas.concat(axes[0].robustkit_tables)
@@ -210,6 +210,6 @@ def test_pictures_are_drawn_with_and_without_rows():
     plots.accuracies(rows.iloc[:0], axes[0])
     plots.over_epochs(rows.iloc[:0], axes[1])
     found = plots.views(pandas.concat([cnn(0.2), cnn(0.2, "pooling"), curve(0.1)]))
-    figure, axes = output.panels(3, 2)
+    figure, axes = style.panels(3, 2)
     plots.figure_6(found, axes)
     assert {ax.get_ylim() for ax in axes[0]} == {axes[0][0].get_ylim()}

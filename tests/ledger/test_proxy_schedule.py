@@ -10,7 +10,7 @@ from made_rows import training
 from robustkit.cell import Cell
 from robustkit.ledger import proxy_schedule, verdicts
 from robustkit.plots import ledger as ledger_module
-from robustkit.plots import output
+from robustkit.plots import style
 from robustkit.profiles import grid, named_cells, profile_cells, twin, twin_cells
 
 DEPTHS, WIDTHS = (2, 4, 6, 8, 10), (16, 64, 256, 1024)
@@ -110,7 +110,7 @@ def test_the_picture_shows_each_pair_once_and_says_what_is_missing(tmp_path, mon
         for line in both.to_dict("records")
     ]  # fmt: skip
     both.attrs["missing"] = grid("N5b", "laptop", seeds=[0], widths=[16], depths=[2])
-    _, axes = output.panels(3)
+    _, axes = style.panels(3)
     table = ledger_module.proxy_ratios(both, axes)
     drawn = pandas.concat(t for ax in axes for t in getattr(ax, "robustkit_tables", ()))
     assert sorted(drawn["mean"]) == sorted(table["ratio"]) and len(table) == 20

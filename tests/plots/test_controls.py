@@ -10,7 +10,7 @@ from made_rows import a_frame, a_row
 
 from robustkit.cell import Cell, InputError
 from robustkit.ledger import rows as ledger_rows
-from robustkit.plots import cnn_and_resnet, curves, output
+from robustkit.plots import cnn_and_resnet, curves, output, style, tables
 from robustkit.sweep import train_missing
 from robustkit.sweep.train_missing import load_further
 from robustkit.training.remeasure import Attack
@@ -54,7 +54,7 @@ def test_matched_networks_are_compared_where_the_less_trained_one_ends():
 
 
 def test_each_network_is_drawn_from_its_start_to_its_end_with_training_to_the_right():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     rows = two_curves()
     curves.along_training(rows[rows["init"] == "he"], ax)
     lines = [line for line in ax.get_lines() if len(line.get_xdata()) == 7]
@@ -67,14 +67,14 @@ def test_each_network_is_drawn_from_its_start_to_its_end_with_training_to_the_ri
 
 
 def test_a_run_that_stopped_early_is_drawn_as_far_as_it_went():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     curves.along_training(a_frame(trained(FAST[:3])), ax)
     (table,) = ax.robustkit_tables
     assert table["fraction"].tolist() == [0.0, 0.02, 0.05] and table["x"].tolist() == FAST[:3]
 
 
 def test_a_scatter_shows_every_sound_network_and_the_diagonal():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     rows = a_frame(trained(FAST), trained(SLOW, seed=1), a_row(None, width=16, seed=2, status="diverged"))
     curves.scatter(rows, ax, x="stability_init")
     (dots,) = [line for line in ax.get_lines() if line.get_label() == "$L$ = 2"]
@@ -87,7 +87,7 @@ def test_a_scatter_shows_every_sound_network_and_the_diagonal():
 def test_growth_in_the_second_half_is_two_for_a_line_and_one_where_it_stopped():
     line, stopped = [k / 50 for k in range(51)], [min(k, 25) / 25 for k in range(51)]
     rows = a_frame(trained(FAST, kappa=line), trained(FAST, width=64, kappa=stopped))
-    table = curves.late_growth(rows).set_index("width")
+    table = tables.late_growth(rows).set_index("width")
     assert table["end over half"].to_dict() == pytest.approx({16: 2.0, 64: 1.0}, rel=1e-12)
     assert table.loc[16, "kappa at 1/10"] == pytest.approx(0.1) and table["n"].tolist() == [1, 1]
 
@@ -99,7 +99,7 @@ def test_the_power_of_a_power_law_is_its_exponent_for_each_scheme():
         for width in (16, 32, 64)
         for seed in (0, 1)
     ]
-    table = curves.powers(a_frame(*rows), "kappa")
+    table = tables.powers(a_frame(*rows), "kappa")
     assert table["init"].tolist() == ["He", "LeCun"]
     assert table["widths"].tolist() == ["16 to 64"] * 2
     assert [text.split()[0] for text in table["power of m"]] == ["-0.500", "-1.000"]
@@ -122,7 +122,7 @@ def test_one_scheme_of_a_control_keeps_its_own_gaps():
 def test_schedules_are_never_pooled():
     slow = [a_row(float(m), width=m, seed=s) for m in (16, 32) for s in (0, 1)]
     rows = a_frame(*slow).assign(schedule="full"), a_frame(*slow).assign(schedule="flow10", stability=1.0)
-    table = curves.powers(pandas.concat(rows), "stability")
+    table = tables.powers(pandas.concat(rows), "stability")
     assert dict(zip(table["schedule"], table["power of m"].str.split().str[0], strict=True)) == {
         "flow10": "0.000",
         "full": "1.000",
@@ -136,10 +136,10 @@ def test_curves_of_a_control_are_named_by_scheme_and_depth():
 
 @pytest.mark.parametrize(("low", "high"), [(1.9, 2.35), (0.3, 0.9), (0.05, 2.0), (1e-9, 1.0)])
 def test_ticks_of_a_logarithmic_axis_are_several_and_far_enough_apart_to_read(low, high):
-    figure, (ax,) = output.panels(1)
+    figure, (ax,) = style.panels(1)
     ax.plot([low, high], [1, 2])
     ax.set_xscale("log")
-    curves.log_ticks(ax.xaxis)
+    style.log_ticks(ax.xaxis)
     figure.canvas.draw()
     boxes = [
         t.get_window_extent() for t in ax.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= high
@@ -167,7 +167,7 @@ def drawn(ax, kind):
 
 
 def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_seeds():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     rows = pandas.concat([attacked(), attacked(init="lecun")], ignore_index=True)
     cnn_and_resnet.average_against_worst(rows, ax)
     means, seeds = drawn(ax, "cell means"), drawn(ax, "seeds")
@@ -181,7 +181,7 @@ def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_see
 
 
 def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_left():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     cnn_and_resnet.average_against_worst(attacked(), ax, y="accuracy_pgd_l2_1")
     assert drawn(ax, "cell means")["mean"].tolist() == pytest.approx([0.1, 0.1])
     assert sorted(drawn(ax, "seeds")["mean"]) == [0.0, 0.0, 0.2, 0.2]
@@ -190,7 +190,7 @@ def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_lef
 
 
 def test_the_average_may_be_taken_over_the_size_of_the_logits():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     cnn_and_resnet.average_against_worst(attacked(), ax, y="softmax_stability", over="margin")
     assert drawn(ax, "seeds")["x"].tolist() == [4.0] * 4
     assert "mean margin" in ax.get_xlabel()
@@ -199,7 +199,7 @@ def test_the_average_may_be_taken_over_the_size_of_the_logits():
 
 
 def test_cells_of_two_readings_are_not_averaged():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     rows = pandas.concat(
         [attacked(), attacked(scaling="unit").assign(status="diverged"), attacked(scaling="standard")]
     )
@@ -209,13 +209,13 @@ def test_cells_of_two_readings_are_not_averaged():
 
 def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     rows = a_frame()
-    _, axes = output.panels(4)
+    _, axes = style.panels(4)
     curves.along_training(rows, axes[0])
     curves.scatter(rows, axes[1], x="stability_init")
     cnn_and_resnet.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
     cnn_and_resnet.average_against_worst(attacked().assign(status="failed"), axes[3])
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 4
-    tables = ledger_rows.matched(rows), curves.late_growth(rows), curves.powers(rows, "stability")
-    for number, table in enumerate(tables):
+    empty = ledger_rows.matched(rows), tables.late_growth(rows), tables.powers(rows, "stability")
+    for number, table in enumerate(empty):
         assert isinstance(output.save_table(table, f"T{number}", "smoke"), pandas.DataFrame) and table.empty
     assert ledger_rows.named(rows).empty

@@ -14,7 +14,7 @@ from robustkit import theory
 from robustkit.cell import Cell
 from robustkit.files import figures_folder
 from robustkit.ledger import rows as ledger_rows
-from robustkit.plots import curves, output
+from robustkit.plots import curves, figure_1, output, style, tables
 from robustkit.plots import width as width_module
 
 
@@ -71,7 +71,7 @@ def test_slopes_of_a_power_law_are_its_exponents():
         for width in (16, 32, 64)
         for seed, factor in enumerate((1.0, 1.1))
     ]
-    table = curves.slopes(a_frame(*rows), {"early": 1, "end": 6})
+    table = tables.slopes(a_frame(*rows), {"early": 1, "end": 6})
     assert list(table.columns) == ["c", "early", "end"] and list(table["c"]) == [2.0, 3.0]
     for row in table.itertuples():
         for text in (row.early, row.end):
@@ -88,7 +88,7 @@ def drawn(ax, label):
 
 
 def test_each_depth_is_a_curve_of_geometric_means_with_every_seed_as_a_dot():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     curves.against(several(), ax)
     for depth in (2, 4):
         widths, means = drawn(ax, f"$L$ = {depth}")
@@ -101,7 +101,7 @@ def test_each_depth_is_a_curve_of_geometric_means_with_every_seed_as_a_dot():
 
 
 def test_a_quantity_over_time_runs_from_the_first_epoch_to_the_last():
-    _, (left, right) = output.panels(2)
+    _, (left, right) = style.panels(2)
     rows = a_frame(a_row(2.0, width=16), a_row(5.0, width=32))
     curves.over_time(rows, left)
     epochs, values = drawn(left, "$m$ = 32")
@@ -112,7 +112,7 @@ def test_a_quantity_over_time_runs_from_the_first_epoch_to_the_last():
 
 
 def test_bounds_are_black_lines_of_the_three_printed_forms_and_the_exact_value():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     width_module.bounds(several(), ax, init="he", depth=4)
     shape = {"width": 64, "depth": 4, "d_in": 64, "d_out": 10}
     exact = theory.stability_at_init("he", **shape)
@@ -125,7 +125,7 @@ def test_bounds_are_black_lines_of_the_three_printed_forms_and_the_exact_value()
 
 
 def test_transitions_are_marked_at_the_interpolation_width_and_at_the_peak_of_the_bound():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     rows = several()
     curves.against(rows, ax)
     curves.mark_transitions(rows, ax)
@@ -138,24 +138,24 @@ def test_transitions_are_marked_at_the_interpolation_width_and_at_the_peak_of_th
 
 def test_the_caption_says_what_is_shown_and_what_is_missing():
     complete = output.caption(several(), "smoke")
-    for words in ("smoke", "digits", "raw", "schedule full", "cross entropy", "seeds 0, 1, 2", "256 test points"):
+    for words in ("smoke", "digits", "raw", "full schedule", "cross-entropy", "seeds 0, 1, 2", "256 test points"):
         assert words in complete
     assert "n = 1 to 3" in complete
     assert "missing" not in complete and "diverged" not in complete
     gaps = [Cell(width=128, depth=4), Cell(width=128, depth=4, seed=1), Cell(width=64, depth=2, seed=1)]
     partial = output.caption(several(missing=gaps), "smoke")
-    assert "unfinished: 3 of 15 trainings are missing" in partial
+    assert "unfinished: 3 of 15 runs are missing" in partial
     assert "128" in partial and "L=4" in partial and "L=2" not in partial
     others = output.caption(several(missing=[Cell(width=16, depth=2, init="ntk")]), "smoke")
     assert "no row yet at m=16 (NTK L=2)" in others  # He has rows there
     rates = [a_row(1.0, width=16), a_row(1.0, width=16, lr=0.5)]
     gaps = [Cell(width=16, depth=6, lr=0.5), Cell(width=32, depth=6, lr=0.5)]
     mixed = output.caption(a_frame(*rates, missing=gaps), "smoke")
-    assert "no row yet at fcn, rate 0.5 (m=16 in part, m=32)" in mixed
+    assert "no row yet at fcn, learning rate 0.5 (m=16 in part, m=32)" in mixed
     diverged = output.caption(
         a_frame(a_row(1.0, width=16), a_row(None, width=16, seed=1, status="diverged")), "smoke"
     )
-    assert "1 trainings failed or diverged and are not drawn" in diverged
+    assert "failed or diverged, and not drawn: 1" in diverged
     assert output.caption(None, "smoke") == "a drawing, no data"
 
 
@@ -169,7 +169,7 @@ def test_the_caption_of_a_further_measure_counts_its_own_points():
 
 
 def draw(rows, name="N9"):
-    figure, (ax,) = output.panels(1)
+    figure, (ax,) = style.panels(1)
     curves.against(rows, ax)
     output.save(figure, name, "smoke", rows)
     return [figures_folder("smoke") / f"{name}.{ending}" for ending in ("png", "pdf", "csv")]
@@ -217,7 +217,7 @@ def test_a_new_gap_is_written_though_the_curve_is_the_same():
     png, _, csv = draw(several())
     before = png.read_bytes()
     draw(several(missing=[Cell(width=128, depth=4)]))
-    assert "1 of 13 trainings are missing" in csv.read_text()
+    assert "1 of 13 runs are missing" in csv.read_text()
     assert png.read_bytes() != before
 
 
@@ -257,8 +257,8 @@ def test_a_table_is_written_three_ways_with_six_digits():
 
 
 def test_the_drawing_of_the_network_needs_no_data():
-    figure, (ax,) = output.panels(1, width=6)
-    curves.schematic(ax)
+    figure, (ax,) = style.panels(1, width=6)
+    figure_1.schematic(ax)
     output.save(figure, "N1", "smoke", None)
     output.save(figure, "N1", "smoke", None)
     assert {"$x$", "$f(x)$", "$W_1$", "$W_L$", "$m$"} <= {text.get_text() for text in ax.texts}

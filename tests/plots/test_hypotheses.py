@@ -6,11 +6,12 @@ import matplotlib.pyplot as plt
 import pandas
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.legend import Legend
 
 from robustkit import profiles
 from robustkit.cell import Cell
 from robustkit.checks import InputError
-from robustkit.plots import curves, hypotheses, output
+from robustkit.plots import curves, hypotheses, style
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +20,17 @@ def close_figures():
     plt.close("all")
 
 
+def notes(ax):
+    """The words written into the axes, which are legends without lines."""
+    return [artist for artist in ax.artists if isinstance(artist, Legend)]
+
+
 def words_of(ax):
-    return [text.get_text() for text in ax.texts]
+    return [note.get_texts()[0].get_text() for note in notes(ax)]
 
 
 def an_axes(**size):
-    figure, axes = output.panels(1, **size)
+    figure, axes = style.panels(1, **size)
     return axes[0]
 
 
@@ -76,7 +82,7 @@ def test_one_hypothesis_broken_is_theorem_3_not_met(change, row):
 
 def test_the_card_says_what_a_setting_does_not_decide():
     card = hypotheses.hypothesis_card([Cell(**THREE), Cell(**THREE | {"lr": 0.1})]).iloc[:, 0]
-    assert card["Theorem 3: small steps, as the proof's flow"] == "rate 0.05, rate 0.1"
+    assert card["Theorem 3: small steps, as the proof's flow"] == "lr 0.05, lr 0.1"
     assert card["Assumption 2: training risk of order 1/n"] == "see train_loss"
 
 
@@ -137,7 +143,7 @@ def test_a_panel_with_no_run_inside_is_shaded_as_a_whole_and_says_why():
 
 def test_a_panel_that_meets_the_theorem_stays_as_it_is():
     ax = drawn(rows_of(widths(256, 1024)), 3)
-    assert not ax.patches and not ax.texts and ax.get_facecolor()[:3] == to_rgb("white")
+    assert not ax.patches and not notes(ax) and ax.get_facecolor()[:3] == to_rgb("white")
 
 
 def test_a_width_with_one_curve_inside_is_not_shaded():
@@ -147,7 +153,7 @@ def test_a_width_with_one_curve_inside_is_not_shaded():
 
 def test_reasons_common_to_all_runs_come_alone():
     rows = rows_of(profiles.grid("N4b", "laptop", seeds=[0]))
-    assert "start" not in drawn(rows, 1).texts[0].get_text()
+    assert "start" not in words_of(drawn(rows, 1))[0]
 
 
 @pytest.mark.parametrize("shape", ["rising", "falling", "tent", "everywhere"])
@@ -163,7 +169,7 @@ def test_the_words_cover_no_data(shape):
             ax.axhline(y)
         hypotheses.shade_outside(ax, rows, 3)
     ax.figure.draw_without_rendering()
-    box = ax.texts[-1].get_window_extent()
+    box = notes(ax)[-1].get_texts()[0].get_window_extent()
     inside = ax.get_window_extent()
     assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
     for line in ax.lines:
@@ -181,6 +187,6 @@ def test_depth_may_be_the_axis():
 
 def test_no_rows_and_no_such_theorem():
     ax = an_axes()
-    assert hypotheses.shade_outside(ax, rows_of(widths(16)).iloc[:0], 1) is ax and not ax.texts
+    assert hypotheses.shade_outside(ax, rows_of(widths(16)).iloc[:0], 1) is ax and not notes(ax)
     with pytest.raises(InputError, match="theorem is 4"):
         hypotheses.shade_outside(ax, rows_of(widths(16)), 4)

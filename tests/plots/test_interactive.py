@@ -11,8 +11,7 @@ import pytest
 
 from robustkit import Cell, InputError
 from robustkit.data import MNIST_FILES
-from robustkit.plots import interactive
-from robustkit.plots import output as figures
+from robustkit.plots import interactive, style
 from robustkit.profiles import SETTINGS, SHORT
 from robustkit.sweep import store
 
@@ -96,7 +95,7 @@ AMONG = {"width": [8, 16], "depth": [2], "seed": [0, 1]}
 
 def shown(rows, **choices):
     """The axes and the words below a picture of `your_turn`."""
-    figure, (ax,) = figures.panels(1)
+    figure, (ax,) = style.panels(1)
     interactive.show_yours(rows, ax, **choices)
     return ax, figure.get_supxlabel().replace("\n", " ")
 
@@ -124,7 +123,9 @@ def test_the_picture_marks_ones_own_network_and_says_what_the_others_are():
     assert words.startswith(
         "Star: yours, He, width 12, depth 3, seed 0. The others differ from it in width, depth or"
     )
-    assert "seed alone: digits, raw scaling, schedule 50 epochs at 0.04" in words and "(n = 2 a point)" in words
+    assert (
+        "seed alone: digits, raw scaling, 50 epochs at learning rate 0.04" in words and "(n = 2 per point)" in words
+    )
     assert f"yours: {rows['stability'].iloc[0]:.4g}" in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
@@ -168,7 +169,7 @@ def test_a_network_on_mnist_stands_among_the_rows_there_are_and_trains_no_other(
         store.append(row | {"key": cell.key, "cell": asdict(cell)})
     rows = interactive.your_turn("mnist", width=8, depth=2, among=AMONG)
     assert rows[["width", "depth", "yours"]].values.tolist() == [[8, 2, True], [16, 2, False], [16, 4, False]]
-    assert "mnist, raw scaling, schedule flow10" in shown(rows)[1]
+    assert "mnist, raw scaling, short schedule" in shown(rows)[1]
     alone = interactive.your_turn("mnist", width=32, depth=2, scaling="unit", among=AMONG)
     assert "No row differs from it in width, depth or seed alone: mnist, unit scaling" in shown(alone)[1]
     seeds = interactive.your_turn("mnist", width=32, depth=2, scaling="unit", among={"seed": [1]})

@@ -11,8 +11,8 @@ from made_rows import a_frame, a_row
 
 from robustkit import theory
 from robustkit.plots import depth as depth_module
-from robustkit.plots import output
-from robustkit.plots import width as bounds
+from robustkit.plots import output, style, tables
+from robustkit.plots import width as width_module
 
 MNIST = {"d_in": 784, "d_out": 10}
 DIGITS = {"d_in": 64, "d_out": 10}
@@ -41,7 +41,7 @@ def printed(m, L):
 
 
 def test_a_curve_that_is_half_the_bound_needs_the_constant_one_half():
-    table = bounds.domination(grid(lambda m, L: printed(m, L) / 2))
+    table = width_module.domination(grid(lambda m, L: printed(m, L) / 2))
     assert table["depth"].tolist() == [2, 4]
     for when in ("initial", "trained"):
         assert table[f"C, {when}"].tolist() == [0.5, 0.5]
@@ -51,13 +51,13 @@ def test_a_curve_that_is_half_the_bound_needs_the_constant_one_half():
 
 
 def test_the_width_that_sets_the_constant_is_named():
-    table = bounds.domination(grid(lambda m, L: printed(m, L) * (3 if m == 64 else 1)))
+    table = width_module.domination(grid(lambda m, L: printed(m, L) * (3 if m == 64 else 1)))
     assert table["at m, trained"].tolist() == [64, 64]
     assert table["C, trained"].tolist() == [3.0, 3.0]
 
 
 def test_peaks_are_set_beside_the_printed_and_the_interpolating_width():
-    table = bounds.peak_places(grid(lambda m, L: 2.0 if m == 64 else 1.0, depths=(2, 6)))
+    table = width_module.peak_places(grid(lambda m, L: 2.0 if m == 64 else 1.0, depths=(2, 6)))
     assert table["peak at"].tolist() == [64, 64]
     # The printed width is where the printed bound is largest among all widths, by search.
     widths = range(1, 400)
@@ -70,7 +70,7 @@ def test_peaks_are_set_beside_the_printed_and_the_interpolating_width():
 @pytest.mark.parametrize("init", ["he", "lecun", "ntk"])
 @pytest.mark.parametrize(("width", "depth"), [(16, 2), (64, 4), (256, 6)])
 def test_the_omitted_piece_is_the_part_of_the_integral_below_the_threshold(init, width, depth):
-    (row,) = bounds.lemma4(widths=[width], depths=[depth], init=init, **MNIST).itertuples(index=False)
+    (row,) = width_module.lemma4(widths=[width], depths=[depth], init=init, **MNIST).itertuples(index=False)
     # The standard deviations of Table 1, written out, and the tail of the workshop's proof, integrated in numbers.
     one, last, gamma = {
         "he": (math.sqrt(2 / 784), math.sqrt(2 / width), 1),
@@ -101,10 +101,10 @@ def moved_rows(value, *, widths=(16, 64), depths=(2, 4), status="ok"):
 
 
 def test_lemma_4_stands_beside_what_was_measured():
-    table = bounds.lemma4_measured(moved_rows(lambda m, L: m + L))
+    table = width_module.lemma4_measured(moved_rows(lambda m, L: m + L))
     assert table[["L", "m"]].to_numpy().tolist() == [[2, 16], [2, 64], [4, 16], [4, 64]]
     assert table["E||J_T - J_0||_2"].tolist() == pytest.approx([18, 66, 20, 68])  # geometric mean of the two seeds
-    alone = bounds.lemma4(widths=(16, 64), depths=(2, 4), **DIGITS)
+    alone = width_module.lemma4(widths=(16, 64), depths=(2, 4), **DIGITS)
     for name in ("printed", "omitted"):
         assert table[name].tolist() == pytest.approx(alone[name].tolist(), rel=1e-12)
     # At rank one (9)'s left side is E|u_1| ||.||_F: by quadrature over the ball in 64 dimensions, where a coordinate
@@ -114,18 +114,18 @@ def test_lemma_4_stands_beside_what_was_measured():
     assert table["(9) at least"].tolist() == pytest.approx([3 * mean * v for v in (18, 66, 20, 68)], rel=1e-6)
     assert table["m >= o L^3"].tolist() == [m >= 10 * L**3 for L in (2, 4) for m in (16, 64)]
     assert not table["m >= d L^3"].any()  # 64 * 8 is the least
-    wide = bounds.lemma4_measured(moved_rows(lambda m, L: 1.0, widths=(80, 512), depths=(2,)))
+    wide = width_module.lemma4_measured(moved_rows(lambda m, L: 1.0, widths=(80, 512), depths=(2,)))
     assert wide["m >= o L^3"].tolist() == [True, True] and wide["m >= d L^3"].tolist() == [False, True]
 
 
 def test_lemma_4_has_no_line_for_what_failed():
-    table = bounds.lemma4_measured(moved_rows(lambda m, L: 1.0, status="diverged"))
-    assert table.empty and table.columns.tolist() == bounds.LEMMA4
+    table = width_module.lemma4_measured(moved_rows(lambda m, L: 1.0, status="diverged"))
+    assert table.empty and table.columns.tolist() == width_module.LEMMA4
 
 
 def test_the_two_terms_are_drawn_apart_and_the_measured_curves_beside_them():
-    _, (ax,) = output.panels(1)
-    bounds.terms(grid(lambda m, L: 1.0), ax, depth=2)
+    _, (ax,) = style.panels(1)
+    width_module.terms(grid(lambda m, L: 1.0), ax, depth=2)
     lines = {line.get_label(): line for line in ax.get_lines()}
     assert {"initial", "trained", "first term", "second term"} <= set(lines)
     first, second = theory.theorem1_terms("he", width=16, depth=2, version="neurips", **DIGITS)
@@ -138,21 +138,21 @@ def test_the_two_terms_are_drawn_apart_and_the_measured_curves_beside_them():
 
 
 def test_the_orders_of_table_2_pass_through_the_narrowest_network():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     rows = grid(lambda m, L: 0.7, init="ntk")
-    bounds.table2_shapes(rows, ax, depth=4)
+    width_module.table2_shapes(rows, ax, depth=4)
     lines = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
     for label in ("ours", "Wu et al.", "Huang et al."):
         assert lines[label][0] == pytest.approx(0.7, rel=1e-9)
     assert lines["Huang et al."][-1] == pytest.approx(0.7 * 4, rel=1e-9)  # sqrt(256 / 16)
-    table = bounds.table2_slopes(rows)
+    table = width_module.table2_slopes(rows)
     assert table["depth"].tolist() == [2, 4]
     assert table["Huang et al."].tolist() == pytest.approx([0.5, 0.5], rel=1e-9)
     assert [abs(float(text.split()[0])) for text in table["power of m"]] == [0, 0]
 
 
 def test_table_1_is_drawn_in_the_colour_of_its_width():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     rows = grid(lambda m, L: 1.0, depths=(2, 4, 6))
     depth_module.table1_in_depth(rows, ax, init="he", widths=[16, 256])
     dashed = [line for line in ax.get_lines() if line.get_label() == "_table1"]
@@ -176,7 +176,7 @@ def test_the_lecun_bound_rises_from_and_to_the_depths_said():
 
 def test_the_factor_a_layer_of_an_exponential_is_its_base():
     rows = grid(lambda m, L: 1.25**L, depths=(2, 4, 6), init="gain", gain=1.25)
-    table = depth_module.per_layer(rows)
+    table = tables.per_layer(rows)
     assert table["init"].tolist() == ["gain"] * 3
     assert [text.split()[0] for text in table["trained"]] == ["1.250"] * 3
     # Before training each layer multiplies by gain M_m sqrt(2/m) = gain (1 - 5/(8m) + ..): from below to the gain.
@@ -185,7 +185,7 @@ def test_the_factor_a_layer_of_an_exponential_is_its_base():
 
 
 def test_the_exact_value_is_a_line_a_width():
-    _, (ax,) = output.panels(1)
+    _, (ax,) = style.panels(1)
     depth_module.exact_in_depth(grid(lambda m, L: 1.0, init="gain", gain=1.25), ax)
     values = [line.get_ydata()[-1] for line in ax.get_lines()]
     shape = {"depth": 4, "gain": 1.25, **DIGITS}
@@ -194,17 +194,17 @@ def test_the_exact_value_is_a_line_a_width():
 
 def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     rows = a_frame()
-    _, axes = output.panels(3)
-    bounds.terms(rows, axes[0], depth=2)
-    bounds.table2_shapes(rows, axes[1], depth=2)
+    _, axes = style.panels(3)
+    width_module.terms(rows, axes[0], depth=2)
+    width_module.table2_shapes(rows, axes[1], depth=2)
     depth_module.table1_in_depth(rows, axes[2], init="he", widths=[])
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 3
     depth_module.exact_in_depth(rows, axes[0])
-    tables = (
-        bounds.domination(rows),
-        bounds.peak_places(rows),
-        bounds.table2_slopes(rows),
-        depth_module.per_layer(rows),
+    empty = (
+        width_module.domination(rows),
+        width_module.peak_places(rows),
+        width_module.table2_slopes(rows),
+        tables.per_layer(rows),
     )
-    for number, table in enumerate(tables):
+    for number, table in enumerate(empty):
         assert output.save_table(table, f"T{number}", "smoke").empty and len(table.columns)

@@ -1,0 +1,77 @@
+"""Tables of rows: powers of the width, kappa late in training, P per layer."""
+
+from __future__ import annotations
+
+import math
+
+import pandas
+
+from .. import theory
+from ..cell import EVALUATION_POINTS
+from ..ledger import statistics
+from ..ledger.rows import sizes, values_by
+from .style import label
+
+
+def _slope(values: dict[float, list[float]], show=lambda slope: slope) -> str:
+    """The slope of log y in log x with its 95 % interval, for {x: y over seeds}, after `show`."""
+    fit = statistics.rate(values)
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*map(show, (fit.estimate, fit.low, fit.high)))
+
+
+def ends(values) -> str:
+    """The range of values in words: "16 to 512"."""
+    return f"{min(values)} to {max(values)}"
+
+
+def slopes(rows: pandas.DataFrame, times: dict[str, int]) -> pandas.DataFrame:
+    """Slope of log P in log m with its 95 % interval: a row per power c, a column per index into FRACTIONS."""
+    table = []
+    for power, curve in rows[rows["status"] == "ok"].groupby("power"):
+        widths = curve.groupby("width")["stability_over_time"]
+        at = {name: {m: [v[index] for v in values] for m, values in widths} for name, index in times.items()}
+        table.append({"c": power} | {name: _slope(values) for name, values in at.items()})
+    return pandas.DataFrame(table, columns=["c", *times])
+
+
+def powers(rows: pandas.DataFrame, y: str) -> pandas.DataFrame:
+    """Power of m in y, d log y / d log m, with its 95 % interval: a row per initialisation, depth and schedule."""
+    columns, table = ["init", "depth", "schedule"], []
+    for (init, depth, schedule), curve in rows.groupby(columns):
+        if curve["width"].nunique() > 1:
+            power = _slope(values_by(curve, y))
+            table.append((label("init", init), depth, schedule, ends(curve["width"]), power))
+    return pandas.DataFrame(table, columns=[*columns, "widths", "power of m"])
+
+
+def late_growth(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """Mean kappa after a tenth of training, at half and at the end; end over half is 1 if it stopped, 2 if linear."""
+    good = rows[rows["status"] == "ok"]
+    fractions = {"kappa at 1/10": 0.1, "at 1/2": 0.5, "at the end": 1.0}
+    series = good["kappa_over_time"].str
+    values = {name: series[EVALUATION_POINTS.index(at)].astype(float) for name, at in fractions.items()}
+    values["end over half"] = values["at the end"] / values["at 1/2"]
+    groups = good[["init", "width"]].assign(**values, n=1).groupby(["init", "width"])
+    return groups.agg(dict.fromkeys(values, "mean") | {"n": "sum"}).reset_index()
+
+
+def per_layer(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The factor by which P changes per layer, exp(d log P / d L), by initialisation, width and schedule.
+
+    With 95 % intervals. "exact": the same of theory.stability_at_init between the first and the last depth.
+    """
+    columns, table = ["init", "width", "schedule"], []
+    for (init, width, schedule), curve in rows.groupby(columns):
+        first, last = curve["depth"].min(), curve["depth"].max()
+        if first == last:
+            continue
+        d_in, d_out, _ = sizes(curve.iloc[0])
+        shape = {"width": int(width), "d_in": d_in, "d_out": d_out}
+        shape["gain"] = float(curve["gain"].iloc[0]) if init == "gain" else None
+        below, above = (theory.stability_at_init(init, depth=int(L), **shape) for L in (first, last))
+        line = [label("init", init), width, schedule, ends(curve["depth"]), (above / below) ** (1 / (last - first))]
+        for y in ("stability_init", "stability"):  # a power of exp(L) is a rate in L
+            values = {math.exp(L): v for L, v in values_by(curve, y, "depth").items()}
+            line.append(_slope(values, math.exp))
+        table.append(line)
+    return pandas.DataFrame(table, columns=[*columns, "depths", "exact", "initial", "trained"]).round(3)

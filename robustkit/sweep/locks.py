@@ -7,11 +7,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..cell import Cell
 from ..files import results_folder
-from ..training.group import GroupRun
 from . import store
+
+if TYPE_CHECKING:  # a lock needs no PyTorch
+    from ..training.group import GroupRun
 
 NAME = "begun.lock"  # of the file in the results folder
 PAUSE = 1.0  # seconds between two looks at the runs that others have claimed

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .checks import InputError, check_choice, check_number
 from .ledger import verdicts
-from .profiles import FIGURES, NOTEBOOKS, PROFILES, grid, named_cells, profile_cells
+from .profiles import FIGURES, NOTEBOOKS, PROFILES, cheapest_first, grid, named_cells, profile_cells
 from .report import notebooks as report
 from .report import ship as ship_module
 from .sweep import cost, locks, store, train_missing
@@ -98,8 +98,7 @@ def _cells(chosen):
         for number in chosen.only:
             check_choice("--only", number, NOTEBOOKS)
         names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
-        cells = {cell: None for name in names for cell in named_cells(name, chosen.profile, **choices)}
-        return sorted(cells, key=lambda cell: (cell.flops, cell.seed))
+        return cheapest_first(cell for name in names for cell in named_cells(name, chosen.profile, **choices))
     if chosen.seeds and len(chosen.seeds) == 1:
         choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, high=1000, integer=True))
     cells = verdicts.cells_of(chosen.claim, chosen.profile, **choices)

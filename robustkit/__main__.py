@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .cell import Cell
 from .checks import InputError, check_choice, check_number
+<<<<<<< HEAD
 from .files import ROOT
 from .profiles import NOTEBOOKS, PROFILES, named_cells
 from .report import notebooks
@@ -24,6 +25,14 @@ from .sweep import locks, store
 PYTEST = ("pytest", "-q", "-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")
 
 # Each command imports PyTorch or the notebook tools, which take seconds, where it needs them.
+=======
+from .ledger import verdicts
+from .profiles import FIGURES, NOTEBOOKS, PROFILES, cheapest_first, grid, named_cells, profile_cells
+from .report import notebooks as report
+from .report import ship as ship_module
+from .sweep import cost, locks, store, train_missing
+from .sweep import dask as cluster
+>>>>>>> h-core
 
 
 def main(words: list[str] | None = None) -> int:
@@ -86,7 +95,24 @@ def _list_failed(sentences: list[str]) -> int:
     return 1 if sentences else 0
 
 
+<<<<<<< HEAD
 # ---------------------------------------------------------------------------------------------- commands
+=======
+def _cells(chosen):
+    choices = {"seeds": chosen.seeds, "widths": chosen.widths, "depths": chosen.depths}
+    if not chosen.claim:
+        for number in chosen.only:
+            check_choice("--only", number, NOTEBOOKS)
+        names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
+        return cheapest_first(cell for name in names for cell in named_cells(name, chosen.profile, **choices))
+    if chosen.seeds and len(chosen.seeds) == 1:
+        choices["seeds"] = range(check_number("seeds", chosen.seeds[0], low=1, high=1000, integer=True))
+    cells = verdicts.cells_of(chosen.claim, chosen.profile, **choices)
+    if not cells:
+        nothing = f"which no training of profile {chosen.profile} decides; see the ledger"
+        raise InputError(f"claim is {chosen.claim!r}, {nothing}")
+    return cells
+>>>>>>> h-core
 
 
 def reproduce(chosen: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..cell import Cell, schedule_name
 from ..checks import InputError, check_choice, check_number
 from ..data import load_dataset
-from ..profiles import named_cells
+from ..profiles import cheapest_first, named_cells
 from ..training import checkpoint
 from ..training.group import GroupRun, over_time
 from ..training.measures import RunMeasures
@@ -45,8 +45,7 @@ def resolve_device(device: str = "auto") -> str:
 
 def missing(cells: Sequence[Cell], statuses: dict[str, str], kind: type[GroupRun] = RunMeasures) -> list[Cell]:
     """The cells without a finished row (a failed row does not count), cheapest first; see `store.load_statuses`."""
-    left = [cell for cell in cells if statuses.get(kind.key(cell), "failed") == "failed"]
-    return sorted(left, key=lambda cell: (cell.flops, cell.seed))
+    return cheapest_first(cell for cell in cells if statuses.get(kind.key(cell), "failed") == "failed")
 
 
 def run(

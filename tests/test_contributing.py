@@ -1,5 +1,6 @@
 """CONTRIBUTING.md: its changes fit the code as it is, and do what it says."""
 
+import inspect
 import json
 import os
 import re
@@ -10,15 +11,32 @@ from pathlib import Path
 
 import pytest
 
+import robustkit
+from robustkit.ledger.verdicts import DIGITS, VERDICTS
+
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-CHANGED = """
+INITIALISATION = """
 import json
 import robustkit as rk
-from robustkit.ledger import verdicts
-rows = rk.run([rk.Cell(width=16, depth=2, init="default", epochs=1)])
-print(json.dumps({"status": list(rows["status"]), "claims": [claim.id for claim in verdicts.CLAIMS]}))
+rows = rk.run([rk.Cell(width=width, depth=2, init="default", epochs=1, points=16) for width in (8, 16)])
+print(json.dumps(drawn_and_judged(rows)))
 """
+
+
+def drawn_and_judged(rows):
+    """The legend of a figure of runs, and the verdicts of two claims on them."""
+    from robustkit import plots
+    from robustkit.ledger import verdicts
+
+    figure, (left, right) = plots.panels(2)
+    plots.against(rows, left, by="init")
+    plots.over_time(rows, right, by="init")
+    plots.save(figure, "own", "smoke", rows)
+    judged = [name for name in ("E01", "E99") if name in [claim.id for claim in verdicts.CLAIMS]]
+    ledger = verdicts.ledger(rows, only=judged)
+    legend = [text.get_text() for text in left.get_legend().get_texts()]
+    return {"status": list(rows["status"]), "legend": legend, "verdicts": list(ledger["verdict"])}
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +47,30 @@ def changed(tmp_path_factory):
     for number, diff in enumerate(re.findall(r"```diff\n(.*?)```", TEXT, re.DOTALL)):
         (folder / f"{number}.diff").write_text(diff)
         subprocess.run(["git", "apply", f"{number}.diff"], cwd=folder, check=True)
-    own = os.environ | {"PYTHONPATH": str(folder), "ROBUSTKIT_RESULTS": str(folder / "results")}
-    command = [sys.executable, "-c", CHANGED]
-    done = subprocess.run(command, cwd=folder, env=own, stdout=subprocess.PIPE, check=True)
+    own = {"PYTHONPATH": str(folder), "ROBUSTKIT_RESULTS": str(folder / "results"), "MPLBACKEND": "agg"}
+    own |= {"ROBUSTKIT_FIGURES": str(folder / "figures")}
+    command = [sys.executable, "-c", inspect.getsource(drawn_and_judged) + INITIALISATION]
+    done = subprocess.run(command, cwd=folder, env=os.environ | own, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_new_initialisation_is_trained(changed):
-    assert changed["status"] == ["ok"]
+def test_a_new_initialisation_is_trained_and_drawn_under_its_name(changed):
+    assert changed["status"] == ["ok", "ok"] and changed["legend"] == ["PyTorch's"]
 
 
-def test_a_new_claim_is_in_the_ledger(changed):
-    assert "E99" in changed["claims"]
+def test_a_new_claim_is_judged(changed):
+    assert len(changed["verdicts"]) == 2 and set(changed["verdicts"]) <= {*VERDICTS, DIGITS}
 
 
-def test_a_dataset_of_ones_own_is_trained(tmp_path, monkeypatch, capsys):
+def test_a_dataset_of_ones_own_is_trained_drawn_and_judged(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     exec(compile(code, "CONTRIBUTING.md", "exec"), {})
     assert "stability" in capsys.readouterr().out
+    rows = robustkit.load()
+    own = drawn_and_judged(rows[rows["dataset"] == "points.npz"])
+    assert own["status"] == ["ok"] and own["legend"] == ["He"]
+    assert len(own["verdicts"]) == 1 and set(own["verdicts"]) <= {*VERDICTS}
 
 
 def test_its_commands_name_files_that_are_there():

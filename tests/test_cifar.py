@@ -353,7 +353,16 @@ def test_a_label_out_of_range_is_refused(small, tmp_path, name, label, classes):
         assert_refused(data, pack(data.entries({member: altered})), said, tmp_path)
 
 
-@pytest.mark.parametrize("content", [HTML, b"", gzip.compress(b""), gzip.compress(HTML), pack([])[:-9]])
+NO_ARCHIVES = {
+    "a page": HTML,
+    "nothing": b"",
+    "gzip of nothing": gzip.compress(b""),
+    "gzip of a page": gzip.compress(HTML),
+}
+NO_ARCHIVES["cut off"] = pack([])[:-9]
+
+
+@pytest.mark.parametrize("content", NO_ARCHIVES.values(), ids=NO_ARCHIVES)
 def test_what_is_no_archive_is_refused_in_a_sentence(small, tmp_path, content):
     assert_refused(small("cifar10"), content, "it is not the official .tar.gz", tmp_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import warnings
@@ -11,20 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ..files import results_folder, write_atomically
 
 SECONDS = 60.0  # between two checkpoints of one run, or 20 times what the last one took, if that is more
 LONGEST = 500.0  # and never more than this: a stop costs less than ten minutes
-FIRST_LINE = b"robustkit checkpoint 2, sha256 of what follows: "
+FIRST_LINE = b"robustkit checkpoint 1, sha256 of what follows: "
 
 
 class Saved(NamedTuple):
-    """A run before its step `step`: the state from which training resumes, and what was observed until then."""
+    """A run before its step `step`: every tensor from which training resumes, and what was observed until then."""
 
     step: int
-    state: dict
+    state: dict[str, Tensor]
     notes: dict
 
 
@@ -45,7 +48,9 @@ def save(key: str, saved: Saved, device: str) -> None:
     A disk that is full is a warning, and leaves what is there.
     """
     (newest, before), buffer = paths(key, device), io.BytesIO()
-    torch.save(saved._asdict(), buffer)
+    facts = {"key": key, "step": saved.step, "notes": saved.notes}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in saved.state.items()}
+    np.savez(buffer, **arrays, facts=np.array(json.dumps(facts)))
     body = buffer.getvalue()
     try:
         fresh = newest.with_name(f"{newest.name}-new")
@@ -69,7 +74,10 @@ def load(keys: Sequence[str], device: str) -> list[Saved] | None:
 
 def _read(path: Path) -> Saved | None:
     if body := _body(path):
-        return Saved(**torch.load(io.BytesIO(body), map_location="cpu", weights_only=True))
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive}
+        facts = json.loads(str(arrays.pop("facts")))
+        return Saved(facts["step"], {name: torch.from_numpy(a) for name, a in arrays.items()}, facts["notes"])
     if path.exists():
         warnings.warn(f"{path} is damaged and not used", stacklevel=2)
     return None

@@ -106,14 +106,14 @@ class Ensemble(Engine):
     def _set_rates(self, rates: Sequence[float]) -> None:
         self.rate.copy_(torch.tensor(rates, dtype=torch.float64).view(-1, 1, 1))
 
-    def _own_states(self) -> list[dict]:
+    def _own_states(self) -> list[dict[str, Tensor]]:
         networks = map(self.network, range(len(self.cells)))
-        return [{"weights": [weight.to("cpu", copy=True) for weight in weights]} for weights in networks]
+        return [{f"weights.{layer}": weight for layer, weight in enumerate(weights)} for weights in networks]
 
-    def _restore(self, states: Sequence[dict]) -> None:
+    def _restore(self, states: Sequence[dict[str, Tensor]]) -> None:
         for s, state in enumerate(states):
-            for weight, saved in zip(self.network(s), state["weights"], strict=True):
-                weight.copy_(saved)
+            for layer, weight in enumerate(self.network(s)):
+                weight.copy_(state[f"weights.{layer}"])
 
     def _prepare(self, x: Tensor, y: Tensor) -> Callable[[Tensor], None]:
         # What outputs are compared with, one row per point: one-hot classes, or +-1 and 0 for the padding.

@@ -65,9 +65,9 @@ class Engine:
         going, start, make_step = [True] * len(orders), 0, self._prepare(x, y)
         if resume:
             start = resume[0].step
-            going = [saved.state["going"] for saved in resume]
+            going = [bool(saved.state["going"]) for saved in resume]
             for order, saved in zip(orders, resume, strict=True):
-                order.set_state(saved.state["order"])
+                order.set_state(saved.state["generator.order"])
             self._restore([saved.state for saved in resume])
         for step in range(start, steps):
             position = step % per_epoch
@@ -84,9 +84,9 @@ class Engine:
         if steps in evaluate_at:
             observe(steps)
 
-    def _states(self, order_states: Sequence[Tensor], going: Sequence[bool]) -> list[dict]:
+    def _states(self, order_states: Sequence[Tensor], going: Sequence[bool]) -> list[dict[str, Tensor]]:
         parts = zip(self._own_states(), order_states, going, strict=True)
-        return [own | {"order": order, "going": on} for own, order, on in parts]
+        return [own | {"generator.order": order, "going": torch.tensor(on)} for own, order, on in parts]
 
 
 class Loop(Engine):
@@ -136,15 +136,20 @@ class Loop(Engine):
     def _set_rates(self, rates: Sequence[float]) -> None:
         (self.optimizer.param_groups[0]["lr"],) = rates
 
-    def _own_states(self) -> list[dict]:
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return [state | {"augment": self.augment_draws.get_state()}]
+    def _own_states(self) -> list[dict[str, Tensor]]:
+        state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for number, parameter in enumerate(self.model.parameters()):
+            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
+                state[f"momentum.{number}"] = momentum
+        return [state | {"generator.augment": self.augment_draws.get_state()}]
 
-    def _restore(self, states: Sequence[dict]) -> None:
+    def _restore(self, states: Sequence[dict[str, Tensor]]) -> None:
         (state,) = states
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.augment_draws.set_state(state["augment"])
+        self.model.load_state_dict({name: state[f"model.{name}"] for name in self.model.state_dict()})
+        for number, parameter in enumerate(self.model.parameters()):
+            if (momentum := state.get(f"momentum.{number}")) is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+        self.augment_draws.set_state(state["generator.augment"])
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Float[Tensor, " 1 n d_out"]:

@@ -91,7 +91,7 @@ EMPIRICAL = (
         "E03", "N Fig. 3a, W Fig. 5a", "N3", "Non-lazy: kappa grows almost linearly in time",
         "The ratio increases almost linearly over time in Fig. 3(a).", FIGURE,
         "at each width, first half of training (constant learning rate): linear compared by AIC with sqrt, log and "
-        "exponential then linear, with R^2 of each; partly where a line beats the two concave laws, explains 95 %, "
+        "exponential then linear, with R^2 of each; in part where a line beats the two concave laws, explains 95 %, "
         "and is beaten by the exponential start alone",
         (SMALL,), linear_in_time,
         grids=("N3", "unit", "standard"), where=to_the_end,
@@ -188,7 +188,7 @@ EMPIRICAL = (
         "the relationship between robustness and depth under He initialization in Theorem 1.", FIGURE,
         "over the widths and depths that both have, under one schedule: size of the change of log P over depth (a "
         f"straight line, end to end); much larger if the interval of the CNN's less {MUCH_LARGER:g} times the other "
-        "lies above 0 and the CNN's is a rise, partly if that of the CNN's less the other does; each head is a "
+        "lies above 0 and the CNN's is a rise, in part if that of the CNN's less the other does; each head is a "
         "reading, flatten (whose networks train) the first",
         (("he", None, (4, 6, 8, 10)),), gap_between_depths, grids=("W6",), models=("cnn", "fcn"),
         wanted=(*MAIN_READING, "model=cnn", "head=flatten"),
@@ -203,8 +203,8 @@ EMPIRICAL = (
         "E16", "N Sec. 5.2", "N23_constant_rate", "Non-lazy kappa would grow without bound",
         "Combining the results about tendency with time, the ratio will be expected to increase as the time until "
         "infinity.", "constant learning rate",
-        "growth law of kappa in time under a constant learning rate, by AIC; a finite run can support this partly at "
-        "most", (SMALL,), unbounded_kappa, grids=("constant_rate",), where=constant_rate, wanted=SHORT_READING,
+        "growth law of kappa in time under a constant learning rate, by AIC; a finite run can support this in part "
+        "at most", (SMALL,), unbounded_kappa, grids=("constant_rate",), where=constant_rate, wanted=SHORT_READING,
     ),
     Claim(
         "E17", "N Sec. 4.2, Remark", "N_lazy_schemes", "Common initialisations lead to lazy training",

@@ -233,7 +233,7 @@ def depth_in_words(rows: pandas.DataFrame, name: str) -> str:
         return NOTHING
     start, ratio = ((mean.loc[ends, last] / mean.loc[ends, first]).astype(float) for mean in means[:2])
     loss = means[2].loc[ends, last].astype(float)
-    learned = loss < math.log(ledger_rows.dimensions(rows)[1]) / 2
+    learned = loss < math.log(ledger_rows.sizes(rows.iloc[0])[1]) / 2
     few = ~learned
     head = f"**{name}.** From $L = {first}$ to ${last}$, $P/\\epsilon$ falls at {(start < 1).sum()} of {len(ends)} "
     head += (

@@ -7,7 +7,6 @@ import math
 import pandas
 
 from .. import theory
-from ..datasets import dataset_info
 from . import rows as ledger_rows
 from . import statistics
 from .criteria import Part, judge_peak, judge_rates, judge_ratio, judge_trend, needs
@@ -28,8 +27,7 @@ def peaks_in_width(rows) -> list[Part]:
 
 def _sides(rows: pandas.DataFrame, depth: int) -> str:
     """Log-slope of P in width on each side of the width at which there are as many weights as training points."""
-    (d_in, d_out), n = ledger_rows.dimensions(rows), dataset_info(rows["dataset"].iloc[0]).n_train
-    curve = values_by(rows, "stability")
+    (d_in, d_out, n), curve = ledger_rows.sizes(rows.iloc[0]), values_by(rows, "stability")
     width = theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n)
     words = []
     for side, fewer in (("fewer", True), ("more", False)):

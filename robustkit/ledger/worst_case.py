@@ -20,7 +20,7 @@ SCALES = {"P": None, "P over the mean margin": "margin", "P over the norm of the
 INTERVALS = (
     "intervals: Fisher's z with standard error sqrt(1.06/(K-3)) over K cell means, as if the cells were drawn at "
     "random, which those of a grid are not; within cells: mean of each cell's own rank correlation over its seeds, "
-    "with a t interval over cells; over few seeds a rank correlation is attenuated"
+    "with a t interval over cells; over few seeds a rank correlation is biased towards zero"
 )
 
 

@@ -72,8 +72,8 @@ def test_depth_sets_the_widths_that_have_learned_apart():
         "**LeCun.** From $L = 2$ to $4$, $P/\\epsilon$ falls at 3 of 3 widths at initialisation; after training it "
         "rises at 2 of the 2 widths that have learned and falls at 1 of the 1 that have not."
     )
-    assert lines[0] == "- $m = 16$: times 0.25 at the start, times 0.5 after training; loss 2.3"
-    assert lines[1] == "- $m = 64$: times 0.25 at the start, times 2 after training; loss 0.1"
+    assert lines[0] == "- $m = 16$: times 0.25 initially, times 0.5 after training; loss 2.3"
+    assert lines[1] == "- $m = 64$: times 0.25 initially, times 2 after training; loss 0.1"
     learned = sentences.depth_in_words(grid(lambda m, L: L, loss=lambda m, L: 0.1), "He")
     assert "3 of the 3 widths that have learned." in learned
 

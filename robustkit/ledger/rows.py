@@ -187,12 +187,6 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
 # ---------------------------------------------------------------------------------------------- sizes
 
 
-def dimensions(rows: pandas.DataFrame) -> tuple[int, int]:
-    """d_in and the number of classes of the rows' dataset."""
-    data = dataset_info(rows["dataset"].iloc[0])
-    return math.prod(data.shape), data.classes
-
-
 def sizes(row) -> tuple[int, int, int]:
     """d_in, d_out and training points of a row."""
     info = dataset_info(row.dataset)

@@ -15,10 +15,9 @@ from .. import theory
 from ..cell import Cell
 from ..checks import InputError, check_choice
 from ..initialization import layer_stds
+from ..ledger.rows import MUCH_GREATER as MUCH
 from ..ledger.rows import curve_name
 from .style import record
-
-MUCH = 10  # "much larger" read as ten times, our choice: the theorems name no factor
 
 
 def _start(cell: Cell) -> str:

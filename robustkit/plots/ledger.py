@@ -17,6 +17,7 @@ from matplotlib.path import Path
 
 from ..checks import InputError, check_choice
 from ..ledger import proxy_schedule
+from ..ledger.claims import HEADLINES
 from .style import HUES, label, legend, look, nothing, record, set_axes
 
 # Verdict -> colour of its square, symbol, and colour of the symbol. The symbols tell the verdicts apart in grey too.
@@ -35,7 +36,6 @@ STYLE = {
 WORDS = {"cross_entropy": "cross-entropy", "milestones=()": "constant learning rate", "target=parity": "one output"}
 WORDS |= {"n_train=": "n = ", "batch_size=": "batch ", "stop_loss=": "to loss ", "flow10": "short schedule"}
 WORDS |= {"lr_rule=inverse_width": "learning rate 1/m", "model=cnn": "CNN", "head=": ""}
-HEADLINES = 10
 
 
 def _in_words(text: str) -> str:
@@ -55,7 +55,7 @@ def ledger_picture(table: pandas.DataFrame, ax):
     lines = table.to_dict("records")
     readings = [_readings(line) for line in lines]
     most = max([1, *map(len, readings)])
-    places, side, squares = *_rows(ax, lines, readings, HEADLINES, 64, most + 1), []
+    places, side, squares = *_rows(ax, lines, readings, len(HEADLINES), 64, most + 1), []
     for y, line, verdicts in zip(places, lines, readings, strict=True):
         squares.append((0, y, side, line["verdict"], line["id"], next(iter(verdicts), ""), True))
         for i, (name, other) in enumerate(list(verdicts.items())[1:]):
@@ -79,7 +79,7 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
     for name in () if ids is None else ids:
         check_choice("ids", name, known)
     lines = [known[name] for name in ids] if ids is not None else [v for v in known.values() if _readings(v)]
-    heads = 0 if ids is not None else sum(line["id"] in list(known)[:HEADLINES] for line in lines)
+    heads = 0 if ids is not None else sum(line["id"] in list(known)[: len(HEADLINES)] for line in lines)
     readings = [_readings(line) for line in lines]
     mains = [next(iter(verdicts)) for verdicts in readings if verdicts]
     tried = [name for verdicts in readings for name in verdicts]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..checks import InputError
 from ..files import ROOT, figures_folder, results_folder, write_atomically
+from ..ledger.claims import HEADLINES
 from ..profiles import named_cells
 from ..sweep import store
 from .notebooks import build_notebook, build_notebooks, execute, notebooks
@@ -53,7 +54,7 @@ def write_verdicts(readme: Path, figures: Path) -> None:
     """Write the headline verdicts and findings between their marks in the README."""
     import pandas
 
-    rows = pandas.read_csv(figures / "claims.csv", keep_default_na=False).head(10).itertuples()
+    rows = pandas.read_csv(figures / "claims.csv", keep_default_na=False).head(len(HEADLINES)).itertuples()
     lines = [f"| {row.id} | {row.claim} | {row.verdict} | {row.readings} |" for row in rows]
     table = "\n".join(["| | the claim | verdict, main reading | readings |", "|---|---|---|---|", *lines, ""])
     text = readme.read_text()

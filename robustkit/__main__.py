@@ -51,7 +51,8 @@ def _check(chosen: argparse.Namespace) -> None:
     check_number("workers", chosen.workers, low=1, high=1000, integer=True)
     check_number("minutes", chosen.minutes, above=0, optional=True)
     chosen.parameters = dict(map(_parameter, chosen.parameters))
-    notebooks.check_parameters(notebooks.notebooks(chosen.only), chosen.parameters)
+    if chosen.parameters:
+        notebooks.check_parameters(notebooks.notebooks(chosen.only), chosen.parameters)
 
 
 def _parameter(assignment: str) -> tuple[str, object]:

@@ -22,10 +22,11 @@ SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 29 runs
 
 @pytest.fixture(autouse=True)
 def signals_as_they_were():
-    """The command takes over SIGTERM, which here outlives it."""
-    handler = signal.getsignal(signal.SIGTERM)
+    """The command takes over SIGTERM, and its test SIGINT, which here outlive it."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,15 @@ import math
 import numpy as np
 import pandas
 
-from ..cell import ATTACKS, RADII, Cell, column
+from ..cell import Cell
 from ..checks import check_choice
 from ..datasets import dataset_info
 from ..ledger.cnn_and_resnet import ACCURACIES, PAPER, depth_gaps, depth_rises, much_larger, shared_shapes
 from ..ledger.rows import reading_of
 from .curves import against
 from .style import LABELS, label, legend, look, nothing, record
+
+GAPS = ["pair", "network", "widths", "rise over depth", "highest / lowest", "training loss", "size, compared"]
 
 # ---------------------------------------------------------------------------------------------- Figure 6
 
@@ -22,17 +24,12 @@ def views(rows: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
     """The rows of Figure 6 by network and learning rate, with what each misses; the larger one where it was run."""
     missing = rows.attrs.get("missing", [])
     rates = sorted({*rows["lr"], *(cell.lr for cell in missing)})
-    networks = {
-        "CNN, flatten": ("cnn", "flatten"),
-        "CNN, pooling": ("cnn", "pooling"),
-        "fully connected": ("fcn", None),
-    }
-    parts = {}
+    parts, networks = {}, {"flatten": "CNN, flatten", "pooling": "CNN, pooling", None: "fully connected"}
     for rate in rates:
         faster = f", learning rate x {rate / rates[0]:g}" if rate > rates[0] else ""
-        for name, (model, head) in networks.items():
-            part = rows[(rows["model"] == model) & (rows["lr"] == rate) & ((rows["head"] == head) | (head is None))]
-            part.attrs["missing"] = [c for c in missing if (c.model, c.head, c.lr) == (model, head, rate)]
+        for head, name in networks.items():
+            part = rows[(rows["lr"] == rate) & (rows["head"].isna() if head is None else rows["head"] == head)]
+            part.attrs["missing"] = [cell for cell in missing if (cell.head, cell.lr) == (head, rate)]
             if len(part) or part.attrs["missing"]:
                 parts[name + faster] = part
     return parts
@@ -42,13 +39,12 @@ def figure_6(parts: dict[str, pandas.DataFrame], axes) -> None:
     """P (top) and training loss (bottom) against width, a column per view, each row on one scale."""
     for row, y in zip(axes, ("stability", "train_loss"), strict=True):
         for ax, (name, part) in zip(row, parts.items(), strict=True):
+            if ax is not row[0]:
+                ax.sharey(row[0])
             against(part, ax, y=y)
-            title = name.replace(", learning", "\nlearning")
-            ax.set_title(title if y == "stability" else "", pad=15)  # above the legend
-        limits = [ax.get_ylim() for ax in row if ax.lines]
-        for ax in row if limits else ():
-            ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
             ax.label_outer()
+            if y == "stability":
+                ax.set_title(name.replace(", learning", "\nlearning"), pad=15)  # above the legend
 
 
 def gaps(parts: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
@@ -64,16 +60,14 @@ def gaps(parts: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
         if not network.startswith("CNN") or beside is None:
             continue
         both = shared_shapes(cnn, beside)
-        for whose, part in zip((network, "fully connected"), both, strict=True):
-            line = {"pair": name, "network": whose, "widths": ", ".join(map(str, sorted(part["width"].unique())))}
-            for heading, values in (("rise over depth", depth_rises(part)), ("highest / lowest", depth_gaps(part))):
-                line[heading] = f"{math.exp(np.mean(values)):.3g}" if values else "missing"
-            losses = part["train_loss"]
-            line["training loss"] = f"{losses.min():.3g} to {losses.max():.3g}" if len(part) else "-"
-            table.append(line | {"size, compared": ""})
         rises = [depth_rises(part) for part in both]
-        table[-2]["size, compared"] = much_larger(*rises)[0] if all(rises) else "missing"
-    return pandas.DataFrame(table)
+        larger = much_larger(*rises)[0] if all(rises) else "missing"
+        for whose, part, rise in zip((network, "fully connected"), both, rises, strict=True):
+            factors = [f"{math.exp(np.mean(v)):.3g}" if v else "missing" for v in (rise, depth_gaps(part))]
+            loss = f"{part['train_loss'].min():.3g} to {part['train_loss'].max():.3g}" if len(part) else "-"
+            widths = ", ".join(map(str, sorted(part["width"].unique())))
+            table.append((name, whose, widths, *factors, loss, larger if whose == network else ""))
+    return pandas.DataFrame(table, columns=GAPS)
 
 
 # ---------------------------------------------------------------------------------------------- Table 4
@@ -92,18 +86,15 @@ def table_4(rows: pandas.DataFrame, cells: list[Cell]) -> pandas.DataFrame:
         paper = PAPER.get((dataset, init))
         line = {"network": f"ResNet-{wanted[0].depth}", "dataset": dataset, "initialisation": label("init", init)}
         line |= {"paper": "-" if paper is None else f"{paper:.2f}"}
-        line |= {f"ours, {name}": _spread(100 * good[y], 2) for name, y in ACCURACIES.items()}
-        line |= {"kappa": _spread(good["kappa"], 3), "P/eps": _spread(good["stability"], 3)}
+        line |= {f"ours, {name}": _spread(100 * good[y], ".2f") for name, y in ACCURACIES.items()}
+        line |= {"kappa": _spread(good["kappa"], ".3g"), "P/eps": _spread(good["stability"], ".3g")}
         table.append(line | {"n": f"{len(good)} of {len(wanted)}"})
     return pandas.DataFrame(table)
 
 
-def _spread(values: pandas.Series, digits: int) -> str:
-    values = values.astype(float)
-    if values.empty:
-        return "missing"
-    number = (lambda v: f"{v:.2f}") if digits == 2 else (lambda v: f"{v:.3g}")
-    return number(values.mean()) + (f" +- {number(values.std())}" if len(values) > 1 else "")
+def _spread(values: pandas.Series, digits: str) -> str:
+    numbers = [f"{value:{digits}}" for value in values.astype(float).agg(["mean", "std"])]
+    return " +- ".join(numbers[: len(values)]) or "missing"
 
 
 def scaled_down(cells: list[Cell]) -> str:
@@ -159,26 +150,17 @@ def over_epochs(rows: pandas.DataFrame, ax):
 # ---------------------------------------------------------------------------------------------- worst case
 
 WORST = {
-    "logit_stability": LABELS["stability"],
     "lipschitz_mean": r"mean local Lipschitz, $\|J\|_2$",
     "lipschitz_max": r"largest local Lipschitz, $\|J\|_2$",
     "spectral_product": "product of spectral norms",
     "softmax_stability": r"$P/\epsilon$ of softmax outputs",
     "logit_stability_train": LABELS["stability_train"],
-} | {
-    column(attack, norm, radius): f"accuracy under {attack.upper()},\n{symbol} radius {radius:g}"
-    for attack in ATTACKS
-    for norm, symbol in (("l2", r"$\ell_2$"), ("linf", r"$\ell_\infty$"))
-    for radius in RADII[norm]
 }
-
-
+NORMS = {"l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 SCALES = {"margin": "the mean margin", "logit_norm": "the norm of the logits"}
 
 
-def average_against_worst(
-    rows: pandas.DataFrame, ax, *, y: str = "lipschitz_mean", x: str = "logit_stability", over: str | None = None
-):
+def average_against_worst(rows: pandas.DataFrame, ax, *, y: str = "lipschitz_mean", over: str | None = None):
     """P/eps against a worst-case measure: cell means (large) and their seeds (dots), colour by depth, marker by init.
 
     rows: as from load_further("attack"). y: a column of them. over: "margin" or "logit_norm", by which P is divided.
@@ -186,11 +168,10 @@ def average_against_worst(
     Raises InputError on another `over`.
     """
     check_choice("over", over, (None, *SCALES))
-    if rows.empty:
-        return nothing(ax)
-    accuracy, quantity = y.startswith("accuracy"), f"{y} against {x}" + (f" over {over}" if over else "")
+    accuracy, quantity = y.startswith("accuracy"), f"{y} against logit_stability" + (f" over {over}" if over else "")
     log, exp = (np.asarray, np.asarray) if accuracy else (np.log, np.exp)
-    table = rows.assign(x=(rows[x] / rows[over] if over else rows[x]).astype(float), mean=rows[y].astype(float))
+    x = rows["logit_stability"] / (rows[over] if over else 1)
+    table = rows.assign(x=x.astype(float), mean=rows[y].astype(float))
     good = (table["status"] == "ok") & (table["x"] > 0) & (table["mean"] >= 0 if accuracy else table["mean"] > 0)
     table = table[good & np.isfinite(table[["x", "mean"]]).all(axis=1)]
     if table.empty:
@@ -208,7 +189,10 @@ def average_against_worst(
         ax.plot(cells["x"], cells["mean"], **style)
         record(ax, cells, f"{quantity}, cell means")
         record(ax, curve[[*by, "seed", "x", "mean"]], f"{quantity}, seeds")
-    x_label = rf"$P/\epsilon$ over {SCALES[over]}" if over else WORST.get(x, LABELS.get(x, x))
-    ax.set(xscale="log", xlabel=x_label, ylabel=WORST.get(y, y))
-    ax.set(**{"ylim": (-0.02, 1.02)} if accuracy else {"yscale": "log"})
+    if accuracy:
+        _, attack, norm, radius = y.split("_")
+        ax.set(ylim=(-0.02, 1.02), ylabel=f"accuracy under {attack.upper()},\n{NORMS[norm]} radius {radius}")
+    else:
+        ax.set(yscale="log", ylabel=WORST[y])
+    ax.set(xscale="log", xlabel=rf"$P/\epsilon$ over {SCALES[over]}" if over else LABELS["stability"])
     return legend(ax)

@@ -29,7 +29,7 @@ def over_time(rows: pandas.DataFrame, ax, *, y: str = "kappa_over_time", by: str
     """A recorded quantity against epochs: mean over seeds of each curve, every seed as a thin line."""
     fractions = FRACTIONS if y == "stability_over_time" else EVALUATION_POINTS
     good = rows[rows["status"] == "ok"]
-    ax.set(xlabel="epoch", ylabel=LABELS[y])
+    ax.set(xlabel="epoch", ylabel=LABELS[y.removesuffix("_over_time")])
     if good.empty:
         return nothing(ax)
     tables = []
@@ -66,20 +66,21 @@ def along_training(rows: pandas.DataFrame, ax, *, by: str = "width"):
     return legend(ax)
 
 
-def scatter(rows: pandas.DataFrame, ax, *, x: str, y: str = "stability", by: str = "depth", diagonal: bool = True):
-    """One measure against another, a dot per run; the diagonal is where both agree."""
-    good = rows[(rows["status"] == "ok") & (rows[x] > 0) & (rows[y] > 0)]
+def scatter(rows: pandas.DataFrame, ax, *, x: str, diagonal: bool = True):
+    """P after training against another measure, a dot per run; the diagonal is where both agree."""
+    good = rows[(rows["status"] == "ok") & (rows[x] > 0) & (rows["stability"] > 0)]
     if good.empty:
         return nothing(ax)
-    for value, curve in good.groupby(by):
-        style = look(by, value) | {"linestyle": "none", "markersize": 3.5, "alpha": 0.8}
-        ax.plot(curve[x], curve[y], label=label(by, value), **style)
-        record(ax, curve[[by, "width", "seed"]].assign(x=curve[x], mean=curve[y]), f"{y} against {x}")
+    for depth, part in good.groupby("depth"):
+        style = look("depth", depth) | {"linestyle": "none", "markersize": 3.5, "alpha": 0.8}
+        ax.plot(part[x], part["stability"], label=label("depth", depth), **style)
+        table = part[["depth", "width", "seed"]].assign(x=part[x], mean=part["stability"])
+        record(ax, table, f"stability against {x}")
     if diagonal:
-        values = good[[x, y]].to_numpy(float)
+        values = good[[x, "stability"]].to_numpy(float)
         ends = values.min() / 1.1, values.max() * 1.1
         ax.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0, label="_diagonal")
-    ax.set(xscale="log", yscale="log", xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y))
+    ax.set(xscale="log", yscale="log", xlabel=LABELS.get(x, x), ylabel=LABELS["stability"])
     return legend(ax)
 
 

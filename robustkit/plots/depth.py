@@ -45,12 +45,12 @@ def bounds_in_depth(rows: pandas.DataFrame, ax, *, init: str):
     return legend(ax)
 
 
-def table1_in_depth(rows: pandas.DataFrame, ax, *, init: str, widths=None, y: str = "stability"):
+def table1_in_depth(rows: pandas.DataFrame, ax, *, init: str, widths=None):
     """P against depth (solid) and Table 1 as printed in the NeurIPS version (dashed), a colour per width."""
     rows = rows if widths is None else rows[rows["width"].isin(widths)]
     if rows.empty:
         return nothing(ax)
-    against(rows, ax, x="depth", y=y, by="width")
+    against(rows, ax, x="depth", by="width")
     depths, shape = _depths_and_shape(rows)
     for width in sorted(rows["width"].unique()):
         values = [theory.table1(init, width=int(width), depth=int(L), version="neurips", **shape) for L in depths]
@@ -60,8 +60,8 @@ def table1_in_depth(rows: pandas.DataFrame, ax, *, init: str, widths=None, y: st
     return legend(ax)
 
 
-def rise_in_depth(*, widths, d_in: int, d_out: int, init: str = "lecun") -> pandas.DataFrame:
-    """Where the bound of Table 1 rises most in L, for each version and width: from L, to L, and the factor.
+def rise_in_depth(*, widths, d_in: int, d_out: int) -> pandas.DataFrame:
+    """Where the LeCun bound of Table 1 rises most in L, by version and width: from L, to L, and the factor.
 
     A factor common to the whole bound does not change this; the two versions keep different constants in its terms.
     """
@@ -69,9 +69,8 @@ def rise_in_depth(*, widths, d_in: int, d_out: int, init: str = "lecun") -> pand
     for version in ("neurips", "workshop"):
         for width in widths:
             shape = {"width": width, "d_in": d_in, "d_out": d_out, "version": version}
-            values = np.array([theory.table1(init, depth=L, **shape) for L in depths])
-            top = int((values / np.minimum.accumulate(values)).argmax())
-            bottom = int(values[: top + 1].argmin())
-            rise = {"from L": depths[bottom], "to L": depths[top], "factor": values[top] / values[bottom]}
-            table.append({"version": version, "m": width} | rise)
-    return pandas.DataFrame(table)
+            values = np.array([theory.table1("lecun", depth=L, **shape) for L in depths])
+            top = (values / np.minimum.accumulate(values)).argmax()
+            bottom = values[: top + 1].argmin()
+            table.append((version, width, depths[bottom], depths[top], values[top] / values[bottom]))
+    return pandas.DataFrame(table, columns=["version", "m", "from L", "to L", "factor"])

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from .. import theory
 from ..cell import Cell
-from ..checks import InputError, check_choice
+from ..checks import check_choice
 from ..initialization import layer_stds
 from ..ledger.rows import MUCH_GREATER as MUCH
 from ..ledger.rows import curve_name
@@ -64,12 +64,10 @@ def hypothesis_card(cells: Sequence[Cell]) -> pandas.DataFrame:
     Remark to Theorem 2 says of He, LeCun and NTK (a gain keeps their order in m); Theorem 2 (Sec. 4.2) o = 1,
     Assumptions 1 and 2, alpha >> (m^(3/2) sum beta)^L, m >> d, large m; Theorem 3 (Sec. 4.3, Eq. 4) two layers,
     one output, gradient descent, alpha ~ 1, beta ~ m^-c with c >= 1.5, m >> n^2, a time below an unnamed constant.
-    A theorem's own row leaves out what only the finished run can show. Raises InputError on anything but a Cell.
+    A theorem's own row leaves out what only the finished run can show.
     """
     kinds: dict[str, list[Cell]] = {}
     for cell in cells:
-        if not isinstance(cell, Cell):
-            raise InputError(f"cells holds {cell!r}, but must hold robustkit.Cell alone")
         words = [] if cell.model == "fcn" else [cell.model]
         words += [_start(cell), "L = 2" if cell.depth == 2 else "L > 2", cell.dataset, cell.scaling]
         words += [cell.loss.replace("_", "-"), f"o = {cell.d_out}", f"n = {cell.train_points}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import os
@@ -10,7 +11,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pandas
-from matplotlib.ticker import FixedLocator
 
 from .. import theory
 from ..cell import Cell
@@ -34,25 +34,19 @@ def sliders(draw: Callable[..., None], start: dict, **choices: Sequence) -> None
     Where nobody is there to move a slider (papermill sets ROBUSTKIT_STATIC) or ipywidgets is not installed, the
     picture at `start` is drawn alone.
     """
-    try:
-        import ipywidgets
-    except ImportError:
-        ipywidgets = None
-    if ipywidgets is None or os.environ.get("ROBUSTKIT_STATIC"):
-        draw(**start)
-        return
-    handles = {
-        name: ipywidgets.SelectionSlider(options=values, value=start[name], description=name)
-        for name, values in choices.items()
-    }
-    ipywidgets.interact(draw, **handles)
+    if os.environ.get("ROBUSTKIT_STATIC") or not importlib.util.find_spec("ipywidgets"):
+        return draw(**start)
+    from ipywidgets import SelectionSlider, interact
+
+    options = {n: {"options": values, "value": start[n], "description": n} for n, values in choices.items()}
+    interact(draw, **{name: SelectionSlider(**option) for name, option in options.items()})
 
 
 def _lines(title: str, x: str, at, lines: dict[str, tuple], ylabel: str = r"$P/\epsilon$"):
-    """Axes with {label: (values, style of the line)} against widths or depths."""
+    """Axes with {label: (values, format of the line)} against widths or depths."""
     _, (ax,) = panels(1, width=5, height=3)
     for name, (values, style) in lines.items():
-        ax.plot(at, values, label=name, **{"color": "black", "linewidth": 1} | style)
+        ax.plot(at, values, style, linewidth=1, label=name)
     ax.set(xscale="log" if x == "width" else "linear", yscale="log", xlabel=LABELS[x], ylabel=ylabel, title=title)
     ax.legend(fontsize=7)
     return ax
@@ -63,12 +57,8 @@ def theorem1_in_width(init: str, depth: int) -> None:
     shape = {"depth": depth, **MNIST}
     first, second = np.transpose([theory.theorem1_terms(init, width=m, version="neurips", **shape) for m in WIDTHS])
     exact = [theory.stability_at_init(init, width=m, **shape) for m in WIDTHS]
-    lines = {
-        "the bound": (first + second, {"linewidth": 1.5}),
-        "its first term": (first, {"linestyle": "--"}),
-        "its second term": (second, {"linestyle": ":"}),
-        "exact at initialisation": (exact, {"color": "0.6"}),
-    }
+    lines = {"the bound": (first + second, "k-"), "its first term": (first, "k--"), "its second term": (second, "k:")}
+    lines["exact at initialisation"] = exact, "C7-"
     ax = _lines(f"Theorem 1, {label('init', init)}, $L$ = {depth}", "width", WIDTHS, lines)
     ax.axvline(theory.peak_width(depth), color="0.8", linewidth=0.8, zorder=0)
     ax.set_ylim(min(exact) / 3, (first + second).max() * 3)
@@ -77,12 +67,10 @@ def theorem1_in_width(init: str, depth: int) -> None:
 def table1_in_depth(init: str, width: int) -> None:
     """Table 1 of both versions and the exact initial P against depth."""
     shape, depths = {"width": width, **MNIST}, range(2, 41)
-    lines = {
-        name: ([theory.table1(init, depth=L, version=version, **shape) for L in depths], {"linestyle": dash})
-        for version, name, dash in (("neurips", "NeurIPS", "--"), ("workshop", "workshop", ":"))
-    }
-    exact = [theory.stability_at_init(init, depth=L, **shape) for L in depths]
-    lines["exact at initialisation"] = exact, {"color": "0.6"}
+    lines = {}
+    for version, name, style in (("neurips", "NeurIPS", "k--"), ("workshop", "workshop", "k:")):
+        lines[name] = [theory.table1(init, depth=L, version=version, **shape) for L in depths], style
+    lines["exact at initialisation"] = [theory.stability_at_init(init, depth=L, **shape) for L in depths], "C7-"
     _lines(f"Table 1, {label('init', init)}, $m$ = {width}", "depth", depths, lines)
 
 
@@ -91,12 +79,9 @@ def theorem3_in_width(n: int, c: float) -> None:
     m = WIDTHS.astype(float)
     whole = np.array([theory.theorem3(n=n, width=int(width), power=c) for width in WIDTHS])
     second = np.array([theory.theorem3_remark(n=n, width=int(width), power=c) for width in WIDTHS])
-    lines = {
-        "Eq. (4)": (whole, {"linewidth": 1.5}),
-        "its first term": (whole - second, {"linestyle": "--"}),
-        "its second term, the Remark's": (second, {"linestyle": ":"}),
-        "$m^{1-2c}$": (whole[0] * (m / m[0]) ** (1 - 2 * c), {"linestyle": "-."}),
-    }
+    lines = {"Eq. (4)": (whole, "k-"), "its first term": (whole - second, "k--")}
+    lines["its second term, the Remark's"] = second, "k:"
+    lines["$m^{1-2c}$"] = whole[0] * (m / m[0]) ** (1 - 2 * c), "k-."
     title = f"Theorem 3, $n$ = {n}, $c$ = {c:g}; grey: $m < 10 n^2$"
     ax = _lines(title, "width", m, lines, r"$P/\epsilon$, up to constants")
     ax.axvspan(m[0], min(10 * n**2, m[-1]), color="0.94", zorder=0)
@@ -148,7 +133,7 @@ def show_yours(
     against(others, ax, x=x, y=y, by=by, log=log)
     value = f": {mine[y].item():.4g}" if mine[y].notna().all() else ""
     ax.plot(mine[x], mine[y], "k*", markersize=9, zorder=5, label=f"yours{value}")
-    ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows[x]))))
+    ax.set_xticks(sorted(set(rows[x])))
     legend(ax)
     finish(ax.figure, _said(mine, others, rows.attrs["among"]))
 

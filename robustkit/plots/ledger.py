@@ -52,15 +52,15 @@ def ledger_picture(table: pandas.DataFrame, ax):
     counted. table: as from verdicts.ledger, the ten headline claims first. The figure's height sets that of the rows.
     Raises InputError on an unknown verdict or readings_detail that is not the JSON of an object.
     """
-    lines = table.to_dict("records")
-    readings = [_readings(line) for line in lines]
-    most = max([1, *map(len, readings)])
-    places, side, squares = *_rows(ax, lines, readings, len(HEADLINES), 64, most + 1), []
-    for y, line, verdicts in zip(places, lines, readings, strict=True):
-        squares.append((0, y, side, line["verdict"], line["id"], next(iter(verdicts), ""), True))
-        for i, (name, other) in enumerate(list(verdicts.items())[1:]):
+    lines, squares = table.to_dict("records"), []
+    most = max([1, *(len(_readings(line)) for line in lines)])
+    places, side = _rows(ax, lines, len(HEADLINES), 64, most + 1)
+    for y, line in zip(places, lines, strict=True):
+        main, *others = _readings(line).items() or [("", "")]
+        squares.append((0, y, side, line["verdict"], line["id"], main[0], True))
+        for x, (name, verdict) in enumerate(others):
             size = (0.45 if name in _notes(line) else 0.8) * side
-            squares.append((1.2 + i, y, size, other, line["id"], name, False))
+            squares.append((1.2 + x, y, size, verdict, line["id"], name, False))
     _squares(ax, squares)
     for x, word, side_of in ((0.4, "main", "right"), (0.9, "other readings", "left"))[: min(most, 2)]:
         ax.text(x, -0.8, word, ha=side_of, va="center", fontsize=6, color="0.4")
@@ -79,15 +79,14 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
     for name in () if ids is None else ids:
         check_choice("ids", name, known)
     lines = [known[name] for name in ids] if ids is not None else [v for v in known.values() if _readings(v)]
-    heads = 0 if ids is not None else sum(line["id"] in list(known)[: len(HEADLINES)] for line in lines)
-    readings = [_readings(line) for line in lines]
-    mains = [next(iter(verdicts)) for verdicts in readings if verdicts]
-    tried = [name for verdicts in readings for name in verdicts]
+    readings, squares = [list(_readings(line)) for line in lines], []
+    mains = [names[0] for names in readings if names]
+    tried = [name for names in readings for name in names]
     columns = sorted(dict.fromkeys(tried), key=lambda r: (r != max(mains, key=mains.count), -tried.count(r)))
-    places, side, squares = *_rows(ax, lines, readings, heads, 44, len(columns) + 1), []
-    for y, line, verdicts in zip(places, lines, readings, strict=True):
+    places, side = _rows(ax, lines, 0, 44, len(columns) + 1)
+    for y, line in zip(places, lines, strict=True):
         ax.axhline(y, color="0.93", linewidth=0.6, zorder=0)
-        for i, (name, verdict) in enumerate(verdicts.items()):
+        for i, (name, verdict) in enumerate(_readings(line).items()):
             size = (0.55 if name in _notes(line) else 1) * side
             squares.append((columns.index(name), y, size, verdict, line["id"], name, i == 0))
     _squares(ax, squares)
@@ -127,31 +126,29 @@ def _short_names(columns: Sequence[str]) -> list[str]:
     return [name.replace(" ", "\xa0").replace(",\xa0", ", ") for name in names]  # lines end at commas alone
 
 
-def _rows(
-    ax, lines: list[dict], readings: list[dict], heads: int, cut: int, columns: int
-) -> tuple[list[float], float]:
+def _rows(ax, lines: list[dict], heads: int, cut: int, columns: int) -> tuple[list[float], float]:
     """Label each row, count its readings at the right, rule off the headlines; heights of rows, side of a square."""
     gap = 0.7 if 0 < heads < len(lines) else 0.0
     places = [i + gap * (i >= heads) for i in range(len(lines))]
     side = min(9.0, *(0.62 * 72 * ax.bbox.size / ax.figure.dpi / (columns + 10, len(lines) + 2)))
     font = {"fontsize": max(4.5, min(7, side))}
     labels = [f"{textwrap.shorten(line['claim'], cut, placeholder=' …')}   {line['id']}" for line in lines]
-    labels = [label.replace(", …", " …").replace("$", r"\$") for label in labels]
+    labels = [name.replace(", …", " …").replace("$", r"\$") for name in labels]
     ax.set_yticks(places, labels, **font)
     ax.set_ylim(len(lines) + gap - 0.4, -1.2)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     font |= {"transform": ax.get_yaxis_transform(), "va": "center_baseline", "color": "0.3"}
-    for y, line, verdicts in zip(places, lines, readings, strict=True):
-        counted = [verdict for name, verdict in verdicts.items() if name not in _notes(line)]
-        ax.text(1.01, y, _count(counted), **font)  # outside the axes, where the layout makes room for it
+    for y, line in zip(places, lines, strict=True):
+        ax.text(1.01, y, _count(line), **font)  # outside the axes, where the layout makes room for it
     if gap:
         ax.axhline(heads - 0.5 + gap / 2, color="0.4", linewidth=0.8, zorder=0)
     return places, side
 
 
-def _count(verdicts: list[str]) -> str:
+def _count(line: dict) -> str:
     """In how many of the readings that decide anything a claim holds, and how many leave it open."""
+    verdicts = [verdict for name, verdict in _readings(line).items() if name not in _notes(line)]
     decided = [v for v in verdicts if v in ("reproduced", "partly", "not reproduced")]
     words = [f"holds in {decided.count('reproduced')} of {len(decided)}"] if decided else []
     words += [f"partly in {decided.count('partly')}"] if "partly" in decided else []
@@ -175,10 +172,8 @@ def _squares(ax, squares: list[tuple]) -> None:
     seen = {verdict for _, _, _, verdict, *_ in squares}
     words = [word for word in STYLE if word in seen] + ["digits: no verdict"] * bool(seen - {*STYLE})
     handles = [tuple(Line2D([], [], **style) for style in _marks(word, 7, False)) for word in words]
-    style = {"fontsize": 6.5, "handlelength": 1, "columnspacing": 1.2, "handletextpad": 0.4, "frameon": False}
-    ax.legend(
-        handles, words, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(words) or 1, borderaxespad=0.2, **style
-    )
+    style = {"fontsize": 6.5, "handlelength": 1, "columnspacing": 1.2, "handletextpad": 0.4, "borderaxespad": 0.2}
+    ax.legend(handles, words, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(words) or 1, **style)
 
 
 def _marks(verdict: str, side: float, main: bool) -> list[dict]:
@@ -200,32 +195,36 @@ def proxy_ratios(rows: pandas.DataFrame, axes) -> pandas.DataFrame:
     table = proxy_schedule.pairs(rows)
     table = table.assign(kind=[_kind(line) for line in table.itertuples()], moved=table["moved"].astype(bool))
     parts = {kind: table[table["kind"] == kind] for kind in ("raw, He", "raw, LeCun")}
-    parts["the other kinds"] = table[~table["kind"].isin(parts)]
-    kinds = sorted(parts["the other kinds"]["kind"].unique())
+    others = table[~table["kind"].isin(parts)]
+    kinds, ratio = sorted(others["kind"].unique()), "$P$, short over full schedule"
     ends = min(0.9, 0.98 * table["low"].min()), max(1.1, table["high"].max())
-    for ax, (name, part), x in zip(axes, parts.items(), ("width", "width", "kind"), strict=True):
-        upright, ratio = x == "width", "$P$, short over full schedule"
-        for (depth, moved), some in part.groupby(["depth", "moved"]):
-            error = np.abs(some[["low", "high"]].to_numpy(float).T - some["ratio"].to_numpy(float))
-            spot = some["width"] if upright else some["kind"].map(kinds.index) + (depth - 6) / 20
-            colour = look("depth", depth)["color"]
-            style = {"color": colour, "markerfacecolor": "white" if moved else colour, "fmt": "o", "markersize": 4}
-            places = (spot, some["ratio"]) if upright else (some["ratio"], spot)
-            ax.errorbar(*places, **{"yerr" if upright else "xerr": error}, elinewidth=0.8, label="_", **style)
-        (ax.axhline if upright else ax.axvline)(1, color="0.6", linewidth=0.8, zorder=0)
-        if upright:
-            set_axes(ax, "width", "", part["width"], log=False)
-        ax.set(**{"ylim": ends, "ylabel": ratio} if upright else {"xlim": ends, "xlabel": ratio})
+    for ax, (name, part) in zip(axes, parts.items(), strict=False):
+        _ratios(ax, part, "yerr", part["width"], part["ratio"])
+        set_axes(ax, "width", "", part["width"], log=False)
+        ax.axhline(1, color="0.6", linewidth=0.8, zorder=0)
+        ax.set(ylim=ends, ylabel=ratio)
         ax.set_title(name, pad=24)  # above the legend
-        for depth in sorted(part["depth"].unique()):
-            ax.plot([], [], "o", color=look("depth", depth)["color"], markersize=4, label=label("depth", depth))
-        ax.plot([], [], "o", color="0.4", markerfacecolor="white", markersize=4, label="beyond the seeds' spread")
-        legend(ax) if len(part) else nothing(ax)
-        drawn = part.drop(columns=["reading", "ratio"]).assign(mean=part["ratio"])
-        record(ax, drawn, "P, short over full schedule")
+    _ratios(axes[2], others, "xerr", others["ratio"], others["kind"].map(kinds.index) + (others["depth"] - 6) / 20)
+    axes[2].axvline(1, color="0.6", linewidth=0.8, zorder=0)
+    axes[2].set(xlim=ends, xlabel=ratio)
+    axes[2].set_title("the other kinds", pad=24)
     axes[2].set_yticks(range(len(kinds)), kinds, fontsize=7)
     axes[2].invert_yaxis()
     return table.drop(columns="kind").assign(reading=[", ".join(reading) for reading in table["reading"]])
+
+
+def _ratios(ax, part: pandas.DataFrame, bars: str, x: pandas.Series, y: pandas.Series):
+    for depth in sorted(part["depth"].unique()):
+        ax.plot([], [], "o", color=look("depth", depth)["color"], markersize=4, label=label("depth", depth))
+    ax.plot([], [], "o", color="0.4", markerfacecolor="white", markersize=4, label="beyond the seeds' spread")
+    for (depth, moved), some in part.groupby(["depth", "moved"]):
+        colour, at = look("depth", depth)["color"], some.index
+        error = np.abs(some[["low", "high"]].to_numpy(float).T - some["ratio"].to_numpy(float))
+        style = {"color": colour, "markerfacecolor": "white" if moved else colour, "fmt": "o", "markersize": 4}
+        ax.errorbar(x[at], y[at], **{bars: error}, elinewidth=0.8, label="_", **style)
+    drawn = part.drop(columns=["reading", "ratio"]).assign(mean=part["ratio"])
+    record(ax, drawn, "P, short over full schedule")
+    return legend(ax) if len(part) else nothing(ax)
 
 
 def _kind(line) -> str:

@@ -11,15 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import seaborn
-from matplotlib.ticker import (
-    FixedLocator,
-    LogFormatterSciNotation,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-    StrMethodFormatter,
-)
+from matplotlib import ticker
 
 from ..ledger.rows import NAMES
 
@@ -27,11 +19,9 @@ LABELS = {
     "stability": r"perturbation stability $P/\epsilon$",
     "stability_init": r"$P/\epsilon$ at initialisation",
     "stability_train": r"$P/\epsilon$ at training points",
-    "stability_over_time": r"perturbation stability $P/\epsilon$",
     "kappa": r"lazy training ratio $\kappa$",
-    "kappa_over_time": r"lazy training ratio $\kappa$",
     "train_loss": "training loss",
-    "loss_over_time": "training loss",
+    "loss": "training loss",
     "test_accuracy": "test accuracy",
     "width": "width $m$",
     "depth": "depth $L$",
@@ -106,9 +96,9 @@ def set_axes(ax, x: str, y: str, ticks, *, log: bool = True) -> None:
         ax.set_xscale("log", base=2)
     if log:
         ax.set_yscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(sorted(set(ticks))))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.set_xticks(sorted(set(ticks)))
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
+    ax.xaxis.set_major_formatter("{x:g}")
 
 
 def nothing(ax):
@@ -120,17 +110,17 @@ def nothing(ax):
 def legend(ax):
     """Name the lines above the axes, where no data are covered, in as few rows as have room."""
     handles, labels = ax.get_legend_handles_labels()
-    room = 27.5 * ax.bbox.width / ax.figure.dpi  # characters of this size in a row
-    lengths, count = np.array([5 + len(name.replace("$", "")) for name in labels]), len(labels)
+    lengths = np.array([5 + len(name.replace("$", "")) for name in labels])
+    room, count = 27.5 * ax.bbox.width / ax.figure.dpi, len(labels)  # room for so many characters of this size
     for columns in range(min(count, 7), 0, -1):
-        by_row, by_column = sorted(range(count), key=lambda i, n=columns: i % n), list(range(count))
-        widths = [sum(lengths[i].max() for i in np.array_split(o, columns)) for o in (by_row, by_column)]
+        orders = sorted(range(count), key=lambda i, n=columns: i % n), list(range(count))  # by rows, by columns
+        widths = [sum(lengths[i].max() for i in np.array_split(order, columns)) for order in orders]
         if min(widths) <= room and (count % columns != 1 or columns < 3):  # no row of one
             break
-    order = by_row if widths[0] <= room else by_column
+    order = orders[0] if widths[0] <= room else orders[1]
+    named = [handles[i] for i in order], [labels[i] for i in order]
     style = {"fontsize": 6, "handlelength": 1.3, "columnspacing": 0.8, "handletextpad": 0.5, "borderaxespad": 0.2}
-    style |= {"handles": [handles[i] for i in order], "labels": [labels[i] for i in order], "ncols": columns}
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **style)
+    ax.legend(*named, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, **style)
     return ax
 
 
@@ -150,13 +140,13 @@ def log_ticks(axis) -> None:
     """A few plain numbers on a logarithmic axis within two decades, powers of ten beyond; call it after drawing."""
     low, high = sorted(axis.get_view_interval())
     if high / low >= 100:
-        axis.set_major_locator(LogLocator())
-        axis.set_major_formatter(LogFormatterSciNotation())
+        axis.set_major_locator(ticker.LogLocator())
+        axis.set_major_formatter(ticker.LogFormatterSciNotation())
     else:
-        few = LogLocator(subs=(1, 2, 5) if high / low > 6 else (1, 1.5, 2, 3, 4, 5, 7))
-        axis.set_major_locator(MaxNLocator(4) if high / low < 2.25 else few)
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+        few = ticker.LogLocator(subs=(1, 2, 5) if high / low > 6 else (1, 1.5, 2, 3, 4, 5, 7))
+        axis.set_major_locator(ticker.MaxNLocator(4) if high / low < 2.25 else few)
+        axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def finish(figure, words: str) -> None:
@@ -169,7 +159,7 @@ def finish(figure, words: str) -> None:
     seen = set()
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):
-            if axis.get_scale() == "log" and not isinstance(axis.get_major_locator(), FixedLocator):
+            if axis.get_scale() == "log" and not isinstance(axis.get_major_locator(), ticker.FixedLocator):
                 log_ticks(axis)
         names = {text.get_text() for text in ax.get_legend().get_texts()} if ax.get_legend() else set()
         if names and names <= seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,51 +11,46 @@ import pandas
 from .. import theory
 from ..initialization import layer_stds
 from ..ledger.initial_value import frobenius_sandwich
-from ..ledger.rows import sizes, summarise
+from ..ledger.rows import dimensions, sizes, summarise
 from .style import look, mean_and_band, nothing, record, set_axes, theory_line
 from .tables import ends, powers
 
-BOUNDS = {
-    "neurips": ("NeurIPS Eq. (3)", "--"),
-    "workshop": ("workshop Eq. (3)", ":"),
-    "proof": ("workshop, end of B.2", "-."),
-}
-TERMS = {"first term": "--", "second term": ":"}
-SHAPES = {"ours": ("ours", "--"), "wu": ("Wu et al.", ":"), "huang": ("Huang et al.", "-.")}
+BOUNDS = {"neurips": ("NeurIPS Eq. (3)", "--"), "workshop": ("workshop Eq. (3)", ":")}
+BOUNDS["proof"] = ("workshop, end of B.2", "-.")
+ORDERS = {"ours": ("ours", "--"), "wu": ("Wu et al.", ":"), "huang": ("Huang et al.", "-.")}
 LEMMA4 = ["L", "m", "printed", "omitted", "E||J_T - J_0||_2", "(9) at least", "n", "m >= o L^3", "m >= d L^3"]
 PEAKS = ["depth", "widths", "peak at", "peak", "over the narrowest", "over the widest"]
 PEAKS += ["printed peak, L^3/2", "#parameters = n at"]
 
 
-def _dimensions(rows: pandas.DataFrame) -> dict[str, int]:
-    return dict(zip(("d_in", "d_out"), sizes(rows.iloc[0]), strict=False))
+def _ends_of_network(rows: pandas.DataFrame) -> dict[str, int]:
+    return dict(zip(("d_in", "d_out"), dimensions(rows), strict=True))
 
 
 def _fine(rows: pandas.DataFrame) -> np.ndarray:
     return np.unique(np.geomspace(rows["width"].min(), rows["width"].max(), 60).round().astype(int))
 
 
-def _terms(widths, init: str, version: str, **shape) -> np.ndarray:
-    pairs = [theory.theorem1_terms(init, width=int(m), version=version, **shape) for m in widths]
-    return np.array(pairs).reshape(-1, 2)
+def _terms(rows: pandas.DataFrame, widths, depth: int) -> np.ndarray:
+    shape = {"depth": int(depth), "version": "neurips"} | _ends_of_network(rows)
+    return np.array([theory.theorem1_terms("he", width=int(m), **shape) for m in widths]).reshape(-1, 2)
 
 
 def bounds(rows: pandas.DataFrame, ax, *, init: str, depth: int):
     """The three printed forms of Theorem 1 (constants as printed) and the exact value at initialisation."""
     if rows.empty:
         return ax
-    widths, shape = _fine(rows), {"depth": depth} | _dimensions(rows)
+    widths, shape = _fine(rows), {"depth": depth} | _ends_of_network(rows)
     for version, (name, dash) in BOUNDS.items():
         values = [theory.theorem1(init, width=m, version=version, **shape) for m in widths]
         theory_line(ax, {"width": widths}, values, f"theorem1 {version}", linestyle=dash, label=name)
-    exact = [theory.stability_at_init(init, width=m, **shape) for m in widths]
-    name = "exact at initialisation"
+    exact, name = [theory.stability_at_init(init, width=m, **shape) for m in widths], "exact at initialisation"
     theory_line(ax, {"width": widths}, exact, name, linewidth=0.6, label=name)
     return ax
 
 
-def terms(rows: pandas.DataFrame, ax, *, depth: int, init: str = "he", version: str = "neurips"):
-    """The two terms of Theorem 1 apart (black), and P at initialisation (grey) and after training of one depth.
+def terms(rows: pandas.DataFrame, ax, *, depth: int):
+    """The two terms of Theorem 1 for He (black), and P at initialisation (grey) and after training, of one depth.
 
     The first term falls without end: below a fifth of everything else it is not drawn, but recorded.
     """
@@ -62,46 +58,42 @@ def terms(rows: pandas.DataFrame, ax, *, depth: int, init: str = "he", version: 
     if rows.empty:
         return nothing(ax)
     lowest, widths = _before_and_after(rows, ax), _fine(rows)
-    pairs = _terms(widths, init, version, depth=depth, **_dimensions(rows))
-    floor = min(pairs[:, 1].min(), lowest) / 5
-    for values, (name, dash) in zip(pairs.T, TERMS.items(), strict=True):
-        drawn = np.where(values >= floor, values, np.nan)
-        ax.plot(widths, drawn, color="black", linestyle=dash, linewidth=1, label=name)
-        record(ax, {"width": widths, "mean": values}, f"{name}, {version}")
+    first, second = _terms(rows, widths, depth).T
+    drawn = np.where(first >= min(second.min(), lowest) / 5, first, np.nan)
+    ax.plot(widths, drawn, color="black", linestyle="--", linewidth=1, label="first term")
+    record(ax, {"width": widths, "mean": first}, "first term, neurips")
+    theory_line(ax, {"width": widths}, second, "second term, neurips", linestyle=":", label="second term")
     return ax
 
 
 def _before_and_after(rows: pandas.DataFrame, ax) -> float:
     """P against width at initialisation (grey) and after training, with bands; returns the lowest mean."""
-    means, hue = [], look("init", rows["init"].iloc[0])["color"]
-    looks = {"stability_init": ("0.55", "s", "initial"), "stability": (hue, "o", "trained")}
-    for y, (colour, marker, name) in looks.items():
+    before = {"color": "0.55", "marker": "s", "label": "initial"}
+    after = {"color": look("init", rows["init"].iloc[0])["color"], "marker": "o", "label": "trained"}
+    lowest = math.inf
+    for y, style in (("stability_init", before), ("stability", after)):
         curve = summarise(rows, x="width", y=y, by="depth")
-        mean_and_band(ax, curve, "width", color=colour, marker=marker, label=name)
+        mean_and_band(ax, curve, "width", **style)
         record(ax, curve, y)
-        means.append(curve["mean"].min())
+        lowest = min(lowest, curve["mean"].min())
     set_axes(ax, "width", "stability", rows["width"])
-    return min(means)
+    return lowest
 
 
-def domination(rows: pandas.DataFrame, *, init: str = "he", version: str = "neurips") -> pandas.DataFrame:
-    """For each depth, the constant C that the bound needs: the largest P / bound over widths, and where it is.
+def domination(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """For each depth, the constant C that the bound of He needs: the largest P / bound over widths, and where it is.
 
     P is the geometric mean over seeds. "range over widths": that largest ratio over the smallest, by which the shape
     of the bound differs from the measured one. A largest ratio at the end of the grid may grow beyond it.
     """
     table = []
     for depth, part in rows.groupby("depth"):
-        line = {"depth": int(depth)}
-        for name, y in (("initial", "stability_init"), ("trained", "stability")):
-            curve = summarise(part, x="width", y=y, by="depth").dropna(subset="mean")
-            if curve.empty:
-                continue
-            pairs = _terms(curve["width"], init, version, depth=int(depth), **_dimensions(rows))
-            ratio = curve["mean"].to_numpy(float) / pairs.sum(axis=1)
-            line |= {f"C, {name}": ratio.max(), f"at m, {name}": int(curve["width"].iloc[ratio.argmax()])}
-            line |= {f"range over widths, {name}": ratio.max() / ratio.min()}
-            line |= {f"C without the first term, {name}": (curve["mean"] / pairs[:, 1]).max()}
+        line = [int(depth)]
+        for y in ("stability_init", "stability"):
+            curve = summarise(part, x="width", y=y, by="depth").dropna(subset="mean").set_index("width")["mean"]
+            ratio = curve / _terms(rows, curve.index, depth).sum(axis=1)
+            without = curve / _terms(rows, curve.index, depth)[:, 1]
+            line += [ratio.max(), ratio.idxmax(), ratio.max() / ratio.min(), without.max()]
         table.append(line)
     names = ("C", "at m", "range over widths", "C without the first term")
     columns = [f"{name}, {when}" for when in ("initial", "trained") for name in names]
@@ -113,15 +105,12 @@ def peak_places(rows: pandas.DataFrame) -> pandas.DataFrame:
 
     Beside it the width where the printed bound is largest and the one where #parameters = n.
     """
-    table, (d_in, d_out, n) = [], sizes(rows.iloc[0]) if len(rows) else (0, 0, 0)
+    table = []
     for depth, curve in summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean").groupby("depth"):
-        widths, means = curve["width"], curve["mean"]
-        line = {"depth": depth, "widths": ends(widths), "peak at": widths[means.idxmax()], "peak": means.max()}
-        line |= {"over the narrowest": means.max() / means.iloc[0], "over the widest": means.max() / means.iloc[-1]}
-        line |= {"printed peak, L^3/2": theory.peak_width(depth)}
-        table.append(
-            line | {"#parameters = n at": theory.interpolation_width(int(depth), d_in=d_in, d_out=d_out, n=n)}
-        )
+        widths, means, (d_in, d_out, n) = curve["width"], curve["mean"], sizes(rows.iloc[0])
+        ratios = means.max() / means.iloc[[0, -1]]
+        marks = theory.peak_width(depth), theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n)
+        table.append((depth, ends(widths), widths[means.idxmax()], means.max(), *ratios, *marks))
     return pandas.DataFrame(table, columns=PEAKS).round(3)
 
 
@@ -133,16 +122,13 @@ def lemma4(*, widths, depths, d_in: int, d_out: int, init: str = "he") -> pandas
     Source: [W Lemma 4]. Their ratio 2 exp(m/L^3) / sqrt(pi L^3) is the same for every initialisation.
     """
     table = []
-    for depth in depths:
-        for width in widths:
-            shape = {"width": width, "depth": depth, "d_in": d_in, "d_out": d_out}
-            betas = layer_stds(init, **shape)
-            printed, gammas = theory.theorem1_terms(init, version="workshop", **shape)
-            omitted = width * betas[0] * betas[-1] * gammas / math.sqrt(2)
-            with np.errstate(over="ignore"):
-                ratio = 2 * np.exp(width / depth**3) / math.sqrt(math.pi * depth**3)
-            table.append({"L": depth, "m": width, "printed": printed, "omitted": omitted, "omitted/printed": ratio})
-    return pandas.DataFrame(table)
+    for depth, width in itertools.product(depths, widths):
+        shape = {"width": width, "depth": depth, "d_in": d_in, "d_out": d_out}
+        printed, gammas = theory.theorem1_terms(init, version="workshop", **shape)
+        betas = layer_stds(init, **shape)
+        omitted = width * betas[0] * betas[-1] * gammas / math.sqrt(2)
+        table.append((depth, width, printed, omitted, omitted / printed if printed else math.inf))
+    return pandas.DataFrame(table, columns=[*LEMMA4[:4], "omitted/printed"])
 
 
 def lemma4_measured(moved: pandas.DataFrame) -> pandas.DataFrame:
@@ -154,10 +140,9 @@ def lemma4_measured(moved: pandas.DataFrame) -> pandas.DataFrame:
     """
     tables, good = [pandas.DataFrame(columns=LEMMA4)], moved[moved["status"] == "ok"]
     for (init, depth), curve in good.groupby(["init", "depth"]):
-        spectral, frobenius = (
-            summarise(curve, x="width", y=f"{norm}_change", by="depth") for norm in ("jacobian", "frobenius")
-        )
-        shape, widths = _dimensions(curve), spectral["width"].to_numpy(int)
+        names = ("jacobian_change", "frobenius_change")
+        spectral, frobenius = (summarise(curve, x="width", y=name, by="depth") for name in names)
+        shape, widths = _ends_of_network(curve), spectral["width"].to_numpy(int)
         table = lemma4(widths=widths.tolist(), depths=[int(depth)], init=init, **shape)
         table["E||J_T - J_0||_2"] = spectral["mean"].to_numpy(float)
         table["(9) at least"] = frobenius_sandwich(shape["d_in"])[0] * frobenius["mean"].to_numpy(float)
@@ -174,24 +159,26 @@ def table2_shapes(rows: pandas.DataFrame, ax, *, depth: int):
     if curve.empty:
         return nothing(ax)
     _before_and_after(rows, ax)
-    widths, orders = curve["width"].tolist(), _table2(rows, curve["width"], depth)
-    for column, (name, dash) in SHAPES.items():
+    orders = _table2(rows, curve["width"], depth)
+    for column, (name, dash) in ORDERS.items():
         values = curve["mean"].iloc[0] * orders[column] / orders[column].iloc[0]
-        theory_line(ax, {"width": widths}, values, f"table2 {column}", linestyle=dash, label=name)
+        theory_line(ax, {"width": orders.index}, values.tolist(), f"table2 {column}", linestyle=dash, label=name)
     return ax
 
 
 def table2_slopes(rows: pandas.DataFrame) -> pandas.DataFrame:
     """The powers of m in P of trained networks, and those of the orders of Table 2 over the same widths."""
     table = powers(rows, "stability")
-    widths = {depth: sorted(curve["width"].unique()) for depth, curve in rows.groupby("depth")}
-    orders = {depth: np.log(_table2(rows, ms, int(depth))) for depth, ms in widths.items()}
-    for column, (name, _) in SHAPES.items():
-        slopes = [np.polyfit(np.log(widths[L]), orders[L][column], 1)[0] for L in table["depth"]]
+    logs = {L: np.log(_table2(rows, sorted(part["width"].unique()), L)) for L, part in rows.groupby("depth")}
+    for column, (name, _) in ORDERS.items():
+        slopes = [np.polyfit(np.log(logs[L].index), logs[L][column], 1)[0] for L in table["depth"]]
         table[name] = np.array(slopes, dtype=float)
     return table
 
 
-def _table2(rows, widths, depth: int) -> pandas.DataFrame:
-    d_out = _dimensions(rows)["d_out"]
-    return pandas.DataFrame([theory.table2(width=int(m), depth=depth, d_out=d_out) for m in widths])
+def _table2(rows: pandas.DataFrame, widths, depth) -> pandas.DataFrame:
+    """The orders of Table 2, a row per width."""
+    _, d_out = dimensions(rows)
+    return pandas.DataFrame(
+        [theory.table2(width=int(m), depth=int(depth), d_out=d_out) for m in widths], index=widths
+    )

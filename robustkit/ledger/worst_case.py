@@ -14,7 +14,14 @@ from .criteria import Part, needs
 from .rows import reading_of, reading_rank, usable
 
 BY = ["init", "power", "gain", "depth", "width"]  # the cells of one reading
-PAIRS = {"the largest": "lipschitz_max", "the mean": "lipschitz_mean", "P at training points": "stability_train"}
+LARGEST, MEAN = "the largest local Lipschitz constant", "the mean local Lipschitz constant"
+PAIRS = {LARGEST: "lipschitz_max", MEAN: "lipschitz_mean", "P at training points": "stability_train"}
+PAIRS_OF_LOGITS = {
+    MEAN: "lipschitz_mean",
+    LARGEST: "lipschitz_max",
+    "the product of spectral norms": "spectral_product",
+}
+PAIRS_OF_LOGITS |= {"P of softmax outputs": "softmax_stability", "P at training points": "logit_stability_train"}
 # P grows with the scale of the logits, to which an attack is blind: so P relative to their size is ranked as well.
 SCALES = {"P": None, "P over the mean margin": "margin", "P over the norm of the logits": "logit_norm"}
 INTERVALS = (
@@ -81,12 +88,13 @@ def _log(rows: pandas.DataFrame, *names: str) -> pandas.Series:
 @needs("P and local Lipschitz constants of four cells")
 def average_and_worst(rows: pandas.DataFrame) -> list[Part]:
     """[E22] Rank correlation of P with local Lipschitz constants and with P at training points; see `ranks`."""
-    parts = []
-    for name, y in PAIRS.items():
-        if found := ranks(rows, _log(rows, "stability"), _log(rows, y)):
-            what = name if y == "stability_train" else f"{name} local Lipschitz constant"
-            parts.append(Part("none", f"P and {what}: {in_words(found)}"))
-    return parts
+    found = _ranked(rows, "stability", PAIRS)
+    return [Part("none", f"P and {name}: {in_words(seen)}") for name, seen in found.items()]
+
+
+def _ranked(rows: pandas.DataFrame, x: str, pairs: dict[str, str]) -> dict[str, Ranks]:
+    found = {name: ranks(rows, _log(rows, x), _log(rows, y)) for name, y in pairs.items()}
+    return {name: seen for name, seen in found.items() if seen}
 
 
 def under_attack(rows: pandas.DataFrame) -> list[Part]:
@@ -101,9 +109,11 @@ def under_attack(rows: pandas.DataFrame) -> list[Part]:
     readings = sorted(rows.groupby("reading", sort=False), key=reading_rank)
     texts = []
     for reading, same in readings:
-        found = [*_lost(same), *_others(same)]
-        heading = [f"under {', '.join(reading)}, {len(same)} runs:"] if found and len(readings) > 1 else []
-        texts += heading + found
+        found = _ranked(same, "logit_stability", PAIRS_OF_LOGITS)
+        lines = [f"P of logits and {name}: {in_words(seen)}; n = {seen.n}" for name, seen in found.items()]
+        lines = [*_lost(same), *lines]
+        heading = [f"under {', '.join(reading)}, {len(same)} runs:"] if lines and len(readings) > 1 else []
+        texts += heading + lines
     if not texts:
         return [Part("missing", "attacks on four cells are needed")]
     return [Part("none", text) for text in [*texts, INTERVALS]]
@@ -150,15 +160,3 @@ def _several(found: list[Ranks]) -> str:
 def _span(counts) -> str:
     values = sorted({*counts})
     return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
-
-
-def _others(rows: pandas.DataFrame) -> list[str]:
-    names = {
-        "the mean local Lipschitz constant": "lipschitz_mean",
-        "the largest local Lipschitz constant": "lipschitz_max",
-        "the product of spectral norms": "spectral_product",
-        "P of softmax outputs": "softmax_stability",
-        "P at training points": "logit_stability_train",
-    }
-    found = {n: ranks(rows, _log(rows, "logit_stability"), _log(rows, y)) for n, y in names.items()}
-    return [f"P of logits and {name}: {in_words(seen)}; n = {seen.n}" for name, seen in found.items() if seen]

@@ -14,7 +14,7 @@ WIDTHS = tuple(2**k for k in range(4, 15))  # the paper's
 
 
 def a_row(value, *, width, depth=2, seed=0, status="ok", **fields):
-    """A row whose stability is `value`, at each of the seven instants times 1, 2, .., 7."""
+    """A row whose stability is `value`, at each of the seven evaluation points times 1, 2, .., 7."""
     cell = Cell(width=width, depth=depth, seed=seed, epochs=50, points=256, **fields)
     measures = dict.fromkeys(MEASURES)
     if status == "ok":
@@ -31,8 +31,8 @@ def a_frame(*rows, missing=()):
     return frame
 
 
-def training(generator, width, depth, seed, init, stability, *, kappa=0.2, growth=None, sd=0.02, **fields):
-    """One row as the store gives it; `growth` is the shape of kappa over the 51 instants."""
+def a_run(generator, width, depth, seed, init, stability, *, kappa=0.2, growth=None, sd=0.02, **fields):
+    """One row as the store gives it; `growth` is the shape of kappa over the 51 evaluation points."""
     power = {"power": fields.pop("power", 2.0)} if init == "power" else {}
     cell = Cell(
         width=width, depth=depth, seed=seed, init=init, **power, **({"dataset": "mnist", "lr": 0.001} | fields)
@@ -63,7 +63,7 @@ def frame(truth, *, inits=("he",), depths=DEPTHS, widths=WIDTHS, seeds=3, **fiel
     """Rows of stability truth(width, depth) for each initialisation, depth, width and seed."""
     generator = np.random.default_rng(0)
     rows = [
-        training(generator, m, depth, seed, init, truth(m, depth), **fields)
+        a_run(generator, m, depth, seed, init, truth(m, depth), **fields)
         for init in inits
         for depth in depths
         for m in widths

@@ -210,7 +210,7 @@ def read_only(tmp_path, unmounting):
 
 
 @pytest.mark.guard(10, "robustkit/sweep/train_missing.py", "    _check_writable()\n", "\n")
-def test_a_read_only_results_folder_is_refused_before_any_training(read_only):
+def test_a_read_only_results_folder_is_refused_before_any_run(read_only):
     ended = command(*ONE_TRAINING, ROBUSTKIT_RESULTS=read_only)
     assert ended.returncode == 2, ended.stderr
     assert ended.stdout == "" and f"results folder {read_only} cannot be written" in ended.stderr

@@ -1,4 +1,4 @@
-"""A training that raises, or that memory cannot hold, is reported with its reason; the others go on."""
+"""A run that raises, or that memory cannot hold, is reported with its reason; the others continue."""
 
 import ast
 import os
@@ -22,7 +22,7 @@ CELLS = [Cell(width=width, depth=2, seed=seed, epochs=1, points=16) for width in
     6, "robustkit/sweep/workers.py", "    except Exception as error:\n", "    except ZeroDivisionError as error:\n"
 )
 @pytest.mark.guard(6, "robustkit/sweep/store.py", 'kept["status"] == "failed" and row["status"] != "failed"', "False")
-def test_a_training_that_raises_has_failed_the_others_go_on_and_a_figure_shows_it_missing(monkeypatch):
+def test_a_run_that_raises_has_failed_the_others_continue_and_a_figure_shows_it_missing(monkeypatch):
     def measure_or_raise(cells, *others):
         if CELLS[4] in cells:
             raise RuntimeError("no luck today")
@@ -48,7 +48,7 @@ import resource
 from robustkit.cell import Cell
 from robustkit.sweep.workers import measure_safely
 cells = [Cell(width=512, depth=10, seed=seed, n_train=64, epochs=1, points=4) for seed in range(12)]
-measure_safely(cells[:1], "cpu", float("inf"))  # loads for good what any training needs
+measure_safely(cells[:1], "cpu", float("inf"))  # loads for good what any run needs
 with open("/proc/self/status") as file:
     now = next(int(line.split()[1]) for line in file if line.startswith("VmSize"))
 room = (now << 10) + (170 << 20)
@@ -77,7 +77,7 @@ def test_a_group_that_lacks_memory_is_halved_until_it_fits_and_its_numbers_are_t
 @pytest.mark.guard(
     7, "robustkit/sweep/train_missing.py", "(needed := cost.memory_bytes(cell)) <= room", "(needed := 0) <= room"
 )
-def test_a_training_too_large_for_memory_is_refused_at_once_with_the_bytes_it_needs(tmp_path, monkeypatch):
+def test_a_run_too_large_for_memory_is_refused_at_once_with_the_bytes_it_needs(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text(f"{32 << 20}\n")  # what a container of 32 MiB says
     monkeypatch.setattr(cost, "CONTROL_GROUP", tmp_path)
     large = Cell(width=2048, depth=3, epochs=1, points=16)

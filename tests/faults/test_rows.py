@@ -351,13 +351,13 @@ def test_statuses_are_those_of_the_rows_that_are_loaded(shipped, local, torn):
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(store.encode(row) + "\n" for row in rows))
     os.truncate(store.local_path(), max(0, store.local_path().stat().st_size - torn))
-    trainings, said = found_and_said(store.load_rows)
+    runs, said = found_and_said(store.load_rows)
     statuses, also_said = found_and_said(store.load_statuses)
-    assert (statuses is None) == (trainings is None)
-    if trainings is not None:
+    assert (statuses is None) == (runs is None)
+    if runs is not None:
         assert also_said == said
         attacks, _ = found_and_said(lambda: store.load_rows(measure="attack"))
-        expected = {row["key"]: row["status"] for row in trainings + (attacks or [])}
+        expected = {row["key"]: row["status"] for row in runs + (attacks or [])}
         assert {key: statuses[key] for key in expected} == expected
         assert attacks is None or len(statuses) == len(expected)
 
@@ -371,7 +371,7 @@ def test_the_status_of_a_sound_row_in_another_order_is_found(path):
 
 
 def a_long_row():
-    """As long as a training's, with numbers of all their digits."""
+    """As long as the row of a run, with numbers of all their digits."""
     cell = Cell(width=16, depth=4)
     numbers = numpy.random.default_rng(0).random(160).tolist()
     measures = {"stability": numbers[0], "kappa": numbers[1], "stability_over_time": numbers[2:9]}

@@ -19,7 +19,7 @@ from robustkit.training.measures import MEASURES, measure, measure_group
 # On one thread alone do bits not depend on the machine's cores.
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# 64 points in batches of 16: 20 steps, so that each of them is one of the 50 instants.
+# 64 points in batches of 16: 20 steps, so that each of them is an evaluation point.
 SHORT = {"n_train": 64, "batch_size": 16, "epochs": 5, "lr": 0.1, "points": 20}
 SCALARS = [name for name in MEASURES if not name.endswith("over_time") and name != "loss_at_stability"]
 
@@ -61,7 +61,7 @@ def test_poisoned_global_seeds_change_no_number(poisoned_seeds, fields):
 
 @pytest.mark.guard(16, "robustkit/data.py", 'f"{seed}/{stream}/{index}"', 'f"{stream}/{index}"')
 @pytest.mark.parametrize("fields", KINDS, ids=str)
-def test_seeds_0_to_4_are_five_networks_and_five_trainings(fields):
+def test_seeds_0_to_4_are_five_networks_and_five_runs(fields):
     made = [cell(**fields, seed=seed) for seed in range(5)]
     for layer in range(made[0].depth):
         weights = [build(one).weights[layer] for one in made]
@@ -93,7 +93,7 @@ def test_one_worker_or_two_and_any_order_write_the_same_rows(monkeypatch, tmp_pa
 
 
 def first_bad_step(made):
-    """The step before which a plain training first has a loss that is not finite, and its losses till then."""
+    """The step before which a plain run first has a loss that is not finite, and its losses till then."""
     data = load_dataset("digits")
     x, y, losses = data.x_train[:64], data.y_train[:64], []
 
@@ -111,7 +111,7 @@ LATER = [cell(64, 6, seed=seed, lr=30) for seed in (0, 1, 2)]
 
 
 @pytest.mark.guard(17, "robustkit/training/group.py", 'if note["going"] and not math.isfinite(loss):', "if False:")
-def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
+def test_a_run_is_diverged_at_the_first_loss_that_is_not_finite():
     assert len({round(f * WILD[0].steps) for f in EVALUATION_POINTS}) == WILD[0].steps + 1  # no step is unobserved
     steps = []
     for made in WILD + LATER:
@@ -140,7 +140,7 @@ def test_a_training_is_diverged_at_the_first_loss_that_is_not_finite():
     ],
     ids=str,
 )
-def test_no_nan_and_no_measurement_of_a_diverged_training_reaches_the_file(fields):
+def test_no_nan_and_no_measurement_of_a_diverged_run_reaches_the_file(fields):
     """Some overflow; in others one step kills every unit, and zero would pass for perfect robustness."""
     made = cell(**fields)
     rows = train_missing.run([made], device="cpu")
@@ -211,10 +211,10 @@ def one_step(fields, seeds, draw):
     x = clear_points(starts, size, draw)
     y = torch.randint(10, (size,), generator=draw)
     wanted = [by_autograd(w, x, y, one.alpha, one.loss) for w, one in zip(starts, made, strict=True)]
-    # A rate at which each step is longer than the weights, and not lost in their rounding.
-    rates = [10 * max((w.norm() / g.norm()).item() for w, g in zip(ws, gs, strict=True))
+    # A learning rate at which each step is longer than the weights, and not lost in their rounding.
+    lrs = [10 * max((w.norm() / g.norm()).item() for w, g in zip(ws, gs, strict=True))
              for ws, (gs, _) in zip(starts, wanted, strict=True)]  # fmt: skip
-    made = [dataclasses.replace(one, lr=rate) for one, rate in zip(made, rates, strict=True)]
+    made = [dataclasses.replace(one, lr=lr) for one, lr in zip(made, lrs, strict=True)]
     nets = Ensemble(made, "cpu", dtype)
     switched, worst = 0, 0.0
     for s, (weights, (_, active)) in enumerate(zip(starts, wanted, strict=True)):

@@ -27,7 +27,7 @@ print(json.dumps({"workers": workers, "statuses": list(rows["status"]), "peak": 
 
 
 def largest(model):
-    """The trainings of a family, in the smoke profile, that take the most memory and the most operations."""
+    """The runs of a family, in the smoke profile, that take the most memory and the most operations."""
     own = [cell for cell in profile_cells("smoke", seeds=[0]) if cell.model == model]
     return {max(own, key=memory_bytes), max(own, key=lambda cell: cell.flops)}
 
@@ -36,7 +36,7 @@ def largest(model):
 @pytest.mark.guard(
     24, "robustkit/sweep/train_missing.py", 'return "cuda" if torch.cuda.is_available() else "cpu"', 'return "cuda"'
 )
-def test_the_largest_trainings_of_smoke_run_on_one_core_without_a_gpu_in_4_gib():
+def test_the_largest_runs_of_smoke_need_one_core_4_gib_and_no_gpu():
     cells = [cell for model in ("fcn", "cnn", "resnet") for cell in largest(model)]
     fields = json.dumps([{name: getattr(cell, name) for name in cell.__dataclass_fields__} for cell in cells])
     alone = os.environ | {"CUDA_VISIBLE_DEVICES": ""}

@@ -151,7 +151,7 @@ def test_a_signal_stops_the_command_at_once_and_leaves_no_process(sent, code, wo
 @pytest.mark.guard(
     4, "robustkit/sweep/train_missing.py", "except (KeyboardInterrupt, SystemExit):", "except ZeroDivisionError:"
 )
-def test_an_interrupted_notebook_cell_stops_and_the_next_run_goes_on():
+def test_an_interrupted_notebook_cell_stops_and_the_next_run_resumes():
     from jupyter_client import KernelManager
 
     code = (
@@ -197,7 +197,7 @@ def dies_once(cells, device, deadline, kind, mark):
 
 
 def dies_at_width_8_and_depth_3(cells, device, deadline, kind):
-    """As if one training needed more memory than there is: the kernel kills its process, whatever group it is in."""
+    """As if one run needed more memory than there is: the kernel kills its process, whatever group it is in."""
     if any((cell.width, cell.depth) == (8, 3) for cell in cells):
         time.sleep(0.5)  # others are in flight by now
         os.kill(os.getpid(), signal.SIGKILL)
@@ -227,9 +227,7 @@ def quick_workers(monkeypatch):
     "        except BrokenExecutor:\n            print(",
     "        except ZeroDivisionError:\n            print(",
 )
-def test_when_a_worker_is_killed_its_trainings_are_done_all_the_same(
-    whole, quick_workers, tmp_path, monkeypatch, capfd
-):
+def test_when_a_worker_is_killed_its_runs_are_done_all_the_same(whole, quick_workers, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(workers, "measure_safely", functools.partial(dies_once, mark=str(tmp_path / "died")))
     train_missing.run(GRID, device="cpu", workers=2)
     assert (tmp_path / "died").exists()
@@ -245,9 +243,7 @@ def test_when_a_worker_is_killed_its_trainings_are_done_all_the_same(
     'rows = [fail(group[0], started, "its process died twice (killed, or out of memory)")]',
     "rows = []",
 )
-def test_a_training_that_kills_its_worker_each_time_is_reported_and_the_others_finish(
-    whole, quick_workers, monkeypatch
-):
+def test_a_run_that_kills_its_worker_each_time_is_reported_and_the_others_finish(whole, quick_workers, monkeypatch):
     monkeypatch.setattr(workers, "measure_safely", dies_at_width_8_and_depth_3)
     train_missing.run(GRID[:-2], device="cpu", workers=2)
     rows = store.read_rows(store.local_path())
@@ -288,7 +284,7 @@ def test_two_processes_share_one_grid_and_repeat_nothing(whole, tmp_path):
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     rows = saved(tmp_path)
-    assert len(rows) == len(whole), "a training was done twice, or a row is lost or torn"
+    assert len(rows) == len(whole), "a run was done twice, or a row is lost or torn"
     assert dict(rows) == whole
 
 

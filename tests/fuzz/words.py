@@ -166,7 +166,7 @@ def notebook_parameters(_: Path) -> Feed:
 
 
 def cells(_: Path) -> Feed:
-    """Fields of a training with values of any kind: a cell that JSON gives back, or a sentence."""
+    """Fields of a cell with values of any kind: a cell that JSON returns unchanged, or a sentence."""
     names = list(Cell.__dataclass_fields__)
 
     def feed(draw):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas
 import pytest
-from made_rows import training
+from made_rows import a_run
 
 from robustkit.cell import Cell
 from robustkit.ledger import proxy_schedule, verdicts
@@ -27,7 +27,7 @@ def rows(sd=0.03, seeds=3, depths=DEPTHS):
                 for fields, ratio in (({}, 1.0), ({"epochs": 5, "lr": 0.01}, RATIOS[depth])):
                     generator = np.random.default_rng([depth, width, seed, len(lines)])
                     lines.append(
-                        training(generator, width, depth, seed, "he", depth * ratio * same, sd=sd / 10, **fields)
+                        a_run(generator, width, depth, seed, "he", depth * ratio * same, sd=sd / 10, **fields)
                     )
     return pandas.DataFrame(lines)
 
@@ -79,8 +79,7 @@ def test_the_runs_that_check_the_short_schedule_are_no_reading_of_the_ledger():
     generator = np.random.default_rng(0)
     fields = [{name: getattr(cell, name) for name in Cell.__dataclass_fields__} for cell in checks]
     lines = [
-        training(generator, 64, c.depth, 0, "he", 1.0) | f | {"key": c.key}
-        for c, f in zip(checks, fields, strict=True)
+        a_run(generator, 64, c.depth, 0, "he", 1.0) | f | {"key": c.key} for c, f in zip(checks, fields, strict=True)
     ]
     one = verdicts.ledger(pandas.concat([rows(), pandas.DataFrame(lines)]), only=["E01"]).iloc[0]
     assert "unit" not in one["readings_detail"]

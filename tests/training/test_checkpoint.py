@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back to the bit. Stops and damage are in faults/test_goes_on.py."""
+"""Checkpoints: what was saved comes back to the bit. Stops and damage are in faults/test_resumes.py."""
 
 import copy
 import subprocess

@@ -1,4 +1,4 @@
-"""A training that is killed or runs out of time goes on from its checkpoint, and ends with the same bits."""
+"""A run that is killed or out of time resumes from its checkpoint, and ends with the same bits."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ RESNET |= {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 GROUPS = {
     "resnet": [Cell(**COMMON, **RESNET)],
     "cnn": [Cell(**COMMON, model="cnn", width=4, depth=4, head="flatten", epochs=3, lr=0.1)],
-    # One of them meets its loss on the way, and rests while the others go on.
+    # One of them meets its loss on the way, and rests while the others continue.
     "fcn": [
         Cell(**COMMON, width=8, depth=3, seed=seed, lr=0.5, epochs=3, stop_loss=stop)
         for seed, stop in ((0, None), (1, 2.2), (2, None))
@@ -64,7 +64,7 @@ def run_slowly(folder, cells, step, here):
 )
 @pytest.mark.guard(8, "robustkit/training/ensemble.py", 'weight.copy_(state[f"weights.{layer}"])', "pass")
 @pytest.mark.guard(8, "robustkit/training/loop.py", 'order.set_state(saved.state["generator.order"])', "pass")
-def test_a_killed_training_ends_with_the_row_of_one_that_was_not(group, expected):
+def test_a_killed_run_ends_with_the_row_of_one_that_was_not(group, expected):
     folder = checkpoint.paths(group[0].key, "cpu")[0].parent
     for last in (4, 5, 11):  # in the middle of an epoch, between two, and again in the middle
         here = CONTEXT.Event()
@@ -82,7 +82,7 @@ def test_a_killed_training_ends_with_the_row_of_one_that_was_not(group, expected
 @pytest.mark.guard(
     8, "robustkit/training/group.py", "        if began > self.deadline:\n            raise OutOfTimeError\n", ""
 )
-def test_a_training_that_runs_out_of_time_goes_on_from_where_it_was(group, expected, monkeypatch):
+def test_a_run_that_is_out_of_time_resumes_where_it_was(group, expected, monkeypatch):
     ticks, lives = itertools.count(), 0
     for module in (group_module, measures):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(ticks)))  # a second per look
@@ -103,7 +103,7 @@ TENSORS = {"model.weight": torch.arange(12.0).reshape(3, 4), "generator.order": 
 
 @pytest.fixture
 def saved():
-    """Two checkpoints of one training, at steps 5 and 10."""
+    """Two checkpoints of one run, at steps 5 and 10."""
     for step in (5, 10):
         checkpoint.save("name", Saved(step, TENSORS, {}), "cpu")
     return checkpoint.paths("name", "cpu")

@@ -2,16 +2,7 @@
 
 # ruff: noqa: F401
 from ..ledger.rows import matched, named, only, summarise, together
-from .cnn_and_resnet import (
-    accuracies,
-    average_against_worst,
-    figure_6,
-    gaps,
-    over_epochs,
-    scaled_down,
-    table_4,
-    views,
-)
+from .cnn_and_resnet import accuracies, figure_6, gaps, over_epochs, scaled_down, table_4, views
 from .curves import against, along_training, mark_transitions, over_time, scatter
 from .depth import bounds_in_depth, exact_in_depth, rise_in_depth, table1_in_depth
 from .figure_1 import schematic
@@ -21,3 +12,4 @@ from .output import save, save_table
 from .style import NAMES, one_legend, panels
 from .tables import late_growth, per_layer, powers, slopes
 from .width import bounds, domination, lemma4, lemma4_measured, peak_places, table2_shapes, table2_slopes, terms
+from .worst_case import average_against_worst

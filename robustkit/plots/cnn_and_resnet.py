@@ -1,4 +1,4 @@
-"""Figure 6 and Table 4 of the workshop version, CNNs and ResNets; P against worst-case measures."""
+"""Figure 6 and Table 4 of the workshop version: CNNs, and ResNets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import numpy as np
 import pandas
 
 from ..cell import Cell
-from ..checks import check_choice
 from ..datasets import dataset_info
 from ..ledger.cnn_and_resnet import ACCURACIES, PAPER, depth_gaps, depth_rises, much_larger, shared_shapes
-from ..ledger.rows import reading_of
 from .curves import against
-from .style import LABELS, label, legend, look, nothing, record
+from .style import label, legend, look, nothing, record
 
 GAPS = ["pair", "network", "widths", "rise over depth", "highest / lowest", "training loss", "size, compared"]
 
@@ -81,11 +79,9 @@ def table_4(rows: pandas.DataFrame, cells: list[Cell]) -> pandas.DataFrame:
     table = []
     for dataset, init in dict.fromkeys((cell.dataset, cell.init) for cell in cells):
         wanted = [cell for cell in cells if (cell.dataset, cell.init) == (dataset, init)]
-        keys = {cell.key for cell in wanted}
-        good = rows[rows["key"].isin(keys) & (rows["status"] == "ok")] if len(rows) else rows
-        paper = PAPER.get((dataset, init))
+        good = rows[rows["key"].isin([cell.key for cell in wanted]) & (rows["status"] == "ok")] if len(rows) else rows
         line = {"network": f"ResNet-{wanted[0].depth}", "dataset": dataset, "initialisation": label("init", init)}
-        line |= {"paper": "-" if paper is None else f"{paper:.2f}"}
+        line |= {"paper": f"{PAPER[dataset, init]:.2f}" if (dataset, init) in PAPER else "-"}
         line |= {f"ours, {name}": _spread(100 * good[y], ".2f") for name, y in ACCURACIES.items()}
         line |= {"kappa": _spread(good["kappa"], ".3g"), "P/eps": _spread(good["stability"], ".3g")}
         table.append(line | {"n": f"{len(good)} of {len(wanted)}"})
@@ -120,12 +116,11 @@ def accuracies(rows: pandas.DataFrame, ax):
             ax.plot([x - 0.3, x + 0.3], [value, value], color="black", label=name if x == 0 else "_paper")
             record(ax, {"dataset": [dataset], "init": init, "mean": value}, "paper")
         values = 100 * part["test_accuracy"].astype(float)
-        ax.plot([x] * len(values), values, linestyle="none", markersize=4, label="_ours", **look("init", init))
+        ours = f"ours, {label('init', init)}" if init not in [other for _, other in columns[:x]] else "_ours"
+        ax.plot([x] * len(values), values, linestyle="none", markersize=4, label=ours, **look("init", init))
         record(ax, part[["dataset", "init", "seed"]].assign(mean=values), "ours, last epoch")
         network = f"ResNet-{part['depth'].iloc[0]}" if len(part) else "no rows yet"
         labels.append(f"{dataset}\n{label('init', init)}\n{network}")
-    for init, name in (("he", "ours, He (lazy)"), ("power", "ours, non-lazy")):
-        ax.plot([], [], linestyle="none", markersize=4, label=name, **look("init", init))
     ax.set_xticks(range(len(columns)), labels, fontsize=5)
     ax.set(ylabel="test accuracy, %", xlim=(-0.6, len(columns) - 0.4))
     return legend(ax)
@@ -144,55 +139,4 @@ def over_epochs(rows: pandas.DataFrame, ax):
             ax.plot(line["epoch"], values, color=look("init", init)["color"], linewidth=0.9, label=name)
             record(ax, line | {"mean": values}, "test accuracy")
     ax.set(xlabel="epoch", ylabel="test accuracy, %")
-    return legend(ax)
-
-
-# ---------------------------------------------------------------------------------------------- worst case
-
-WORST = {
-    "lipschitz_mean": r"mean local Lipschitz, $\|J\|_2$",
-    "lipschitz_max": r"largest local Lipschitz, $\|J\|_2$",
-    "spectral_product": "product of spectral norms",
-    "softmax_stability": r"$P/\epsilon$ of softmax outputs",
-    "logit_stability_train": LABELS["stability_train"],
-}
-NORMS = {"l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
-SCALES = {"margin": "the mean margin", "logit_norm": "the norm of the logits"}
-
-
-def average_against_worst(rows: pandas.DataFrame, ax, *, y: str = "lipschitz_mean", over: str | None = None):
-    """P/eps against a worst-case measure: cell means (large) and their seeds (dots), colour by depth, marker by init.
-
-    rows: as from load_further("attack"). y: a column of them. over: "margin" or "logit_norm", by which P is divided.
-    Means are geometric, and the axes logarithmic, but for accuracies. Cells of different readings are not averaged.
-    Raises InputError on another `over`.
-    """
-    check_choice("over", over, (None, *SCALES))
-    accuracy, quantity = y.startswith("accuracy"), f"{y} against logit_stability" + (f" over {over}" if over else "")
-    log, exp = (np.asarray, np.asarray) if accuracy else (np.log, np.exp)
-    x = rows["logit_stability"] / (rows[over] if over else 1)
-    table = rows.assign(x=x.astype(float), mean=rows[y].astype(float))
-    good = (table["status"] == "ok") & (table["x"] > 0) & (table["mean"] >= 0 if accuracy else table["mean"] > 0)
-    table = table[good & np.isfinite(table[["x", "mean"]]).all(axis=1)]
-    if table.empty:
-        return nothing(ax)
-    table = table.assign(reading=[", ".join(reading_of(row)) for row in table.to_dict("records")])
-    by = ["depth", "init", "power", "gain", "width", "reading"]
-    for (depth, init), curve in table.groupby(["depth", "init"]):
-        style = {"color": look("depth", depth)["color"], "linestyle": "none"}
-        ax.plot(curve["x"], curve["mean"], marker=".", alpha=0.35, markersize=3, label="_seeds", **style)
-        cells = curve.assign(x=np.log(curve["x"]), mean=log(curve["mean"]), n=1).groupby(by, dropna=False)
-        cells = cells.agg({"x": "mean", "mean": "mean", "n": "sum"}).reset_index()
-        cells = cells.assign(x=np.exp(cells["x"]), mean=exp(cells["mean"]))
-        name = f"{label('init', init)}, " * (table["init"].nunique() > 1) + label("depth", depth)
-        style |= {"marker": look("init", init)["marker"], "markersize": 4.5, "alpha": 0.9, "label": name}
-        ax.plot(cells["x"], cells["mean"], **style)
-        record(ax, cells, f"{quantity}, cell means")
-        record(ax, curve[[*by, "seed", "x", "mean"]], f"{quantity}, seeds")
-    if accuracy:
-        _, attack, norm, radius = y.split("_")
-        ax.set(ylim=(-0.02, 1.02), ylabel=f"accuracy under {attack.upper()},\n{NORMS[norm]} radius {radius}")
-    else:
-        ax.set(yscale="log", ylabel=WORST[y])
-    ax.set(xscale="log", xlabel=rf"$P/\epsilon$ over {SCALES[over]}" if over else LABELS["stability"])
     return legend(ax)

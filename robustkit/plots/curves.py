@@ -11,9 +11,7 @@ from ..ledger.rows import sizes, summarise
 from .style import LABELS, label, legend, look, mean_and_band, nothing, record, set_axes
 
 
-def against(
-    rows: pandas.DataFrame, ax, *, x: str = "width", y: str = "stability", by: str = "depth", log: bool = True
-):
+def against(rows: pandas.DataFrame, ax, *, x: str = "width", y: str = "stability", by: str = "depth", log=True):
     """y against x, a curve per value of `by`: seeds as dots, geometric mean over them and its 95 % band."""
     table = summarise(rows, x=x, y=y, by=by)
     for value, curve in table.groupby(by):
@@ -32,17 +30,15 @@ def over_time(rows: pandas.DataFrame, ax, *, y: str = "kappa_over_time", by: str
     ax.set(xlabel="epoch", ylabel=LABELS[y.removesuffix("_over_time")])
     if good.empty:
         return nothing(ax)
-    tables = []
     for value, curve in good.groupby(by):
         colour, epochs = look(by, value)["color"], np.array(fractions) * curve["epochs"].iloc[0]
         series = pandas.DataFrame(curve[y].tolist(), columns=range(len(fractions))).to_numpy(float)
         mean = np.nanmean(series, axis=0)  # a run that stopped early has NaN after its end
         ax.plot(epochs, series.T, color=colour, alpha=0.3, linewidth=0.6)
         ax.plot(epochs, mean, color=colour, label=label(by, value))
-        tables.append(pandas.DataFrame({by: value, "epochs": epochs, "mean": mean, "n": np.isfinite(series).sum(0)}))
+        record(ax, {by: value, "epochs": epochs, "mean": mean, "n": np.isfinite(series).sum(0)}, y)
     for milestone in good["milestones"].iloc[0]:
         ax.axvline(milestone * good["epochs"].iloc[0], color="0.8", linewidth=0.7, zorder=0)
-    record(ax, pandas.concat(tables), y)
     return legend(ax)
 
 
@@ -92,13 +88,13 @@ def mark_transitions(rows: pandas.DataFrame, ax):
     low, high = ax.get_xlim()
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom * (bottom / top) ** 0.18, top)  # room for the marks below the curves
-    marks = {"|": (0.03, 8, 1.5, "#parameters = $n$"), "^": (0.09, 4, 0, "$m = L^3/2$")}
+    place = {"transform": ax.get_xaxis_transform(), "clip_on": False, "label": "_mark"}
+    bar, triangle = {"marker": "|", "markersize": 8, "markeredgewidth": 1.5}, {"marker": "^", "markersize": 4}
     for depth in sorted(rows["depth"].unique()):
         crossing, peak = theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n), theory.peak_width(depth)
-        for (marker, (up, size, edge, _)), at in zip(marks.items(), (crossing, peak), strict=True):
+        for at, up, style in ((crossing, 0.03, bar), (peak, 0.09, triangle)):
             if low <= at <= high:
-                style = look("depth", depth) | {"marker": marker, "markersize": size, "markeredgewidth": edge}
-                ax.plot([at], [up], transform=ax.get_xaxis_transform(), clip_on=False, label="_mark", **style)
-    for marker, (_, size, edge, name) in marks.items():
-        ax.plot([], [], marker, color="0.4", markersize=size, markeredgewidth=edge, label=name)
+                ax.plot([at], [up], **place, **look("depth", depth) | style)
+    for name, style in (("#parameters = $n$", bar), ("$m = L^3/2$", triangle)):
+        ax.plot([], [], linestyle="none", color="0.4", label=name, **style)
     return legend(ax)

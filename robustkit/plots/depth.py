@@ -6,25 +6,19 @@ import numpy as np
 import pandas
 
 from .. import theory
-from ..ledger.rows import sizes
+from ..ledger.rows import scheme
 from .curves import against
 from .style import legend, look, nothing, theory_line
-
-
-def _depths_and_shape(rows: pandas.DataFrame) -> tuple[np.ndarray, dict[str, int]]:
-    d_in, d_out, _ = sizes(rows.iloc[0])
-    return np.arange(2, rows["depth"].max() + 1), {"d_in": d_in, "d_out": d_out}
+from .tables import d_in_and_out
 
 
 def exact_in_depth(rows: pandas.DataFrame, ax):
     """The exact mean of P at initialisation against depth, for rows of one initialisation: a thin line per width."""
     if rows.empty:
         return ax
-    name, (depths, shape) = "exact at initialisation", _depths_and_shape(rows)
-    networks = rows[["init", "gain", "width"]].drop_duplicates().sort_values("width")
-    for init, gain, width in networks.itertuples(index=False):
-        own = shape | {"width": int(width), "gain": gain if init == "gain" else None}
-        values = [theory.stability_at_init(init, depth=int(L), **own) for L in depths]
+    name, depths = "exact at initialisation", range(2, rows["depth"].max() + 1)
+    for width, part in rows.groupby("width"):
+        values = [theory.stability_at_init(**scheme(part.iloc[0]) | {"depth": L}) for L in depths]
         style = {"linewidth": 0.6, "zorder": 4, "label": name if width == rows["width"].min() else "_exact"}
         theory_line(ax, {"width": width, "depth": depths}, values, name, **style)
     return legend(ax)
@@ -35,13 +29,11 @@ def bounds_in_depth(rows: pandas.DataFrame, ax, *, init: str):
     if rows.empty:
         return ax
     exact_in_depth(rows, ax)
-    depths, shape = _depths_and_shape(rows)
     widths = sorted(rows["width"].unique())
     middle = int(widths[len(widths) // 2])
     for version, name, dash in (("neurips", "NeurIPS", "--"), ("workshop", "workshop", ":")):
-        values = [theory.table1(init, width=middle, depth=int(L), version=version, **shape) for L in depths]
         style = {"linestyle": dash, "label": f"Table 1, {name}, $m$ = {middle}"}
-        theory_line(ax, {"width": middle, "depth": depths}, values, f"table1 {version}", **style)
+        _table1(rows, ax, f"table1 {version}", init=init, width=middle, version=version, **style)
     return legend(ax)
 
 
@@ -51,13 +43,17 @@ def table1_in_depth(rows: pandas.DataFrame, ax, *, init: str, widths=None):
     if rows.empty:
         return nothing(ax)
     against(rows, ax, x="depth", by="width")
-    depths, shape = _depths_and_shape(rows)
     for width in sorted(rows["width"].unique()):
-        values = [theory.table1(init, width=int(width), depth=int(L), version="neurips", **shape) for L in depths]
         style = {"color": look("width", width)["color"], "linestyle": "--", "label": "_table1"}
-        theory_line(ax, {"width": width, "depth": depths}, values, f"table1 {init}", **style)
+        _table1(rows, ax, f"table1 {init}", init=init, width=int(width), version="neurips", **style)
     ax.plot([], [], "--", color="0.4", linewidth=1, label="Table 1")
     return legend(ax)
+
+
+def _table1(rows: pandas.DataFrame, ax, quantity: str, *, init: str, width: int, version: str, **style) -> None:
+    shape, depths = {"width": width, "version": version} | d_in_and_out(rows), range(2, rows["depth"].max() + 1)
+    values = [theory.table1(init, depth=L, **shape) for L in depths]
+    theory_line(ax, {"width": width, "depth": depths}, values, quantity, **style)
 
 
 def rise_in_depth(*, widths, d_in: int, d_out: int) -> pandas.DataFrame:

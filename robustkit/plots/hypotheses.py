@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 
@@ -107,8 +106,7 @@ def shade_outside(ax, rows: pandas.DataFrame, theorem: int, *, x: str = "width",
     lists = [words for place in places[outside] for words in lacking[place]]
     every = list(dict.fromkeys(word for words in lists for word in words))
     reasons = [word for word in every if all(word in words for words in lists)] or every
-    lacks = np.where(outside, ", ".join(reasons), "")
-    record(ax, {x: places, "lacks": lacks}, f"outside Theorem {theorem}")
+    record(ax, {x: places, "lacks": np.where(outside, ", ".join(reasons), "")}, f"outside Theorem {theorem}")
     if not outside.any():
         return ax
     words = ", ".join(word.replace(" ", "\xa0") for word in reasons[:3])  # a reason is not broken over lines
@@ -122,10 +120,8 @@ def shade_outside(ax, rows: pandas.DataFrame, theorem: int, *, x: str = "width",
         edges = [limits[0], *scale.inverted().transform((at[:-1] + at[1:]) / 2), limits[1]]
         style = {"facecolor": "0.97", "edgecolor": "0.88", "hatch": "///", "linewidth": 0}
         style |= {"label": "_outside", "transform": ax.get_xaxis_transform()}
-        for shaded, group in itertools.groupby(range(len(places)), key=outside.__getitem__):
-            first, *_, last = [edges[i + side] for i in group for side in (0, 1)]
-            if shaded:  # a polygon, on which the words may stand
-                ax.fill([first, first, last, last], [0, 1, 1, 0], zorder=0, **style)
+        for i in np.flatnonzero(outside):  # polygons, on which the words may stand
+            ax.fill(np.repeat(edges[i : i + 2], 2), [0, 1, 1, 0], zorder=0, **style)
         ax.set_xlim(limits)
         words = f"hatched: {words}"
     if note:  # a legend without lines, which Matplotlib puts where it covers least

@@ -38,8 +38,8 @@ def sliders(draw: Callable[..., None], start: dict, **choices: Sequence) -> None
         return draw(**start)
     from ipywidgets import SelectionSlider, interact
 
-    options = {n: {"options": values, "value": start[n], "description": n} for n, values in choices.items()}
-    interact(draw, **{name: SelectionSlider(**option) for name, option in options.items()})
+    handles = {n: SelectionSlider(options=v, value=start[n], description=n) for n, v in choices.items()}
+    interact(draw, **handles)
 
 
 def _lines(title: str, x: str, at, lines: dict[str, tuple], ylabel: str = r"$P/\epsilon$"):
@@ -99,12 +99,11 @@ def your_turn(dataset: str = "digits", *, among: dict[str, Sequence], **mine) ->
     Raises InputError on a bad field, and where MNIST's files are not there: nothing is downloaded.
     """
     check_choice("dataset", dataset, ("digits", "mnist"))
-    if dataset == "mnist" and missing_mnist_files():
-        raise InputError(
-            f"dataset is 'mnist', but its files are not in {data_folder() / 'MNIST' / 'raw'} and nothing is "
-            "downloaded here: `python -m robustkit run laptop` fetches them, and 'digits' needs none"
-        )
     if dataset == "mnist":
+        if missing_mnist_files():
+            folder = data_folder() / "MNIST" / "raw"
+            words = f"dataset is 'mnist', but its files are not in {folder} and nothing is downloaded here: "
+            raise InputError(f"{words}`python -m robustkit run laptop` fetches them, and 'digits' needs none")
         own = replace(Cell(width=16, depth=2, **SETTINGS["laptop"] | SHORT), **mine)
         others = _stored(own, tuple(among))
     else:
@@ -125,9 +124,7 @@ def _stored(own: Cell, free: Sequence[str]) -> list[Cell]:
     return [cell for cell in cells if all(getattr(cell, name) == getattr(own, name) for name in fixed)]
 
 
-def show_yours(
-    rows: pandas.DataFrame, ax, *, x: str = "width", y: str = "stability", by: str = "depth", log: bool = True
-) -> None:
+def show_yours(rows: pandas.DataFrame, ax, *, x: str = "width", y: str = "stability", by: str = "depth", log=True):
     """Rows of `your_turn`: the others as curves, yours as a star, and below them what the picture shows."""
     mine, others = rows[rows["yours"]], rows[~rows["yours"]]
     against(others, ax, x=x, y=y, by=by, log=log)
@@ -139,10 +136,8 @@ def show_yours(
 
 
 def _said(mine: pandas.DataFrame, others: pandas.DataFrame, among: Sequence[str]) -> str:
-    (own,) = mine.to_dict("records")
-    values = [
-        f"{name} {own[name]}" for name in ("power", "head", "width", "depth", "seed") if pandas.notna(own[name])
-    ]
+    (own,), names = mine.to_dict("records"), ("power", "head", "width", "depth", "seed")
+    values = [f"{name} {own[name]}" for name in names if pandas.notna(own[name])]
     star = f"Star: yours, {', '.join([label('init', own['init']), *values])}"
     star += "" if own["status"] == "ok" else f", which {own['status']} and is not drawn: {own['reason']}"
     free = " or ".join(filter(None, (", ".join(among[:-1]), among[-1])))

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
-from ..checks import InputError, check_choice
+from ..checks import check_choice
 from ..ledger import proxy_schedule
 from ..ledger.claims import HEADLINES
 from .style import HUES, label, legend, look, nothing, record, set_axes
@@ -50,18 +50,12 @@ def ledger_picture(table: pandas.DataFrame, ax):
     "Holds in k of n" counts the readings with a verdict of reproduced among those that are decided; the others
     are open. A reading with a note in readings_notes (curves missing, networks at their start) is drawn small and not
     counted. table: as from verdicts.ledger, the ten headline claims first. The figure's height sets that of the rows.
-    Raises InputError on an unknown verdict or readings_detail that is not the JSON of an object.
+    Raises InputError on an unknown verdict.
     """
-    lines, squares = table.to_dict("records"), []
-    most = max([1, *(len(_readings(line)) for line in lines)])
-    places, side = _rows(ax, lines, len(HEADLINES), 64, most + 1)
-    for y, line in zip(places, lines, strict=True):
-        main, *others = _readings(line).items() or [("", "")]
-        squares.append((0, y, side, line["verdict"], line["id"], main[0], True))
-        for x, (name, verdict) in enumerate(others):
-            size = (0.45 if name in _notes(line) else 0.8) * side
-            squares.append((1.2 + x, y, size, verdict, line["id"], name, False))
-    _squares(ax, squares)
+    lines = table.to_dict("records")
+    readings = [_readings(line) or {"": line["verdict"]} for line in lines]
+    most = max([1, *map(len, readings)])
+    _squares(ax, lines, readings, *_rows(ax, lines, len(HEADLINES), 64, most + 1), lambda i, _: i + 0.2 * (i > 0))
     for x, word, side_of in ((0.4, "main", "right"), (0.9, "other readings", "left"))[: min(most, 2)]:
         ax.text(x, -0.8, word, ha=side_of, va="center", fontsize=6, color="0.4")
     ax.set(xlim=(-0.7, max(most, 4) + 0.2), xticks=[])
@@ -79,17 +73,13 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
     for name in () if ids is None else ids:
         check_choice("ids", name, known)
     lines = [known[name] for name in ids] if ids is not None else [v for v in known.values() if _readings(v)]
-    readings, squares = [list(_readings(line)) for line in lines], []
-    mains = [names[0] for names in readings if names]
-    tried = [name for names in readings for name in names]
+    readings = [_readings(line) for line in lines]
+    mains = [next(iter(verdicts)) for verdicts in readings if verdicts]
+    tried = [name for verdicts in readings for name in verdicts]
     columns = sorted(dict.fromkeys(tried), key=lambda r: (r != max(mains, key=mains.count), -tried.count(r)))
     places, side = _rows(ax, lines, 0, 44, len(columns) + 1)
-    for y, line in zip(places, lines, strict=True):
-        ax.axhline(y, color="0.93", linewidth=0.6, zorder=0)
-        for i, (name, verdict) in enumerate(_readings(line).items()):
-            size = (0.55 if name in _notes(line) else 1) * side
-            squares.append((columns.index(name), y, size, verdict, line["id"], name, i == 0))
-    _squares(ax, squares)
+    ax.hlines(places, 0, 1, transform=ax.get_yaxis_transform(), color="0.93", linewidth=0.6, zorder=0)
+    _squares(ax, lines, readings, places, side, lambda _, name: columns.index(name))
     ax.set(xlim=(-0.7, len(columns) + 0.3), xticks=range(len(columns)))
     ax.figure.draw_without_rendering()  # the layout decides into how many lines a label may be broken
     names, pitch = _short_names(columns), 72 * ax.bbox.width / ax.figure.dpi / (len(columns) + 1)
@@ -101,16 +91,17 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
 
 def _readings(line: dict) -> dict[str, str]:
     """{reading: verdict} of one claim, the main one first; never a verdict where the data are digits."""
-    text = line.get("readings_detail")
-    try:
-        verdicts = dict(json.loads(text)) if isinstance(text, str) and text.strip() else {}
-    except (ValueError, TypeError) as error:
-        raise InputError(f"readings_detail is {text!r}, but must be JSON, {{reading: verdict}}") from error
+    verdicts = json.loads(line.get("readings_detail") or "{}")
     if "digits" in line["verdict"]:
         return dict.fromkeys(verdicts, line["verdict"])
     for verdict in (line["verdict"], *verdicts.values()):
         check_choice(f"the verdict of {line['id']}", verdict, STYLE)
     return verdicts
+
+
+def _notes(line: dict) -> dict[str, str]:
+    """{reading: why it is not counted}."""
+    return json.loads(line.get("readings_notes") or "{}")
 
 
 def _short_names(columns: Sequence[str]) -> list[str]:
@@ -156,20 +147,18 @@ def _count(line: dict) -> str:
     return ", ".join(words)
 
 
-def _notes(line: dict) -> dict[str, str]:
-    """{reading: why it is not counted}."""
-    text = line.get("readings_notes")
-    return json.loads(text) if isinstance(text, str) and text.strip() else {}
-
-
-def _squares(ax, squares: list[tuple]) -> None:
-    """Draw squares (x, y, side, verdict, id, reading, main) with their symbols, name them above, and record them."""
-    for x, y, side, verdict, _, _, main in squares:
-        for style in _marks(verdict, side, main):
-            ax.plot([x], [y], **style, label="_square", clip_on=False)
-    table = pandas.DataFrame(squares, columns=["x", "y", "side", "verdict", "id", "reading", "main"])
-    record(ax, table.reindex(columns=["quantity", "verdict", "id", "reading", "main"]), "verdict")
-    seen = {verdict for _, _, _, verdict, *_ in squares}
+def _squares(ax, lines, readings, places, side: float, x_of: Callable[[int, str], float]) -> None:
+    """Draw and record a square with its symbol for each reading, the first with a frame; name the symbols above."""
+    table = []
+    for y, line, verdicts in zip(places, lines, readings, strict=True):
+        for i, (name, verdict) in enumerate(verdicts.items()):
+            size = side * (1 if i == 0 else 0.45 if name in _notes(line) else 0.8)
+            for style in _marks(verdict, size, i == 0):
+                ax.plot([x_of(i, name)], [y], **style, label="_square", clip_on=False)
+            table.append(("verdict", verdict, line["id"], name, i == 0))
+    table = pandas.DataFrame(table, columns=["quantity", "verdict", "id", "reading", "main"])
+    record(ax, table, "verdict")
+    seen = set(table["verdict"])
     words = [word for word in STYLE if word in seen] + ["digits: no verdict"] * bool(seen - {*STYLE})
     handles = [tuple(Line2D([], [], **style) for style in _marks(word, 7, False)) for word in words]
     style = {"fontsize": 6.5, "handlelength": 1, "columnspacing": 1.2, "handletextpad": 0.4, "borderaxespad": 0.2}
@@ -193,7 +182,8 @@ def proxy_ratios(rows: pandas.DataFrame, axes) -> pandas.DataFrame:
     are depths. A filled dot has moved by no more than the seeds' spread, a ring by more; bars are 95 % intervals.
     """
     table = proxy_schedule.pairs(rows)
-    table = table.assign(kind=[_kind(line) for line in table.itertuples()], moved=table["moved"].astype(bool))
+    kinds = [", ".join([line.reading[1], *line.reading[4:], label("init", line.init)]) for line in table.itertuples()]
+    table = table.assign(kind=[_in_words(kind) for kind in kinds], moved=table["moved"].astype(bool))
     parts = {kind: table[table["kind"] == kind] for kind in ("raw, He", "raw, LeCun")}
     others = table[~table["kind"].isin(parts)]
     kinds, ratio = sorted(others["kind"].unique()), "$P$, short over full schedule"
@@ -222,11 +212,5 @@ def _ratios(ax, part: pandas.DataFrame, bars: str, x: pandas.Series, y: pandas.S
         error = np.abs(some[["low", "high"]].to_numpy(float).T - some["ratio"].to_numpy(float))
         style = {"color": colour, "markerfacecolor": "white" if moved else colour, "fmt": "o", "markersize": 4}
         ax.errorbar(x[at], y[at], **{bars: error}, elinewidth=0.8, label="_", **style)
-    drawn = part.drop(columns=["reading", "ratio"]).assign(mean=part["ratio"])
-    record(ax, drawn, "P, short over full schedule")
+    record(ax, part.drop(columns=["reading", "ratio"]).assign(mean=part["ratio"]), "P, short over full schedule")
     return legend(ax) if len(part) else nothing(ax)
-
-
-def _kind(line) -> str:
-    """A reading and an initialisation in short, such as "raw, learning rate 1/m, NTK"."""
-    return _in_words(", ".join([line.reading[1], *line.reading[4:], label("init", line.init)]))

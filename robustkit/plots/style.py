@@ -27,7 +27,6 @@ LABELS = {
     "depth": "depth $L$",
     "power": "$c$",
 }
-SYMBOLS = {"depth": "$L$", "width": "$m$", "power": "$c$"}
 HUES = seaborn.color_palette("colorblind")
 INIT_HUES = [HUES[i] for i in (0, 2, 4, 1, 9, 5, 8)]  # in the order of NAMES
 MARKERS = "osD^vP*X"
@@ -58,17 +57,15 @@ def look(by: str, value) -> dict:
 
 def label(by: str, value) -> str:
     """The name of one value of the column `by` in a legend: "$L$ = 6", "He"."""
-    number = f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
-    return f"{SYMBOLS[by]} = {number}" if by in SYMBOLS else NAMES.get(value, number)
+    return f"{LABELS[by].split()[-1]} = {value:g}" if by in SCALES else NAMES.get(value, str(value))
 
 
 def panels(columns: int, rows: int = 1, *, width: float = 3.5, height: float = 2.9, **options):
     """A figure in print size (inches per panel) in the project's style, and its axes."""
     seaborn.set_theme(context="paper", style="ticks", palette="colorblind")
     plt.rcParams.update({"savefig.dpi": 200, "figure.dpi": 110, "legend.frameon": False, "axes.titlesize": 9})
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False, **options
-    )
+    options |= {"figsize": (width * columns, height * rows), "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(rows, columns, **options)
     return figure, (axes[0] if rows == 1 else axes)
 
 

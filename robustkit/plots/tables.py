@@ -9,7 +9,7 @@ import pandas
 from .. import theory
 from ..cell import EVALUATION_POINTS
 from ..ledger import statistics
-from ..ledger.rows import sizes, values_by
+from ..ledger.rows import dimensions, scheme, values_by
 from .style import label
 
 
@@ -17,6 +17,10 @@ def _slope(values: dict[float, list[float]], show=lambda slope: slope) -> str:
     """The slope of log y in log x with its 95 % interval, for {x: y over seeds}, after `show`."""
     fit = statistics.rate(values)
     return "{:.3f} [{:.3f}, {:.3f}]".format(*map(show, (fit.estimate, fit.low, fit.high)))
+
+
+def d_in_and_out(rows: pandas.DataFrame) -> dict[str, int]:
+    return dict(zip(("d_in", "d_out"), dimensions(rows), strict=True))
 
 
 def ends(values) -> str:
@@ -65,10 +69,7 @@ def per_layer(rows: pandas.DataFrame) -> pandas.DataFrame:
         first, last = curve["depth"].min(), curve["depth"].max()
         if first == last:
             continue
-        d_in, d_out, _ = sizes(curve.iloc[0])
-        shape = {"width": int(width), "d_in": d_in, "d_out": d_out}
-        shape["gain"] = float(curve["gain"].iloc[0]) if init == "gain" else None
-        below, above = (theory.stability_at_init(init, depth=int(L), **shape) for L in (first, last))
+        below, above = (theory.stability_at_init(**scheme(curve.iloc[0]) | {"depth": int(L)}) for L in (first, last))
         line = [label("init", init), width, schedule, ends(curve["depth"]), (above / below) ** (1 / (last - first))]
         for y in ("stability_init", "stability"):  # a power of exp(L) is a rate in L
             values = {math.exp(L): v for L, v in values_by(curve, y, "depth").items()}

@@ -13,7 +13,7 @@ from ..initialization import layer_stds
 from ..ledger.initial_value import frobenius_sandwich
 from ..ledger.rows import dimensions, sizes, summarise
 from .style import look, mean_and_band, nothing, record, set_axes, theory_line
-from .tables import ends, powers
+from .tables import d_in_and_out, ends, powers
 
 BOUNDS = {"neurips": ("NeurIPS Eq. (3)", "--"), "workshop": ("workshop Eq. (3)", ":")}
 BOUNDS["proof"] = ("workshop, end of B.2", "-.")
@@ -23,16 +23,12 @@ PEAKS = ["depth", "widths", "peak at", "peak", "over the narrowest", "over the w
 PEAKS += ["printed peak, L^3/2", "#parameters = n at"]
 
 
-def _ends_of_network(rows: pandas.DataFrame) -> dict[str, int]:
-    return dict(zip(("d_in", "d_out"), dimensions(rows), strict=True))
-
-
 def _fine(rows: pandas.DataFrame) -> np.ndarray:
     return np.unique(np.geomspace(rows["width"].min(), rows["width"].max(), 60).round().astype(int))
 
 
 def _terms(rows: pandas.DataFrame, widths, depth: int) -> np.ndarray:
-    shape = {"depth": int(depth), "version": "neurips"} | _ends_of_network(rows)
+    shape = {"depth": int(depth), "version": "neurips"} | d_in_and_out(rows)
     return np.array([theory.theorem1_terms("he", width=int(m), **shape) for m in widths]).reshape(-1, 2)
 
 
@@ -40,7 +36,7 @@ def bounds(rows: pandas.DataFrame, ax, *, init: str, depth: int):
     """The three printed forms of Theorem 1 (constants as printed) and the exact value at initialisation."""
     if rows.empty:
         return ax
-    widths, shape = _fine(rows), {"depth": depth} | _ends_of_network(rows)
+    widths, shape = _fine(rows), {"depth": depth} | d_in_and_out(rows)
     for version, (name, dash) in BOUNDS.items():
         values = [theory.theorem1(init, width=m, version=version, **shape) for m in widths]
         theory_line(ax, {"width": widths}, values, f"theorem1 {version}", linestyle=dash, label=name)
@@ -107,9 +103,9 @@ def peak_places(rows: pandas.DataFrame) -> pandas.DataFrame:
     """
     table = []
     for depth, curve in summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean").groupby("depth"):
-        widths, means, (d_in, d_out, n) = curve["width"], curve["mean"], sizes(rows.iloc[0])
+        widths, means, n = curve["width"], curve["mean"], sizes(rows.iloc[0])[-1]
         ratios = means.max() / means.iloc[[0, -1]]
-        marks = theory.peak_width(depth), theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n)
+        marks = theory.peak_width(depth), theory.interpolation_width(depth, n=n, **d_in_and_out(rows))
         table.append((depth, ends(widths), widths[means.idxmax()], means.max(), *ratios, *marks))
     return pandas.DataFrame(table, columns=PEAKS).round(3)
 
@@ -142,7 +138,7 @@ def lemma4_measured(moved: pandas.DataFrame) -> pandas.DataFrame:
     for (init, depth), curve in good.groupby(["init", "depth"]):
         names = ("jacobian_change", "frobenius_change")
         spectral, frobenius = (summarise(curve, x="width", y=name, by="depth") for name in names)
-        shape, widths = _ends_of_network(curve), spectral["width"].to_numpy(int)
+        shape, widths = d_in_and_out(curve), spectral["width"].to_numpy(int)
         table = lemma4(widths=widths.tolist(), depths=[int(depth)], init=init, **shape)
         table["E||J_T - J_0||_2"] = spectral["mean"].to_numpy(float)
         table["(9) at least"] = frobenius_sandwich(shape["d_in"])[0] * frobenius["mean"].to_numpy(float)

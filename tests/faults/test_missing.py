@@ -121,7 +121,7 @@ def test_a_point_whose_every_seed_is_bad_is_named_and_has_no_mean(trained):
 def test_a_curve_over_time_is_of_the_sound_seeds_alone(rows, trained):
     _, (ax,) = style.panels(1)
     curves.over_time(rows, ax)
-    (table,) = ax.robustkit_tables
+    table = pandas.concat(ax.robustkit_tables)
     for width, seeds in ((4, (0, 2)), (8, (0, 1))):
         expected = numpy.mean(measured(trained, "kappa_over_time", width, *seeds), axis=0)
         curve = table[table["width"] == width]

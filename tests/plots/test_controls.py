@@ -10,7 +10,7 @@ from made_rows import a_frame, a_row
 
 from robustkit.cell import Cell, InputError
 from robustkit.ledger import rows as ledger_rows
-from robustkit.plots import cnn_and_resnet, curves, output, style, tables
+from robustkit.plots import curves, output, style, tables, worst_case
 from robustkit.sweep import train_missing
 from robustkit.sweep.train_missing import load_further
 from robustkit.training.remeasure import Attack
@@ -169,7 +169,7 @@ def drawn(ax, kind):
 def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_seeds():
     _, (ax,) = style.panels(1)
     rows = pandas.concat([attacked(), attacked(init="lecun")], ignore_index=True)
-    cnn_and_resnet.average_against_worst(rows, ax)
+    worst_case.average_against_worst(rows, ax)
     means, seeds = drawn(ax, "cell means"), drawn(ax, "seeds")
     assert len(means) == 4 and set(means["n"]) == {2} and len(seeds) == 8
     he = means[means["init"] == "he"].set_index("width")
@@ -182,7 +182,7 @@ def test_the_average_is_drawn_against_the_worst_case_as_cell_means_and_their_see
 
 def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_left():
     _, (ax,) = style.panels(1)
-    cnn_and_resnet.average_against_worst(attacked(), ax, y="accuracy_pgd_l2_1")
+    worst_case.average_against_worst(attacked(), ax, y="accuracy_pgd_l2_1")
     assert drawn(ax, "cell means")["mean"].tolist() == pytest.approx([0.1, 0.1])
     assert sorted(drawn(ax, "seeds")["mean"]) == [0.0, 0.0, 0.2, 0.2]
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
@@ -191,11 +191,11 @@ def test_accuracies_are_averaged_and_drawn_as_they_are_also_where_nothing_is_lef
 
 def test_the_average_may_be_taken_over_the_size_of_the_logits():
     _, (ax,) = style.panels(1)
-    cnn_and_resnet.average_against_worst(attacked(), ax, y="softmax_stability", over="margin")
+    worst_case.average_against_worst(attacked(), ax, y="softmax_stability", over="margin")
     assert drawn(ax, "seeds")["x"].tolist() == [4.0] * 4
     assert "mean margin" in ax.get_xlabel()
     with pytest.raises(InputError, match="over is 'margins'.*did you mean 'margin'"):
-        cnn_and_resnet.average_against_worst(attacked(), ax, over="margins")
+        worst_case.average_against_worst(attacked(), ax, over="margins")
 
 
 def test_cells_of_two_readings_are_not_averaged():
@@ -203,7 +203,7 @@ def test_cells_of_two_readings_are_not_averaged():
     rows = pandas.concat(
         [attacked(), attacked(scaling="unit").assign(status="diverged"), attacked(scaling="standard")]
     )
-    cnn_and_resnet.average_against_worst(rows, ax)
+    worst_case.average_against_worst(rows, ax)
     assert set(drawn(ax, "cell means")["n"]) == {2} and len(drawn(ax, "cell means")) == 4
 
 
@@ -212,8 +212,8 @@ def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     _, axes = style.panels(4)
     curves.along_training(rows, axes[0])
     curves.scatter(rows, axes[1], x="stability_init")
-    cnn_and_resnet.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
-    cnn_and_resnet.average_against_worst(attacked().assign(status="failed"), axes[3])
+    worst_case.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
+    worst_case.average_against_worst(attacked().assign(status="failed"), axes[3])
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 4
     empty = ledger_rows.matched(rows), tables.late_growth(rows), tables.powers(rows, "stability")
     for number, table in enumerate(empty):

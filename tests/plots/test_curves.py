@@ -9,9 +9,10 @@ import pandas
 import pytest
 import scipy.stats
 from made_rows import a_frame, a_row
+from matplotlib.colors import to_rgb
 
 from robustkit import theory
-from robustkit.cell import Cell
+from robustkit.cell import INITS, Cell
 from robustkit.files import figures_folder
 from robustkit.ledger import rows as ledger_rows
 from robustkit.plots import curves, figure_1, output, style, tables
@@ -98,6 +99,30 @@ def test_each_depth_is_a_curve_of_geometric_means_with_every_seed_as_a_dot():
     assert [len(line.get_xdata()) for line in dots] == [6, 6]
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert "width" in ax.get_xlabel() and "stability" in ax.get_ylabel()
+
+
+def test_a_depth_has_the_same_colour_and_marker_whatever_else_is_drawn():
+    _, (left, right) = style.panels(2)
+    curves.against(several(), left)
+    curves.against(several(depths=(4, 10)), right)
+    (one,), (other,) = ([line for line in ax.get_lines() if line.get_label() == "$L$ = 4"] for ax in (left, right))
+    assert (one.get_color(), one.get_marker()) == (other.get_color(), other.get_marker())
+
+
+def test_values_have_looks_of_their_own_and_unknown_ones_are_grey():
+    values = {
+        "depth": (2, 4, 6, 8, 10),
+        "width": [2**k for k in range(4, 16)],
+        "power": (1, 1.5, 2, 3),
+        "init": INITS,
+    }
+    for by, known in values.items():
+        looks = [style.look(by, value) for value in known]
+        assert len({to_rgb(look["color"]) for look in looks}) == len(known)
+        assert len({tuple(look.values()) for look in looks}) == len(known)
+    named = style.look("curve", "LeCun, $L$ = 6")
+    assert named == style.look("init", "lecun") | {"marker": style.look("depth", 6)["marker"]}
+    assert style.look("init", "orthogonal")["color"] == "0.4" and style.label("init", "orthogonal") == "orthogonal"
 
 
 def test_a_quantity_over_time_runs_from_the_first_epoch_to_the_last():

@@ -84,40 +84,34 @@ EMPIRICAL = (
         "E01", "N Fig. 2a, W Fig. 4a", "N2", "He, two layers: kappa is small and almost unchanged over epochs",
         "Fig. 2(a) shows that ratio κ is small and almost unchanged, recognized as lazy training.", FIGURE,
         f"at each width: the interval of kappa lies below 1, that of kappa(end)/kappa(first tenth) below {GROWTH}",
-        (HE,), small_and_still,
-        grids=("N2", "unit", "standard"), where=to_the_end,
+        (HE,), small_and_still, grids=("N2", "unit", "standard"), where=to_the_end,
     ),
     Claim(
         "E03", "N Fig. 3a, W Fig. 5a", "N3", "Non-lazy: kappa grows almost linearly in time",
         "The ratio increases almost linearly over time in Fig. 3(a).", FIGURE,
         "at each width, first half of training (constant learning rate): linear compared by AIC with sqrt, log and "
         "exponential then linear, with R^2 of each; partly where a line beats the two concave laws, explains 95 %, "
-        "and is beaten by the exponential start alone",
-        (SMALL,), linear_in_time,
-        grids=("N3", "unit", "standard"), where=to_the_end,
-        any_power=True,
+        "and is beaten by the exponential start alone", (SMALL,), linear_in_time,
+        grids=("N3", "unit", "standard"), where=to_the_end, any_power=True,
     ),
     Claim(
         "E05", "N Sec. 5.2, W E.2", "N3", "Non-lazy kappa is much higher than lazy kappa",
         "However, the value of κ is much higher than that of lazy training regime.", FIGURE,
         "COMPARE: one-sided p < .05 at every width", (HE, SMALL), two_curves("kappa", True, "kappa, c = 2 over He,"),
-        grids=("N4b", "unit", "standard"),
-        any_power=True,
+        grids=("N4b", "unit", "standard"), any_power=True,
     ),
     Claim(
         "E06", "N Fig. 4a, W Fig. 2a, abstract", "N4a", "P rises and then falls with width at all five depths",
         "All of the five curves confirm the phase transition with width: the perturbation stability firstly "
         "increases and then decreases with width, which match our theoretical results.", FIGURE,
-        PEAK + ", for each depth", (ALL_DEPTHS,), peaks_in_width,
-        grids=("N4a", "unit", "standard"),
+        PEAK + ", for each depth", (ALL_DEPTHS,), peaks_in_width, grids=("N4a", "unit", "standard"),
     ),
     Claim(
         "E07", "N Fig. 4b, W Fig. 2b", "N4b", "Non-lazy P is significantly below lazy P",
         "The perturbation stability of non-lazy training is significantly smaller than that of lazy training, which "
         "means non-lazy training regime is more robust.", FIGURE,
         "COMPARE: one-sided p < .05 at every width; matched training loss is a control",
-        (HE, SMALL), two_curves("stability", False, "P, He over c = 2,"),
-        grids=("N4b", "unit", "standard"),
+        (HE, SMALL), two_curves("stability", False, "P, He over c = 2,"), grids=("N4b", "unit", "standard"),
         any_power=True,
     ),
     Claim(
@@ -125,23 +119,20 @@ EMPIRICAL = (
         "Besides, the perturbation stability of non-lazy training decreases with the width of the neural network "
         "increases, which coincides with our theoretical result, i.e., no phase transition phenomenon.", FIGURE,
         f"TREND down ({TREND}) and no PEAK; the common training loss is a control", (SMALL,), no_transition,
-        grids=("N3", "unit", "standard"),
-        any_power=True,
+        grids=("N3", "unit", "standard"), any_power=True,
     ),
     Claim(
         "E09", "N Fig. 5a, W Fig. 3a", "N5a", "He: P rises with depth",
         "the perturbation stability under He initialization increases with depth, while the LeCun initialization "
         "shows the opposite tendency, which verified our theory.", FIGURE,
-        f"TREND up over depth at each width: {TREND}", (ALL_DEPTHS,), trends_in_depth("up"),
-        grids=("N5a", "unit"),
+        f"TREND up over depth at each width: {TREND}", (ALL_DEPTHS,), trends_in_depth("up"), grids=("N5a", "unit"),
     ),
     Claim(
         "E10", "N Fig. 5b, W Fig. 3b", "N5b", "LeCun: P falls with depth",
         "the perturbation stability under He initialization increases with depth, while the LeCun initialization "
         "shows the opposite tendency, which verified our theory.", FIGURE,
         f"TREND down over depth at each width: {TREND}; to be read beside the training loss",
-        (LECUN,), trends_in_depth("down"),
-        grids=("N5b", "unit"),
+        (LECUN,), trends_in_depth("down"), grids=("N5b", "unit"),
     ),
     Claim(
         "E15", "W Table 4", "W_Table4", "ResNet-110: lazy and non-lazy accuracy are similar",
@@ -165,9 +156,7 @@ EMPIRICAL = (
         "and lazy training ratio as lazy training. [text]", FIGURE,
         "PEAK for the caption, TREND down for the text, which exclude each other", (SMALL,),
         lambda rows: [judge_peak(rows, "kappa", name="caption"), judge_trend(rows, "kappa", "down", name="text")],
-        either=True,
-        grids=("N3", "unit", "standard"),
-        any_power=True,
+        either=True, grids=("N3", "unit", "standard"), any_power=True,
     ),
     Claim(
         "E11", "N Fig. 5", "N5a", "The phase transition in width appears under He and under LeCun",
@@ -239,8 +228,7 @@ EMPIRICAL = (
         "E21", "N Table 1", "N_Table1_depth", "NTK: depth hurts",
         "So these two initializations hurt the robustness of the neural network at a polynomial order.", FIGURE,
         f"TREND up over depth at each width: {TREND}", (("ntk", None, PAPER_DEPTHS),),
-        rises_in_depth("ntk", "stability"),
-        grids=("ntk_full", "ntk"),
+        rises_in_depth("ntk", "stability"), grids=("ntk_full", "ntk"),
     ),
     Claim(
         "E22", "ours", "E22_attacks",
@@ -351,8 +339,7 @@ THEORETICAL = (
         "The results on the width are significantly better than the previous results increasing as the square root "
         "of m.", FIGURE,
         "exponent of P in m, its interval below 1/2; at one learning rate, and (a reading) at one that falls as 1/m",
-        (("ntk", None, PAPER_DEPTHS),), ntk_orders,
-        grids=("ntk_full", "ntk", "inverse_width"),
+        (("ntk", None, PAPER_DEPTHS),), ntk_orders, grids=("ntk_full", "ntk", "inverse_width"),
     ),
     Claim(
         "T16", "N Sec. 4.1", "N_gain", "gamma above 1: depth hurts at an exponential rate",
@@ -367,8 +354,7 @@ THEORETICAL = (
         "Since the activation function ReLU loses half of the energy in every layer, training a deep network with "
         "the LeCun initialization is difficult.",
         FIGURE, f"TREND up of the training loss over depth at each width: {TREND}", (LECUN,),
-        rises_in_depth("lecun", "train_loss"),
-        grids=("N5b", "unit"),
+        rises_in_depth("lecun", "train_loss"), grids=("N5b", "unit"),
     ),
     Claim(
         "T18", "ours, from N Theorem 1", "N4a_terms", "The bound holds during training",

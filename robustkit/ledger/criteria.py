@@ -18,9 +18,6 @@ OPTIONAL = ("stability_over_time", "movement_over_time", "loss_over_time", "kapp
 OPTIONAL += ("lipschitz_mean", "lipschitz_max", "train_loss")  # measures that a row may lack
 
 
-# ---------------------------------------------------------------------------------------------- answers
-
-
 @dataclass(frozen=True)
 class Part:
     """One judgement: its answer, what was seen, and the smallest ratio that would have been detected (mde).
@@ -53,8 +50,6 @@ def needs(what: str):
 
     return wrap
 
-
-# ---------------------------------------------------------------------------------------------- one curve
 
 TREND = "linear contrast on log P, p < .01, end-to-end ratio beyond 1.1, no significant step the other way"
 PEAK = (
@@ -95,9 +90,6 @@ def judge_limit(rows, y: str, limit: float, name: str) -> list[Part]:
         text = f"width {m:g}: {name} {cell.mean:.3g} [{cell.low:.3g}, {cell.high:.3g}] against {limit:g}"
         parts.append(Part(answer, f"{text}, n = {cell.n}", cell.high / cell.mean))
     return parts
-
-
-# ---------------------------------------------------------------------------------------------- several curves
 
 
 def judge_ratio(larger, smaller, name) -> list[Part]:

@@ -20,9 +20,6 @@ MUCH_GREATER = 10  # a >> b is read as a >= 10 b: the theorems give no factor
 FREE = {"width", "depth", "seed", "init", "power", "gain", "epochs", "lr"}
 
 
-# ---------------------------------------------------------------------------------------------- in words
-
-
 def curve_name(init: str, power=None, depth=None) -> str:
     """Such as "non-lazy (c = 2), L=2"."""
     return NAMES[init] + (f" (c = {power:g})" if pandas.notna(power) else "") + (f", L={depth}" if depth else "")
@@ -34,9 +31,6 @@ def listed(values) -> str:
 
 def shown(finding: statistics.Finding) -> str:
     return f"{finding.estimate:.3g} [{finding.low:.3g}, {finding.high:.3g}]"
-
-
-# ---------------------------------------------------------------------------------------------- readings
 
 
 def reading_of(row: dict) -> tuple:
@@ -82,9 +76,6 @@ def scalar_all(rows: pandas.DataFrame) -> pandas.Series:
 def scalar_few(rows: pandas.DataFrame) -> pandas.Series:
     """One output trained on the parity of the class, on n points."""
     return (rows["target"] == "parity") & rows["n_train"].notna()
-
-
-# ---------------------------------------------------------------------------------------------- curves, values
 
 
 def curve_of(rows: pandas.DataFrame, init: str, power=None, depth=None) -> pandas.DataFrame:
@@ -184,9 +175,6 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
     return pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n", "bad"])
 
 
-# ---------------------------------------------------------------------------------------------- sizes
-
-
 def dimensions(rows: pandas.DataFrame) -> tuple[int, int]:
     """d_in and the number of classes of the rows' dataset."""
     data = dataset_info(rows["dataset"].iloc[0])
@@ -205,9 +193,6 @@ def scheme(row) -> dict:
     (d_in, d_out, _), own = sizes(row), {"power": row.power, "gain": row.gain}
     shape = {"width": int(row.width), "depth": int(row.depth), "d_in": d_in, "d_out": d_out}
     return {"init": row.init} | shape | {name: None if pandas.isna(v) else v for name, v in own.items()}
-
-
-# ---------------------------------------------------------------------------------------------- missing cells
 
 
 def named(rows: pandas.DataFrame) -> pandas.DataFrame:

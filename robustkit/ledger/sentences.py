@@ -19,9 +19,6 @@ UNKNOWN = "not known yet"
 NOTHING = "*No rows yet.*"
 
 
-# ---------------------------------------------------------------------------------------------- headline findings
-
-
 def found(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
     """A Markdown list over the headline claims: what the main reading's rows say, then verdict and readings.
 
@@ -174,9 +171,6 @@ SENTENCES = {
     "E15": _resnets,
     "T12": _rates,
 }
-
-
-# ---------------------------------------------------------------------------------------------- in notebooks
 
 
 def width_in_words(rows: pandas.DataFrame) -> str:

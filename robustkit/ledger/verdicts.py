@@ -52,9 +52,6 @@ def cells_of(claim: str, profile: str, **choices) -> list[Cell]:
     return cheapest_first(cells)
 
 
-# ---------------------------------------------------------------------------------------------- verdicts
-
-
 def verdict_of(parts: list[Part], either: bool = False) -> str:
     """All yes: reproduced. Any yes beside others: partly. Else a no decides; then what is undecided; then missing.
 
@@ -92,9 +89,6 @@ def _further(claim: Claim, further: dict[str, pandas.DataFrame]) -> list[Part]:
         return [Part("missing", f"{name}: not measured here (robustkit.training.remeasure repeats runs for it)")]
     *parts, last = judge(again)
     return [*parts, last.plus(f"; {(again['status'] == 'ok').sum()} runs repeated for {name}")]
-
-
-# ---------------------------------------------------------------------------------------------- readings
 
 
 def _rows_of(claim: Claim, rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -143,9 +137,6 @@ def _hardly_trained(rows: pandas.DataFrame) -> str:
     return f"hardly trained: {'; '.join(names)}" if names else ""
 
 
-# ---------------------------------------------------------------------------------------------- what stands beside
-
-
 def _left_out(rows: pandas.DataFrame) -> str:
     words = []
     for row in rows[~(usable(rows, "stability") & usable(rows, "kappa"))].itertuples():
@@ -189,9 +180,6 @@ def _missing(claim: Claim, parts: list[Part], gaps: set) -> list[str]:
     if claim.curves and (lacking or any(part.answer == "missing" for part in parts)):
         lines.append(f"`python -m robustkit run {profile} --claim {claim.id}` trains what is missing")
     return lines
-
-
-# ---------------------------------------------------------------------------------------------- the table
 
 
 def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set, moved: dict) -> dict:
@@ -270,9 +258,6 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     chosen = [claim for claim in CLAIMS if only is None or claim.id in only]
     table = [_entry(claim, rows, only_digits, further or {}, gaps, moved) for claim in chosen]
     return pandas.DataFrame(table, columns=list(LEDGER_COLUMNS))
-
-
-# ---------------------------------------------------------------------------------------------- the page
 
 
 def to_markdown(table: pandas.DataFrame) -> str:

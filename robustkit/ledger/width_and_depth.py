@@ -13,8 +13,6 @@ from . import statistics
 from .criteria import Part, judge_peak, judge_rates, judge_ratio, judge_trend, needs
 from .rows import NAMES, at_loss, curve_name, curve_of, each_curve, listed, shown, usable, values_by
 
-# ---------------------------------------------------------------------------------------------- width
-
 
 def peaks_in_width(rows) -> list[Part]:
     """[E06, E11, E19] PEAK of P over width for each initialisation and depth."""
@@ -58,9 +56,6 @@ def falls_at_each_power(rows) -> list[Part]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------- lazy and non-lazy
-
-
 def two_curves(y: str, flip: bool, name: str):
     """[E05, E07] COMPARE: lazy y over non-lazy y, or (`flip`) the other way round."""
 
@@ -84,9 +79,6 @@ def compare_at_loss(lazy: pandas.DataFrame, other: pandas.DataFrame) -> tuple:
     ends = [r[usable(r, "stability")].groupby("width")["train_loss"].mean() for r in (lazy, other)]
     common = {m: max(e[m] for e in ends) for m in set(ends[0].index) & set(ends[1].index)}
     return statistics.compare(at_loss(lazy, common), at_loss(other, common))
-
-
-# ---------------------------------------------------------------------------------------------- depth
 
 
 def trends_in_depth(way: str):

@@ -54,8 +54,8 @@ def needs(what: str):
 TREND = "linear contrast on log P, p < .01, end-to-end ratio beyond 1.1, no significant step the other way"
 PEAK = (
     "PEAK: an interior width exceeds both ends by 5 % plus 2 standard errors (more, to share 5 % over the widths), "
-    "on a grid that reaches twice L^3/2"
 )
+PEAK += "on a grid that reaches twice L^3/2"
 
 
 def judge_trend(rows, y, way, *, name, by="width", family=1) -> Part:
@@ -114,6 +114,5 @@ def holm(ps: dict) -> dict:
 def judge_rates(findings: dict[object, Finding]) -> dict[object, str]:
     """Is each rate below its bound? Yes, no or inconclusive, by two-sided tests at 5 % after Holm over the family."""
     adjusted = holm({key: 2 * min(f.p, 1 - f.p) for key, f in findings.items() if not math.isnan(f.p)})
-    return {
-        key: yes_or_no(f.p < 0.5) if adjusted.get(key, 1.0) < LEVEL else "inconclusive" for key, f in findings.items()
-    }
+    undecided = dict.fromkeys(findings, "inconclusive")
+    return undecided | {key: yes_or_no(findings[key].p < 0.5) for key, p in adjusted.items() if p < LEVEL}

@@ -16,12 +16,12 @@ from .rows import NAMES, at_loss, curve_name, curve_of, each_curve, listed, show
 
 def peaks_in_width(rows) -> list[Part]:
     """[E06, E11, E19] PEAK of P over width for each initialisation and depth."""
-    parts, several = [], list(rows.groupby(["init", "depth"]))
-    for (init, depth), curve in several:
-        name = curve_name(init, depth=depth)
-        part = judge_peak(curve, "stability", name=name, depth=depth, family=len(several))
-        parts.append(part.plus(_sides(curve, depth)))
-    return parts
+    curves = rows.groupby(["init", "depth"])
+    shared = {"y": "stability", "family": len(curves)}
+    return [
+        judge_peak(curve, name=curve_name(init, depth=depth), depth=depth, **shared).plus(_sides(curve, depth))
+        for (init, depth), curve in curves
+    ]
 
 
 def _sides(rows: pandas.DataFrame, depth: int) -> str:
@@ -50,10 +50,8 @@ def no_transition(rows) -> list[Part]:
 
 def falls_at_each_power(rows) -> list[Part]:
     """[E13] TREND down of P over width at each c."""
-    return [
-        judge_trend(curve, "stability", "down", name=curve_name("power", c), family=2)
-        for c, curve in rows.groupby("power")
-    ]
+    curves = {curve_name("power", c): curve for c, curve in rows.groupby("power")}
+    return [judge_trend(curve, "stability", "down", name=name, family=2) for name, curve in curves.items()]
 
 
 def two_curves(y: str, flip: bool, name: str):
@@ -116,13 +114,11 @@ def depth_controls(rows: pandas.DataFrame) -> list[Part]:
         for ways, values in zip(outcomes.values(), (start, matched), strict=True):
             found = statistics.trend(values)
             ways.setdefault(found.outcome, []).append(f"{width} ({found.estimate:.3g})")
-    words = [
-        f"{name} " + "; ".join(f"{way} at width {', '.join(at)}" for way, at in ways.items())
-        for name, ways in outcomes.items()
-    ]
-    return [
-        Part("none", f"controls, with the ratio of the deepest to the shallowest in brackets: {'. '.join(words)}")
-    ]
+    listing = {
+        name: [f"{way} at width {', '.join(at)}" for way, at in ways.items()] for name, ways in outcomes.items()
+    }
+    words = ". ".join(f"{name} {'; '.join(ways)}" for name, ways in listing.items())
+    return [Part("none", f"controls, with the ratio of the deepest to the shallowest in brackets: {words}")]
 
 
 @needs("three depths at one width, two seeds per cell")

@@ -9,23 +9,14 @@ from pathlib import Path
 import pandas
 
 from ..profiles import PAPER_DEPTHS
-from . import appendix_d, initial_value, lemmas
+from . import appendix_d, initial_value, lemmas, width_and_depth
 from .cnn_and_resnet import MUCH_LARGER, gap_between_depths, similar_accuracy
 from .criteria import PEAK, TREND, Part, judge_peak, judge_trend
 from .kappa import GROWTH, common_inits_are_lazy, linear_in_time, small_and_still, unbounded_kappa
-from .rows import MAIN_READING, constant_rate, ordinary, scalar_all, scalar_few, to_the_end
+from .rows import MAIN_READING, constant_rate, ordinary, scalar, to_the_end
 from .theorem1 import bound_along_training, constant_in_width, ntk_orders, peak_location, theorem1_bound
 from .theorems2_3 import powers_differ, theorem2_non_lazy, theorem3_rate
-from .width_and_depth import (
-    depth_peak,
-    explosion_trained,
-    falls_at_each_power,
-    no_transition,
-    peaks_in_width,
-    rises_in_depth,
-    trends_in_depth,
-    two_curves,
-)
+from .width_and_depth import peaks_in_width, rises_in_depth, trends_in_depth, two_curves
 from .worst_case import average_and_worst, under_attack
 
 PREAMBLE = (Path(__file__).parent / "preamble.md").read_text().replace("\n", " ").strip()
@@ -84,16 +75,14 @@ EMPIRICAL = (
         "E01", "N Fig. 2a, W Fig. 4a", "N2", "He, two layers: kappa is small and almost unchanged over epochs",
         "Fig. 2(a) shows that ratio κ is small and almost unchanged, recognized as lazy training.", FIGURE,
         f"at each width: the interval of kappa lies below 1, that of kappa(end)/kappa(first tenth) below {GROWTH}",
-        (HE,), small_and_still,
-        grids=("N2", "unit", "standard"), where=to_the_end,
+        (HE,), small_and_still, grids=("N2", "unit", "standard"), where=to_the_end,
     ),
     Claim(
         "E03", "N Fig. 3a, W Fig. 5a", "N3", "Non-lazy: kappa grows almost linearly in time",
         "The ratio increases almost linearly over time in Fig. 3(a).", FIGURE,
         "at each width, first half of training (constant learning rate): linear compared by AIC with sqrt, log and "
-        "exponential then linear, with R^2 of each; in part where a line beats the two concave laws, explains 95 %, "
-        "and is beaten by the exponential start alone",
-        (SMALL,), linear_in_time,
+        "exponential then linear, with R^2 of each; partly where a line beats the two concave laws, explains 95 %, "
+        "and is beaten by the exponential start alone", (SMALL,), linear_in_time,
         grids=("N3", "unit", "standard"), where=to_the_end, any_power=True,
     ),
     Claim(
@@ -120,8 +109,8 @@ EMPIRICAL = (
         "E08", "N Fig. 4b, W Fig. 2b", "N4b", "Non-lazy P falls with width, without a phase transition",
         "Besides, the perturbation stability of non-lazy training decreases with the width of the neural network "
         "increases, which coincides with our theoretical result, i.e., no phase transition phenomenon.", FIGURE,
-        f"TREND down ({TREND}) and no PEAK; the common training loss is a control", (SMALL,), no_transition,
-        grids=("N3", "unit", "standard"), any_power=True,
+        f"TREND down ({TREND}) and no PEAK; the common training loss is a control", (SMALL,),
+        width_and_depth.no_transition, grids=("N3", "unit", "standard"), any_power=True,
     ),
     Claim(
         "E09", "N Fig. 5a, W Fig. 3a", "N5a", "He: P rises with depth",
@@ -170,7 +159,7 @@ EMPIRICAL = (
         "E13", "W Fig. 7", "W7", "Variances 1/m^3 and 1/m^4: P falls with width",
         "shows that the robustness improves with the increase of the width of network which consistent with Theorem "
         "3", FIGURE, f"TREND down for c = 1.5 and c = 2: {TREND}", (("power", 1.5, (2,)), SMALL),
-        falls_at_each_power, grids=("W7",),
+        width_and_depth.falls_at_each_power, grids=("W7",),
     ),
     Claim(
         "E12", "W Fig. 6", "W6", "CNN: a much larger gap between depths than in fully connected networks",
@@ -210,7 +199,7 @@ EMPIRICAL = (
         "Intriguingly, we find a change of behavior in average robustness with respect to the depth, initially "
         "exacerbating robustness and then alleviating it.", FIGURE,
         "PEAK over depth at each width; refuted only if absent at every width, since the paper names none",
-        (ALL_DEPTHS, LECUN), depth_peak, either=True, grids=("N5a", "N5b"),
+        (ALL_DEPTHS, LECUN), width_and_depth.depth_peak, either=True, grids=("N5a", "N5b"),
     ),
     Claim(
         "E19", "abstract, N Sec. 4.1", "N_Table2_shapes", "The width transition appears under NTK too (LeCun: E11)",
@@ -223,8 +212,8 @@ EMPIRICAL = (
         "Under this setting of non-lazy training regime, the robustness and width of the neural network are "
         "positively correlated in the early stages of training.",
         "two layers, one output, squared loss, unit norm, c >= 1.5, m >> n^2, early time",
-        "slope of log P in log m at early flow times, below the theorem's", (SMALL,), theorem3_rate,
-        grids=("theorem3_n16", "theorem3_n8", "theorem3_n32"), where=scalar_few, wanted=SCALAR_READING, early=True,
+        "slope of log P in log m at early flow times, below the theorem's", (SMALL,), theorem3_rate, early=True,
+        grids=("theorem3_n16", "theorem3_n8", "theorem3_n32"), where=scalar(few=True), wanted=SCALAR_READING,
     ),
     Claim(
         "E21", "N Table 1", "N_Table1_depth", "NTK: depth hurts",
@@ -254,8 +243,8 @@ THEORETICAL = (
         "leads to the robustness increasing in a faster decay.",
         "two layers, one output, squared loss, unit norm, c >= 1.5, m >> n^2, early time",
         "RATE at fixed flow time, one-sided, against the theorem's 1/2 - c; the Remark's rate and 1 - 2c beside it",
-        (("power", 1.5, (2,)), ("power", 2.0, (2,)), ("power", 3.0, (2,))), theorem3_rate,
-        grids=("theorem3_n8", "theorem3_n16", "theorem3_n32"), where=scalar_few, wanted=SCALAR_READING, early=True,
+        (("power", 1.5, (2,)), ("power", 2.0, (2,)), ("power", 3.0, (2,))), theorem3_rate, early=True,
+        grids=("theorem3_n8", "theorem3_n16", "theorem3_n32"), where=scalar(few=True), wanted=SCALAR_READING,
     ),
     Claim(
         "T01", "W Lemma 1", "", "A rectified Gaussian squared is a Bernoulli times a chi-square",
@@ -322,7 +311,7 @@ THEORETICAL = (
         "T11", "N Theorem 2", "T2_movement", "Under the condition, every layer moves far from its start",
         "sup_t |W_l(t) - W_l(0)|_F / |W_l(0)|_F >> 1", "small initial variance, m >> d, one output, unit norm",
         "relative movement of each layer rises with width; the printed lower bound lies below it; balance of norms",
-        (SMALL,), theorem2_non_lazy, grids=("theorem2",), where=scalar_all,
+        (SMALL,), theorem2_non_lazy, grids=("theorem2",), where=scalar(few=False),
         wanted=("digits", "unit", "squared", "400 epochs at 0.1"),
     ),
     Claim(
@@ -348,8 +337,8 @@ THEORETICAL = (
         "If some initialization schemes admit gamma > 1, then the depth L will hurt the robustness of the neural "
         "network at an exponentially increasing rate.", FIGURE,
         "exact slope per layer at initialisation; after training, its interval above 0",
-        (("gain", None, PAPER_DEPTHS),), lambda rows: [*initial_value.explosion_at_init(), *explosion_trained(rows)],
-        grids=("gain_full", "gain"),
+        (("gain", None, PAPER_DEPTHS),), grids=("gain_full", "gain"),
+        judge=lambda rows: [*initial_value.explosion_at_init(), *width_and_depth.explosion_trained(rows)],
     ),
     Claim(
         "T17", "N Sec. 4.1", "N5b_along_training", "LeCun: deeper is harder to train",

@@ -18,9 +18,6 @@ OPTIONAL = ("stability_over_time", "movement_over_time", "loss_over_time", "kapp
 OPTIONAL += ("lipschitz_mean", "lipschitz_max", "train_loss")  # measures that a row may lack
 
 
-# ---------------------------------------------------------------------------------------------- answers
-
-
 @dataclass(frozen=True)
 class Part:
     """One judgement: its answer, what was seen, and the smallest ratio that would have been detected (mde).
@@ -54,13 +51,11 @@ def needs(what: str):
     return wrap
 
 
-# ---------------------------------------------------------------------------------------------- one curve
-
 TREND = "linear contrast on log P, p < .01, end-to-end ratio beyond 1.1, no significant step the other way"
 PEAK = (
     "PEAK: an interior width exceeds both ends by 5 % plus 2 standard errors (more, to share 5 % over the widths), "
-    "on a grid that reaches twice L^3/2"
 )
+PEAK += "on a grid that reaches twice L^3/2"
 
 
 def judge_trend(rows, y, way, *, name, by="width", family=1) -> Part:
@@ -97,9 +92,6 @@ def judge_limit(rows, y: str, limit: float, name: str) -> list[Part]:
     return parts
 
 
-# ---------------------------------------------------------------------------------------------- several curves
-
-
 def judge_ratio(larger, smaller, name) -> list[Part]:
     """Does one curve {x: values} lie above another, at each x they share and at all of them?"""
     overall, cells = statistics.compare(larger, smaller)
@@ -122,6 +114,5 @@ def holm(ps: dict) -> dict:
 def judge_rates(findings: dict[object, Finding]) -> dict[object, str]:
     """Is each rate below its bound? Yes, no or inconclusive, by two-sided tests at 5 % after Holm over the family."""
     adjusted = holm({key: 2 * min(f.p, 1 - f.p) for key, f in findings.items() if not math.isnan(f.p)})
-    return {
-        key: yes_or_no(f.p < 0.5) if adjusted.get(key, 1.0) < LEVEL else "inconclusive" for key, f in findings.items()
-    }
+    undecided = dict.fromkeys(findings, "inconclusive")
+    return undecided | {key: yes_or_no(findings[key].p < 0.5) for key, p in adjusted.items() if p < LEVEL}

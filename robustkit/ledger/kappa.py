@@ -17,14 +17,15 @@ GROWTH = 1.1  # "almost unchanged": kappa grows by less than this after the firs
 
 def small_and_still(rows) -> list[Part]:
     """[E01] Is kappa below 1 at each width, and has it hardly grown since a tenth of training?"""
-    tenth = EVALUATION_POINTS.index(0.1)
-    ratios = [
-        k[-1] / k[tenth] if isinstance(k, (list, tuple)) and k[tenth] else math.nan for k in rows["kappa_over_time"]
-    ]
-    rows = rows.assign(growth=ratios)
-    return judge_limit(rows, "kappa", 1.0, "kappa") + judge_limit(
-        rows, "growth", GROWTH, "growth of kappa since the first tenth,"
-    )
+    grown = judge_limit(with_growth(rows), "growth", GROWTH, "growth of kappa since the first tenth,")
+    return judge_limit(rows, "kappa", 1.0, "kappa") + grown
+
+
+def with_growth(rows) -> pandas.DataFrame:
+    """The rows with kappa at the end over kappa at a tenth of training as "growth", NaN where it is not known."""
+    at, kappas = EVALUATION_POINTS.index(0.1), rows["kappa_over_time"]
+    growth = [k[-1] / k[at] if isinstance(k, list | tuple) and k[at] else math.nan for k in kappas]
+    return rows.assign(growth=growth)
 
 
 LINEAR = {

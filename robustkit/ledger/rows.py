@@ -20,9 +20,6 @@ MUCH_GREATER = 10  # a >> b is read as a >= 10 b: the theorems give no factor
 FREE = {"width", "depth", "seed", "init", "power", "gain", "epochs", "lr"}
 
 
-# ---------------------------------------------------------------------------------------------- in words
-
-
 def curve_name(init: str, power=None, depth=None) -> str:
     """Such as "non-lazy (c = 2), L=2"."""
     return NAMES[init] + (f" (c = {power:g})" if pandas.notna(power) else "") + (f", L={depth}" if depth else "")
@@ -34,9 +31,6 @@ def listed(values) -> str:
 
 def shown(finding: statistics.Finding) -> str:
     return f"{finding.estimate:.3g} [{finding.low:.3g}, {finding.high:.3g}]"
-
-
-# ---------------------------------------------------------------------------------------------- readings
 
 
 def reading_of(row: dict) -> tuple:
@@ -74,17 +68,9 @@ def constant_rate(rows: pandas.DataFrame) -> pandas.Series:
     return (rows["target"] == "class") & (rows["milestones"].map(len) == 0) & rows["stop_loss"].isna()
 
 
-def scalar_all(rows: pandas.DataFrame) -> pandas.Series:
-    """One output trained on the parity of the class, on all training points."""
-    return (rows["target"] == "parity") & rows["n_train"].isna()
-
-
-def scalar_few(rows: pandas.DataFrame) -> pandas.Series:
-    """One output trained on the parity of the class, on n points."""
-    return (rows["target"] == "parity") & rows["n_train"].notna()
-
-
-# ---------------------------------------------------------------------------------------------- curves, values
+def scalar(few: bool):
+    """Rows of one output trained on the parity of the class: on n points if `few`, else on all training points."""
+    return lambda rows: (rows["target"] == "parity") & (rows["n_train"].notna() == few)
 
 
 def curve_of(rows: pandas.DataFrame, init: str, power=None, depth=None) -> pandas.DataFrame:
@@ -104,8 +90,7 @@ def each_curve(rows: pandas.DataFrame, over: str, least: int = 3):
 
 def usable(rows: pandas.DataFrame, y: str) -> pandas.Series:
     """Which rows have a measure with a logarithm: the run ended well, and y is finite and above 0."""
-    value = rows[y].astype(float)
-    return (rows["status"] == "ok") & np.isfinite(value) & (value > 0)
+    return (rows["status"] == "ok") & rows[y].astype(float).between(0, math.inf, inclusive="neither")
 
 
 def values_by(rows: pandas.DataFrame, y: str, by: str = "width") -> dict[float, list[float]]:
@@ -122,11 +107,9 @@ def recorded(rows: pandas.DataFrame, name: str, points: tuple | None = None) -> 
 
 def at_evaluation(rows: pandas.DataFrame, k: int) -> pandas.DataFrame:
     """The rows with P/eps at the k-th of FRACTIONS in place of the final one, which a run stopped by then keeps."""
-    values = [
-        (v[k] if len(v) > k else end) if isinstance(v, (list, tuple)) and v else math.nan
-        for v, end in zip(rows["stability_over_time"], rows["stability"], strict=True)
-    ]
-    return rows.assign(stability=values)
+    kept = zip(rows["stability_over_time"], rows["stability"], strict=True)
+    known = ((v, end) if isinstance(v, list | tuple) and v else ([], math.nan) for v, end in kept)
+    return rows.assign(stability=[v[k] if len(v) > k else end for v, end in known])
 
 
 def at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[float, list[float]]:
@@ -153,12 +136,8 @@ def matched(rows: pandas.DataFrame, *, by: str = "init") -> pandas.DataFrame:
     good = rows[usable(rows, "stability")]
     ends = good.groupby([by, "width"])["train_loss"].mean().unstack(by).dropna()
     common = ends.max(axis=1).to_dict()
-    lines = [
-        {by: name, "width": int(width), "stability": value, "common loss": common[width]}
-        for name, curve in good.groupby(by)
-        for width, values in at_loss(curve, common).items()
-        for value in values
-    ]
+    curves = [(name, at_loss(curve, common)) for name, curve in good.groupby(by)]
+    lines = [(name, int(m), v, common[m]) for name, curve in curves for m, values in curve.items() for v in values]
     return pandas.DataFrame(lines, columns=[by, "width", "stability", "common loss"])
 
 
@@ -184,9 +163,6 @@ def summarise(rows: pandas.DataFrame, *, x: str, y: str, by: str) -> pandas.Data
     return pandas.DataFrame(lines, columns=[by, x, "mean", "low", "high", "n", "bad"])
 
 
-# ---------------------------------------------------------------------------------------------- sizes
-
-
 def sizes(row) -> tuple[int, int, int]:
     """d_in, d_out and training points of a row."""
     info = dataset_info(row.dataset)
@@ -201,13 +177,11 @@ def scheme(row) -> dict:
     return {"init": row.init} | shape | {name: None if pandas.isna(v) else v for name, v in own.items()}
 
 
-# ---------------------------------------------------------------------------------------------- missing cells
-
-
 def named(rows: pandas.DataFrame) -> pandas.DataFrame:
     """The rows with a column "curve", such as "He, $L$ = 6", for controls of several curves."""
-    names = [f"{NAMES[init]}, $L$ = {depth}" for init, depth in zip(rows["init"], rows["depth"], strict=True)]
-    return rows.assign(curve=names)
+    return rows.assign(
+        curve=[f"{NAMES[row.init]}, $L$ = {row.depth}" for row in rows[["init", "depth"]].itertuples()]
+    )
 
 
 def together(*frames: pandas.DataFrame) -> pandas.DataFrame:

@@ -12,14 +12,12 @@ from ..files import figures_folder, write_atomically
 from . import rows as ledger_rows
 from . import statistics, theorems2_3
 from .claims import HEADLINES, SCALAR_READING
+from .kappa import with_growth
 from .rows import NAMES, at_evaluation, curve_of, reading_of, summarise, usable, values_by
 from .width_and_depth import compare_at_loss
 
 UNKNOWN = "not known yet"
 NOTHING = "*No rows yet.*"
-
-
-# ---------------------------------------------------------------------------------------------- headline findings
 
 
 def found(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
@@ -48,10 +46,8 @@ def save(text: str, profile: str) -> str:
 
 def _ends(found: dict) -> str:
     """The narrowest and the widest cell of {width: finding or interval}."""
-    if not found:
-        return UNKNOWN
-    first, last = min(found), max(found)
-    return f"{_interval(found[first])} at $m = {first:g}$ and {_interval(found[last])} at $m = {last:g}$"
+    ends = (min(found), max(found)) if found else ()
+    return " and ".join(f"{_interval(found[m])} at $m = {m:g}$" for m in ends) or UNKNOWN
 
 
 def _interval(cell) -> str:
@@ -61,9 +57,8 @@ def _interval(cell) -> str:
 
 
 def _growth_of_kappa(rows: pandas.DataFrame) -> str:
-    lazy, tenth = curve_of(rows, "he", depth=2), EVALUATION_POINTS.index(0.1)
-    lazy = lazy[usable(lazy, "kappa")]
-    lazy = lazy.assign(growth=[kappa[-1] / kappa[tenth] for kappa in lazy["kappa_over_time"]])
+    lazy = curve_of(rows, "he", depth=2)
+    lazy = with_growth(lazy[usable(lazy, "kappa")])
     ends, growth = (statistics.intervals(values_by(lazy, y)) for y in ("kappa", "growth"))
     below = sum(cell.high < 1 for cell in ends.values())
     return (
@@ -106,9 +101,9 @@ def _peaks(rows: pandas.DataFrame) -> str:
 
 
 def _more_robust(rows: pandas.DataFrame) -> str:
-    lazy, other = curve_of(rows, "he", depth=2), curve_of(rows, "power", 2, 2)
-    _, cells = statistics.compare(values_by(lazy, "stability"), values_by(other, "stability"))
-    _, at_loss = compare_at_loss(lazy, other)
+    curves = curve_of(rows, "he", depth=2), curve_of(rows, "power", 2, 2)
+    _, cells = statistics.compare(*(values_by(curve, "stability") for curve in curves))
+    _, at_loss = compare_at_loss(*curves)
     return f"Lazy $P$ over non-lazy $P$ is {_ends(cells)}; at matched training loss it is {_ends(at_loss)}."
 
 
@@ -153,13 +148,10 @@ def _rates(rows: pandas.DataFrame) -> str:
 
 def _resnets(rows: pandas.DataFrame) -> str:
     rows = rows[(rows["model"] == "resnet") & (rows["depth"] == 110) & (rows["status"] == "ok")]
-    words = [
-        f"{100 * cell['test_accuracy'].mean():.2f} % ({NAMES[init]}, {dataset}, n = {len(cell)})"
-        for (dataset, init), cell in rows.groupby(["dataset", "init"])
-    ]
-    if not words:
-        return "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does so on a GPU."
-    return f"After the last epoch, mean test accuracies of ResNet-110 are {', '.join(words)}."
+    means = rows.groupby(["dataset", "init"])["test_accuracy"].agg(["mean", "size"]).itertuples()
+    words = [f"{100 * mean:.2f} % ({NAMES[init]}, {dataset}, n = {n})" for (dataset, init), mean, n in means]
+    none = "No ResNet-110 has been trained: `python -m robustkit run paper --claim E15` does so on a GPU."
+    return f"After the last epoch, mean test accuracies of ResNet-110 are {', '.join(words)}." if words else none
 
 
 SENTENCES = {
@@ -174,9 +166,6 @@ SENTENCES = {
     "E15": _resnets,
     "T12": _rates,
 }
-
-
-# ---------------------------------------------------------------------------------------------- in notebooks
 
 
 def width_in_words(rows: pandas.DataFrame) -> str:
@@ -234,15 +223,10 @@ def depth_in_words(rows: pandas.DataFrame, name: str) -> str:
     start, ratio = ((mean.loc[ends, last] / mean.loc[ends, first]).astype(float) for mean in means[:2])
     loss = means[2].loc[ends, last].astype(float)
     learned = loss < math.log(ledger_rows.sizes(rows.iloc[0])[1]) / 2
-    few = ~learned
+    rises, falls, few = (ratio[learned] > 1).sum(), (ratio[~learned] < 1).sum(), (~learned).sum()
     head = f"**{name}.** From $L = {first}$ to ${last}$, $P/\\epsilon$ falls at {(start < 1).sum()} of {len(ends)} "
-    head += (
-        f"widths at initialisation; after training it rises at {(ratio[learned] > 1).sum()} of the {learned.sum()} "
-    )
-    head += "widths that have learned"
-    head += f" and falls at {(ratio[few] < 1).sum()} of the {few.sum()} that have not" if few.any() else ""
-    lines = [
-        f"- $m = {m}$: times {start[m]:.3g} initially, times {ratio[m]:.3g} after training; loss {loss[m]:.3g}"
-        for m in ends
-    ]
-    return "\n".join([f"{head}.", "", *lines])
+    head += f"widths at initialisation; after training it rises at {rises} of the {learned.sum()} widths that have "
+    head += "learned" + (f" and falls at {falls} of the {few} that have not" if few else "")
+    each = zip(ends, start, ratio, loss, strict=True)
+    line = "- $m = {}$: times {:.3g} initially, times {:.3g} after training; loss {:.3g}"
+    return "\n".join([f"{head}.", "", *(line.format(*values) for values in each)])

@@ -22,19 +22,9 @@ from .claims import CLAIMS, PREAMBLE, Claim
 from .criteria import Part
 from .rows import curve_name, curve_of, reading_of, reading_rank, usable
 
-LEDGER_COLUMNS = (
-    "id",
-    "source",
-    "claim",
-    "quote",
-    "hypotheses",
-    "grid",
-    "criterion",
-    "verdict",
-    "readings",
-    "finding",
-)
-LEDGER_COLUMNS += ("evidence", "n", "detectable", "figure", "readings_detail", "readings_notes", "authors_response")
+LEDGER_COLUMNS = ("id", "source", "claim", "quote", "hypotheses", "grid", "criterion", "verdict", "readings")
+LEDGER_COLUMNS += ("finding", "evidence", "n", "detectable", "figure", "readings_detail", "readings_notes")
+LEDGER_COLUMNS += ("authors_response",)
 DIGITS = "(digits: pipeline check only)"
 VERDICTS = ("reproduced", "partly", "not reproduced", "inconclusive", "outside hypotheses", "measured", "missing")
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -50,9 +40,6 @@ def cells_of(claim: str, profile: str, **choices) -> list[Cell]:
     if wanted.curves:
         cells = [cell for cell in cells if (cell.init, cell.power, cell.depth) in wanted.single_curves]
     return cheapest_first(cells)
-
-
-# ---------------------------------------------------------------------------------------------- verdicts
 
 
 def verdict_of(parts: list[Part], either: bool = False) -> str:
@@ -92,9 +79,6 @@ def _further(claim: Claim, further: dict[str, pandas.DataFrame]) -> list[Part]:
         return [Part("missing", f"{name}: not measured here (robustkit.training.remeasure repeats runs for it)")]
     *parts, last = judge(again)
     return [*parts, last.plus(f"; {(again['status'] == 'ok').sum()} runs repeated for {name}")]
-
-
-# ---------------------------------------------------------------------------------------------- readings
 
 
 def _rows_of(claim: Claim, rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -143,9 +127,6 @@ def _hardly_trained(rows: pandas.DataFrame) -> str:
     return f"hardly trained: {'; '.join(names)}" if names else ""
 
 
-# ---------------------------------------------------------------------------------------------- what stands beside
-
-
 def _left_out(rows: pandas.DataFrame) -> str:
     words = []
     for row in rows[~(usable(rows, "stability") & usable(rows, "kappa"))].itertuples():
@@ -176,8 +157,8 @@ def _grid(rows: pandas.DataFrame) -> str:
 
 def _finding(parts: list[Part]) -> str:
     """The first and the last part, up to the first semicolon and without what stands in brackets."""
-    texts = [re.sub(r" \((?!c = )[^()]*\)", "", part.text) for part in parts if part.answer != "none"]
-    seen = [text.split("; ")[0] for text in texts]
+    shown = [part.text for part in parts if part.answer != "none"]
+    seen = [re.sub(r" \((?!c = )[^()]*\)", "", text).split("; ")[0] for text in shown]
     return "; ".join(seen if len(seen) < 3 else [seen[0], "...", seen[-1]])
 
 
@@ -189,9 +170,6 @@ def _missing(claim: Claim, parts: list[Part], gaps: set) -> list[str]:
     if claim.curves and (lacking or any(part.answer == "missing" for part in parts)):
         lines.append(f"`python -m robustkit run {profile} --claim {claim.id}` trains what is missing")
     return lines
-
-
-# ---------------------------------------------------------------------------------------------- the table
 
 
 def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set, moved: dict) -> dict:
@@ -272,24 +250,18 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     return pandas.DataFrame(table, columns=list(LEDGER_COLUMNS))
 
 
-# ---------------------------------------------------------------------------------------------- the page
-
-
 def to_markdown(table: pandas.DataFrame) -> str:
     """The ledger as a page: a table of verdicts, then each claim in the paper's words with criterion and evidence."""
-    lines = ["# The paper's statements, and what these runs show", ""]
-    lines += [PREAMBLE]
-    lines += ["", "| id | claim | verdict | readings | n | detectable |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {r.id} | {r.claim} | {r.verdict} | {r.readings} | {r.n} | {r.detectable} |" for r in table.itertuples()
-    ]
+    lines = ["# The paper's statements, and what these runs show", "", PREAMBLE, ""]
+    lines += ["| id | claim | verdict | readings | n | detectable |", "|---|---|---|---|---|---|"]
+    summary = table[["id", "claim", "verdict", "readings", "n", "detectable"]].itertuples(index=False)
+    lines += [f"| {' | '.join(map(str, line))} |" for line in summary]
     for row in table.itertuples():
         lines += ["", f"## {row.id}: {row.claim}", "", f"> {row.quote}", ">", f"> ({row.source})", ""]
         lines += [f"- **Verdict**: {row.verdict} (n = {row.n} runs)", f"- **Criterion**: {row.criterion}"]
         lines += [f"- **Hypotheses**: {row.hypotheses}"]
-        lines += [f"- **Grid**: {row.grid}"] if row.grid else []
-        lines += [f"- **Figure**: {row.figure}"] if row.figure else []
-        lines += [f"- **Detectable**: {row.detectable}"] if row.detectable else []
+        optional = {"Grid": row.grid, "Figure": row.figure, "Detectable": row.detectable}
+        lines += [f"- **{name}**: {text}" for name, text in optional.items() if text]
         lines += ["- **Evidence**:", *(f"  - {text}" for text in row.evidence.split("\n"))]
         lines += [f"- **Authors' response**: {row.authors_response or '(none yet)'}"]
     return "\n".join(lines) + "\n"

@@ -12,17 +12,15 @@ from . import statistics
 from .criteria import Part, judge_peak, judge_rates, judge_ratio, judge_trend, needs
 from .rows import NAMES, at_loss, curve_name, curve_of, each_curve, listed, shown, usable, values_by
 
-# ---------------------------------------------------------------------------------------------- width
-
 
 def peaks_in_width(rows) -> list[Part]:
     """[E06, E11, E19] PEAK of P over width for each initialisation and depth."""
-    parts, several = [], list(rows.groupby(["init", "depth"]))
-    for (init, depth), curve in several:
-        name = curve_name(init, depth=depth)
-        part = judge_peak(curve, "stability", name=name, depth=depth, family=len(several))
-        parts.append(part.plus(_sides(curve, depth)))
-    return parts
+    curves = rows.groupby(["init", "depth"])
+    shared = {"y": "stability", "family": len(curves)}
+    return [
+        judge_peak(curve, name=curve_name(init, depth=depth), depth=depth, **shared).plus(_sides(curve, depth))
+        for (init, depth), curve in curves
+    ]
 
 
 def _sides(rows: pandas.DataFrame, depth: int) -> str:
@@ -50,13 +48,8 @@ def no_transition(rows) -> list[Part]:
 
 def falls_at_each_power(rows) -> list[Part]:
     """[E13] TREND down of P over width at each c."""
-    return [
-        judge_trend(curve, "stability", "down", name=curve_name("power", c), family=2)
-        for c, curve in rows.groupby("power")
-    ]
-
-
-# ---------------------------------------------------------------------------------------------- lazy and non-lazy
+    curves = {curve_name("power", c): curve for c, curve in rows.groupby("power")}
+    return [judge_trend(curve, "stability", "down", name=name, family=2) for name, curve in curves.items()]
 
 
 def two_curves(y: str, flip: bool, name: str):
@@ -82,9 +75,6 @@ def compare_at_loss(lazy: pandas.DataFrame, other: pandas.DataFrame) -> tuple:
     ends = [r[usable(r, "stability")].groupby("width")["train_loss"].mean() for r in (lazy, other)]
     common = {m: max(e[m] for e in ends) for m in set(ends[0].index) & set(ends[1].index)}
     return statistics.compare(at_loss(lazy, common), at_loss(other, common))
-
-
-# ---------------------------------------------------------------------------------------------- depth
 
 
 def trends_in_depth(way: str):
@@ -122,13 +112,11 @@ def depth_controls(rows: pandas.DataFrame) -> list[Part]:
         for ways, values in zip(outcomes.values(), (start, matched), strict=True):
             found = statistics.trend(values)
             ways.setdefault(found.outcome, []).append(f"{width} ({found.estimate:.3g})")
-    words = [
-        f"{name} " + "; ".join(f"{way} at width {', '.join(at)}" for way, at in ways.items())
-        for name, ways in outcomes.items()
-    ]
-    return [
-        Part("none", f"controls, with the ratio of the deepest to the shallowest in brackets: {'. '.join(words)}")
-    ]
+    listing = {
+        name: [f"{way} at width {', '.join(at)}" for way, at in ways.items()] for name, ways in outcomes.items()
+    }
+    words = ". ".join(f"{name} {'; '.join(ways)}" for name, ways in listing.items())
+    return [Part("none", f"controls, with the ratio of the deepest to the shallowest in brackets: {words}")]
 
 
 @needs("three depths at one width, two seeds per cell")

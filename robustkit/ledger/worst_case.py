@@ -99,14 +99,12 @@ def under_attack(rows: pandas.DataFrame) -> list[Part]:
     rows = rows[usable(rows, "logit_stability")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
     readings = sorted(rows.groupby("reading", sort=False), key=reading_rank)
-    texts = []
+    parts = []
     for reading, same in readings:
         found = [*_lost(same), *_others(same)]
         heading = [f"under {', '.join(reading)}, {len(same)} runs:"] if found and len(readings) > 1 else []
-        texts += heading + found
-    if not texts:
-        return [Part("missing", "attacks on four cells are needed")]
-    return [Part("none", text) for text in [*texts, INTERVALS]]
+        parts += [Part("none", text) for text in heading + found]
+    return [*parts, Part("none", INTERVALS)] if parts else [Part("missing", "attacks on four cells are needed")]
 
 
 def _lost(rows: pandas.DataFrame) -> list[str]:
@@ -141,9 +139,9 @@ def _left(rows: pandas.DataFrame, norm: str, left: list[pandas.Series]) -> str:
 def _several(found: list[Ranks]) -> str:
     """The correlations at several radii in one line."""
     text = f"rank correlation {', '.join(map(_number, found))} over {_span(seen.cells for seen in found)} cell means"
-    own = ["too few" if math.isnan(seen.within) else f"{seen.within:.2f} +- {seen.half:.2f}" for seen in found]
-    if set(own) == {"too few"}:
+    if all(math.isnan(seen.within) for seen in found):
         return text
+    own = ["too few" if math.isnan(seen.within) else f"{seen.within:.2f} +- {seen.half:.2f}" for seen in found]
     return f"{text}; within cells {', '.join(own)} (mean over {_span(seen.several for seen in found)} cells)"
 
 

@@ -160,7 +160,7 @@ def _cells(curves: Iterable, profile: str, seeds, widths, depths: Sequence, fiel
         for init, power, own_depths in curves
         for depth in depths
         if own_depths is None or depth in own_depths
-        for width in widths or (*WIDTHS[profile], *([1024] if (profile, init) == ("laptop", "power") else []))
+        for width in widths or WIDTHS[profile] + (1024,) * ((profile, init) == ("laptop", "power"))
         for seed in seeds or range(5 if width <= 256 else 3)
     ]
     return list(dict.fromkeys(cells))
@@ -192,9 +192,11 @@ def _table_4(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
 
 
 def _list(name: str, values) -> list | None:
+    if values is None:
+        return None
     try:
-        values = None if values is None else list(values)
-        several = values is None or len(set(values)) == len(values) > 0
+        values = list(values)
+        several = len(set(values)) == len(values) > 0
     except TypeError as error:
         raise InputError(f"{name} is {values!r}, but must be a list of numbers") from error
     if not several:

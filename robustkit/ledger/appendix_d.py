@@ -57,10 +57,8 @@ def radius() -> list[Part]:
     allowed = _allowed()
     largest = "largest lambda_0 = m beta_2^2/(2 alpha^2), n = 1 to 100, all widths and c = 0.5 to 3"
     repaired = max(_repaired_radius(*network) / network[-1] for network in allowed)
-    text = (
-        "; proof: trace(H^inf)/n bounds lambda_0, so R_a/beta_2 <= 1/(4 n^1.5) - sqrt(2/pi) < 0; repairable: Eq. 19 "
-    )
-    text += "of [W] without its last inequality gives a positive radius, of order beta_2/n^3 and at most "
+    text = "; proof: trace(H^inf)/n bounds lambda_0, so R_a/beta_2 <= 1/(4 n^1.5) - sqrt(2/pi) < 0; repairable: Eq. "
+    text += "19 of [W] without its last inequality gives a positive radius, of order beta_2/n^3 and at most "
     part = _radius_part(largest, allowed).plus(f"{text}{repaired:.3g} beta_2")
     return [part, _radius_part("lambda_0 of random unit inputs, n = 1 to 100", _drawn())]
 

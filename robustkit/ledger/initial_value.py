@@ -79,13 +79,9 @@ def _depth_part(init: str, per_layer: float) -> Part:
     # Rises that halve at each doubling of width have a finite sum: the limit is a constant.
     shrink = rises[:, 1:] / rises[:, :-1]
     holds = (rises > 0).all() and shrink.max() < 0.6 and _follows(slopes, per_layer)
-    text = (
-        f"{NAMES[init]}: log P per layer {_listed(slopes)}, that is log {per_layer:.4g} - 5/(8m); rises with width "
-    )
-    text += (
-        f"at every L, each doubling by {shrink.min():.2g} to {shrink.max():.2g} of the previous rise; exact values"
-    )
-    return Part(yes_or_no(holds), text)
+    text = f"{NAMES[init]}: log P per layer {_listed(slopes)}, that is log {per_layer:.4g} - 5/(8m); rises with "
+    text += f"width at every L, each doubling by {shrink.min():.2g} to {shrink.max():.2g} of the previous rise; "
+    return Part(yes_or_no(holds), f"{text}exact values")
 
 
 @functools.cache

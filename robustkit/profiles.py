@@ -49,13 +49,11 @@ CNN_WIDTHS = {"smoke": (8, 16), "laptop": (8, 16, 32, 64), "paper": (8, 16, 32, 
 # WT4, its Table 4: the published recipe; scaled down where there is no GPU, which only checks the pipeline.
 RECIPE = {"model": "resnet", "scaling": "standard", "batch_size": 128, "lr": 0.1, "milestones": (81 / 164, 122 / 164)}
 RECIPE |= {"momentum": 0.9, "weight_decay": 1e-4}
+_CIFAR = {"depth": 110, "epochs": 164, "augment": "crop_flip", "precision": "tf32"}
 RESNETS = {
     "smoke": [{"depth": 8, "dataset": "digits", "epochs": 10, "points": 64}],
     "laptop": [{"depth": 20, "dataset": "mnist", "n_train": 10_000, "epochs": 8, "points": 256}],
-    "paper": [
-        {"depth": 110, "dataset": name, "epochs": 164, "augment": "crop_flip", "precision": "tf32"}
-        for name in ("cifar10", "cifar100")
-    ],
+    "paper": [_CIFAR | {"dataset": name} for name in ("cifar10", "cifar100")],
 }
 
 # ------------------------------------------------------------------------------------------------ beside the figures
@@ -83,8 +81,7 @@ CONTROLS = {
     "inverse_width_full": ([("he", None, (2, 6))], {"lr_rule": "inverse_width"}, (16, 64, 32, 128, 256), 3),
     "common_loss": (_TWO, {"milestones": (), "epochs": 10, "stop_loss": 0.5}, None, 3),
     "constant_rate": ([("he", None, (2,)), ("power", 2.0, (2,))], {"milestones": ()}, (16, 64, 256), 3),
-    "gain": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
-    "gain_full": ([("gain", None, None)], {"gain": 1.25}, (64,), 3),
+    **dict.fromkeys(("gain", "gain_full"), ([("gain", None, None)], {"gain": 1.25}, (64,), 3)),
     "theorem1": ([("he", None, None)], _THEOREM | {"lr": 0.1, "stop_loss": 0.2}, None, 3),
     "theorem2": ([("power", 2.0, (2,))], _SCALAR | {"dataset": "digits", "lr": 0.1}, (64, 256, 1024, 4096), 5),
 }
@@ -129,11 +126,10 @@ def named_cells(name: str, profile: str, *, seeds=None, widths=None, depths=None
     profile = "laptop" if profile == "shipped" else profile
     smoke, base = profile == "smoke", SETTINGS[profile]
     seeds = seeds or (range(2) if smoke else None)
-    if name == "WT4":
-        return _table_4(profile, seeds or range(3), widths, depths, fields)
+    if name in ("W6", "WT4"):
+        draw = _figure_6 if name == "W6" else _table_4
+        return draw(profile, seeds or range(3), widths, depths, fields)
     depths = depths or DEPTHS[profile]
-    if name == "W6":
-        return _figure_6(profile, seeds or range(3), widths, depths, fields)
     if name in FIGURES:
         return _cells(FIGURES[name], profile, seeds, widths, depths, base | fields)
     base = base if smoke or name.endswith("_full") else base | SHORT
@@ -155,36 +151,33 @@ grid = named_cells  # as notebooks call it
 
 
 def _cells(curves: Iterable, profile: str, seeds, widths, depths: Sequence, fields: dict) -> list[Cell]:
-    """The cells of curves (see FIGURES), each once; with seeds None fewer of them where a run is expensive."""
+    """The cells of curves (see FIGURES), each once; with seeds None fewer of them where a run is expensive.
+
+    On a laptop the two-layer non-lazy networks reach width 1024.
+    """
     cells = [
         Cell(**{"init": init, "power": power, "depth": depth, "width": width, "seed": seed} | fields)
         for init, power, own_depths in curves
         for depth in depths
         if own_depths is None or depth in own_depths
-        for width in widths or widths_of(profile, init)
+        for width in widths or WIDTHS[profile] + (1024,) * ((profile, init) == ("laptop", "power"))
         for seed in seeds or range(5 if width <= 256 else 3)
     ]
     return list(dict.fromkeys(cells))
 
 
-def widths_of(profile: str, init: str) -> tuple[int, ...]:
-    """Widths of a profile; on a laptop the two-layer non-lazy networks reach 1024."""
-    return (*WIDTHS[profile], 1024) if (profile, init) == ("laptop", "power") else WIDTHS[profile]
-
-
-def _figure_6(profile: str, seeds, widths, depths: Sequence, fields: dict) -> list[Cell]:
+def _figure_6(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
     """CNN under both heads, the fully connected networks beside it; then those at the faster learning rate."""
     smoke = {"epochs": 20, "lr": 0.1}  # the same flow time as the figures
-    base = SETTINGS[profile] | {"smoke": smoke, "paper": {}}.get(profile, SHORT) | fields
+    base = SETTINGS[profile] | {"smoke": smoke, "laptop": SHORT, "paper": {}}[profile] | fields
     own = CNN_WIDTHS[profile]
     models = [({"model": "cnn", "head": head}, own) for head in ("pooling", "flatten")] + [({}, WIDTHS[profile])]
     if profile != "smoke":
         faster, shared = {"lr": base["lr"] * 10}, [m for m in own if m in WIDTHS[profile]]
         models += [({"model": "cnn", "head": "pooling"} | faster, own), (faster, shared)]
+    depths, curves = depths or DEPTHS[profile], FIGURES["W6"]
     return [
-        cell
-        for model, its_widths in models
-        for cell in _cells(FIGURES["W6"], profile, seeds, widths or its_widths, depths, base | model)
+        cell for model, at in models for cell in _cells(curves, profile, seeds, widths or at, depths, base | model)
     ]
 
 
@@ -220,15 +213,15 @@ def twin_cells(profile: str, **choices) -> list[Cell]:
     """The cells under the paper's schedule that only check the short one (see TWINS): no figure shows them."""
     if profile not in ("laptop", "shipped"):
         return []
-    shown = (*FIGURES, *(name for name in CONTROLS if name.endswith("_full")))
-    shown = {cell for name in shown for cell in named_cells(name, profile, **choices)}
-    twins = {
-        twin(cell): None
+    names = (*FIGURES, *(name for name in CONTROLS if name.endswith("_full")))
+    shown = {cell for name in names for cell in named_cells(name, profile, **choices)}
+    twins = [
+        twin(cell)
         for name, (width, depths) in TWINS.items()
         for cell in named_cells(name, profile, **choices)
         if (cell.width, cell.lr) == (width, SHORT["lr"]) and cell.depth in depths
-    }
-    return [cell for cell in twins if cell not in shown]
+    ]
+    return [cell for cell in dict.fromkeys(twins) if cell not in shown]
 
 
 def profile_cells(profile: str, **choices) -> list[Cell]:

@@ -55,16 +55,12 @@ def radius() -> list[Part]:
     R_a <= beta_2 (1/(4 n^1.5) - sqrt(2/pi)) < 0
     """
     allowed = _allowed()
-    part = _radius_part(
-        "largest lambda_0 = m beta_2^2/(2 alpha^2), n = 1 to 100, all widths and c = 0.5 to 3", allowed
-    )
+    largest = "largest lambda_0 = m beta_2^2/(2 alpha^2), n = 1 to 100, all widths and c = 0.5 to 3"
     repaired = max(_repaired_radius(*network) / network[-1] for network in allowed)
-    text = f"{part.text}; proof: trace(H^inf)/n bounds lambda_0, so R_a/beta_2 <= 1/(4 n^1.5) - sqrt(2/pi) < 0; "
-    text += "repairable: Eq. 19 of [W] without its last inequality gives a positive radius, of order beta_2/n^3 and "
-    return [
-        Part(part.answer, text + f"at most {repaired:.3g} beta_2"),
-        _radius_part("lambda_0 of random unit inputs, n = 1 to 100", _drawn()),
-    ]
+    text = "; proof: trace(H^inf)/n bounds lambda_0, so R_a/beta_2 <= 1/(4 n^1.5) - sqrt(2/pi) < 0; repairable: Eq. "
+    text += "19 of [W] without its last inequality gives a positive radius, of order beta_2/n^3 and at most "
+    part = _radius_part(largest, allowed).plus(f"{text}{repaired:.3g} beta_2")
+    return [part, _radius_part("lambda_0 of random unit inputs, n = 1 to 100", _drawn())]
 
 
 def _gram(x, a, w) -> np.ndarray:
@@ -74,9 +70,9 @@ def _gram(x, a, w) -> np.ndarray:
 
 
 def _lemma7_part(widths, n: int = 5, draws: int = 1000) -> Part:
-    promised, words, refuted = 1 - 1 / n, [], False
+    promised, words, refuted, x = 1 - 1 / n, [], False, np.eye(n)
     for width in widths:
-        generator, x = np.random.default_rng(width), np.eye(n)
+        generator = np.random.default_rng(width)
         grams = _gram(x, generator.standard_normal((draws, width)), generator.standard_normal((draws, width, n)))
         mean = theory.h_infinity(x, width=width, beta2=1.0)
         lambda0 = np.linalg.eigvalsh(mean)[0]
@@ -106,10 +102,8 @@ def _condition_part(powers=(1.0, 1.5, 2.0, 3.0)) -> Part:
     grid = itertools.product(range(1, 101), PAPER_WIDTHS, powers)
     best = max(m ** (1 - c) / (32 * n * math.sqrt(math.log(2 * n**3))) for n, m, c in grid)
     text = "its condition at alpha = 1, beta_2 = m^-c, with lambda_0 <= m beta_2^2/2, asks m^(1-c) >= 32 n "
-    text += (
-        f"sqrt(log(2n^3)); largest ratio of left to right for c from {min(powers):g} to {max(powers):g}: {best:.3g}"
-    )
-    return Part(yes_or_no(best >= 1), text)
+    text += f"sqrt(log(2n^3)); largest ratio of left to right for c from {min(powers):g} to {max(powers):g}: "
+    return Part(yes_or_no(best >= 1), f"{text}{best:.3g}")
 
 
 def _lemma8_part(sign: int = -1, draws: int = 50) -> Part:
@@ -126,19 +120,15 @@ def _lemma8_part(sign: int = -1, draws: int = 50) -> Part:
     holds = sign * (least - first + lambda0 / 4) >= 0
     text = f"Lemma 8, last line of its proof, lambda_min(H(t)) {'<=' if sign < 0 else '>='} lambda_min(H(0)) - "
     text += f"lambda_0/4: true of {holds.sum()} of {len(holds)} networks with |H(t) - H(0)|_2 <= lambda_0/4; "
+    text += "direction slip, repairable: by Weyl it is >=, as the lemma states"
     # A slip in the proof alone: the lemma states the right direction (though, as R_a < 0, it applies to no network).
-    return Part(
-        "yes" if holds.all() else "none", text + "direction slip, repairable: by Weyl it is >=, as the lemma states"
-    )
+    return Part("yes" if holds.all() else "none", text)
 
 
 @functools.cache
 def lemmas7_8() -> list[Part]:
     """Counter-examples to [W] Lemmas 7 and 8 as printed: a bound, a condition, the direction of an inequality."""
     return [_lemma7_part((16, 64, 256, 1024)), _entry_part(1.0), _condition_part(), _lemma8_part()]
-
-
-# ---------------------------------------------------------------------------------------------- Lemmas 6 and 9
 
 
 def lemma6(n: int = 4, width: int = 20, d: int = 6, alpha: float = 2.0) -> pandas.DataFrame:
@@ -148,19 +138,15 @@ def lemma6(n: int = 4, width: int = 20, d: int = 6, alpha: float = 2.0) -> panda
     neurons, the closest is taken. f is quadratic along the step, so that the difference is exact up to rounding where
     no neuron switches on the way. Source: [W Lemma 6].
     """
-    generator = np.random.default_rng(0)
+    generator, shift = np.random.default_rng(0), 1e-5
     x, y = generator.standard_normal((n, d)), generator.choice([-1.0, 1.0], n)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     a, w = generator.standard_normal(width), generator.standard_normal((width, d))
-
-    def outputs(shift: float) -> np.ndarray:
-        return np.maximum(x @ (w + shift * along_w).T, 0) @ (a + shift * along_a) / alpha
-
-    sent, along_a, along_w = np.maximum(x @ w.T, 0), np.zeros_like(a), np.zeros_like(w)
-    rest, shift = y - outputs(0.0), 1e-5
-    along_a = sent.T @ rest / alpha
-    along_w = a[:, None] * (((x @ w.T >= 0) * rest[:, None]).T @ x) / alpha
-    change = (outputs(shift) - outputs(-shift)) / (2 * shift)
+    sent = np.maximum(x @ w.T, 0)
+    rest = y - sent @ a / alpha
+    along_a, along_w = sent.T @ rest / alpha, a[:, None] * (((x @ w.T >= 0) * rest[:, None]).T @ x) / alpha
+    after, before = (np.maximum(x @ (w + s * along_w).T, 0) @ (a + s * along_a) / alpha for s in (shift, -shift))
+    change = (after - before) / (2 * shift)
     single = sent.T[:, :, None] * sent.T[:, None, :] / alpha**2
     readings = {"summed over r": [single.sum(0)], "one r, the best of all": list(single)}
     gram = _gram(x, a, w) / alpha**2

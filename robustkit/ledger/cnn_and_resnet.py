@@ -17,10 +17,10 @@ from .width_and_depth import depth_controls
 
 MUCH_LARGER = 2.0  # a "much larger" gap is twice the other
 SIMILAR = 1.0  # "similar" accuracies differ by at most this many points; the paper's differ by 0.75 and 0.53
-PAPER = {  # Table 4, in percent; "power" is its non-lazy regime
-    **{("cifar10", "he"): 92.89, ("cifar10", "power"): 92.14},
-    **{("cifar100", "he"): 71.08, ("cifar100", "power"): 70.55},
-}
+PAPER = {("cifar10", "he"): 92.89, ("cifar10", "power"): 92.14}  # Table 4, in percent; "power" is its non-lazy regime
+PAPER |= {("cifar100", "he"): 71.08, ("cifar100", "power"): 70.55}
+UNSAID = "the text specifies neither head, stride and normalisation nor what its width counts: this holds under the "
+UNSAID += "reading tried, where channels are compared with neurons"
 ACCURACIES = {"last epoch": "test_accuracy", "best epoch": "best_test_accuracy"}
 
 
@@ -29,9 +29,6 @@ def t_interval(one, other=None, level: float = LEVEL) -> tuple[float, float]:
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # equal values have no spread
         test = stats.ttest_1samp(one, 0) if other is None else stats.ttest_ind(one, other, equal_var=False)
     return tuple(test.confidence_interval(1 - level))
-
-
-# ---------------------------------------------------------------------------------------------- Figure 6
 
 
 def shared_shapes(cnn: pandas.DataFrame, fcn: pandas.DataFrame) -> list[pandas.DataFrame]:
@@ -46,10 +43,8 @@ def shared_shapes(cnn: pandas.DataFrame, fcn: pandas.DataFrame) -> list[pandas.D
 
 def _by_seed_and_depth(rows: pandas.DataFrame) -> list[pandas.DataFrame]:
     """log P of each width: one row per seed that has every cell, one column per depth. Duplicates are an error."""
-    if rows.empty:
-        return []
     logs = np.log(rows.pivot(index="seed", columns=["width", "depth"], values="stability").astype(float)).dropna()
-    return [logs[width] for width in logs.columns.unique("width")]
+    return [logs[width] for width in logs.columns.unique("width")] if len(logs) else []
 
 
 def depth_gaps(rows: pandas.DataFrame) -> list[float]:
@@ -58,17 +53,13 @@ def depth_gaps(rows: pandas.DataFrame) -> list[float]:
     Which depths these are at a width is taken from the means over seeds.
     """
     tables = _by_seed_and_depth(rows)
-    gaps = [table[table.mean().idxmax()] - table[table.mean().idxmin()] for table in tables if len(table)]
+    gaps = [table[table.mean().idxmax()] - table[table.mean().idxmin()] for table in tables]
     return list(np.mean(gaps, axis=0)) if gaps else []
 
 
 def depth_rises(rows: pandas.DataFrame) -> list[float]:
     """Rise of a straight line through log P from the least to the largest depth, mean over widths, one per seed."""
-    rises = [
-        np.polyfit(table.columns, table.T, 1)[0] * np.ptp(table.columns)
-        for table in _by_seed_and_depth(rows)
-        if len(table)
-    ]
+    rises = [np.polyfit(t.columns, t.T, 1)[0] * np.ptp(t.columns) for t in _by_seed_and_depth(rows)]
     return list(np.mean(rises, axis=0)) if rises else []
 
 
@@ -97,12 +88,10 @@ def gap_between_depths(rows: pandas.DataFrame) -> list[Part]:
     rises = [depth_rises(part) for part in both]
     if not all(rises):
         return []
-    answer, text = much_larger(*rises)
-    widths = ", ".join(map(str, sorted(both[0]["width"].unique())))
+    (answer, text), widths = much_larger(*rises), ", ".join(map(str, sorted(both[0]["width"].unique())))
     low, high = t_interval(rises[0]) if len(rises[0]) > 1 else (math.nan, math.nan)
-    answer = (
-        "partly" if answer == "yes" and not low > 0 else answer
-    )  # the paper's sentence speaks of Theorem 1, where P rises
+    if answer == "yes" and not low > 0:
+        answer = "partly"  # the paper's sentence speaks of Theorem 1, where P rises
     text = f"size: {text}; widths {widths}; the CNN's log P rises over depth by [{low:.3g}, {high:.3g}]"
     gaps = [math.exp(np.mean(depth_gaps(part))) for part in both]
     beside = [f"highest P over lowest P, at whichever depths: {gaps[0]:.3g} and {gaps[1]:.3g}; noise enlarges both"]
@@ -112,25 +101,19 @@ def gap_between_depths(rows: pandas.DataFrame) -> list[Part]:
         losses = f"training loss {part['train_loss'].min():.3g} to {part['train_loss'].max():.3g}"
         beside.append(f"{name}, P from the shallowest to the deepest: {said}; {losses}")
         beside += [f"{name}, {control.text}" for control in depth_controls(part)]
-    curves = {depth: curve for depth, curve in both[0].groupby("depth") if curve["width"].nunique() > 2}
-    rise = [judge_trend(curve, "stability", "up", name=f"L={depth}").text for depth, curve in curves.items()]
+    curves = [(depth, curve) for depth, curve in both[0].groupby("depth") if curve["width"].nunique() > 2]
+    rise = [judge_trend(curve, "stability", "up", name=f"L={depth}").text for depth, curve in curves]
     beside += [f"CNN, P over width (not judged): {'; '.join(rise)}"] if rise else []
-    beside.append(
-        "the text specifies neither head, stride and normalisation nor what its width counts: this holds under the "
-        "reading tried, where channels are compared with neurons"
-    )
-    return [Part(answer, text), *(Part("none", said) for said in beside)]
-
-
-# ---------------------------------------------------------------------------------------------- Table 4
+    return [Part(answer, text), *(Part("none", said) for said in (*beside, UNSAID))]
 
 
 @needs("ResNet-110, He and non-lazy, on CIFAR-10 and CIFAR-100")
 def similar_accuracy(rows: pandas.DataFrame) -> list[Part]:
     """[E15] Does the mean difference lazy - non-lazy in test accuracy, paired by seed, lie within SIMILAR points?"""
     parts, dataset = [], rows["dataset"].iloc[0]
+    ended = rows[rows["status"] == "ok"].set_index("seed")
     for name, y in ACCURACIES.items():
-        lazy, other = (100 * _by_seed(rows, init, y).dropna() for init in ("he", "power"))
+        lazy, other = (100 * curve_of(ended, init)[y].astype(float).dropna() for init in ("he", "power"))
         difference = (lazy - other).dropna()
         n, mean = len(difference), difference.mean()
         if n < 2:
@@ -146,8 +129,3 @@ def similar_accuracy(rows: pandas.DataFrame) -> list[Part]:
         parts.append(Part("yes" if inside else "no" if outside else "inconclusive", text))
     kappas = [curve_of(rows, init)["kappa"].mean() for init in ("he", "power")]
     return [*parts, Part("none", f"kappa: He {kappas[0]:.3g}, non-lazy {kappas[1]:.3g}")]
-
-
-def _by_seed(rows: pandas.DataFrame, init: str, y: str) -> pandas.Series:
-    curve = curve_of(rows, init)
-    return curve[curve["status"] == "ok"].set_index("seed")[y].astype(float)

@@ -16,26 +16,24 @@ from .criteria import Part, yes_or_no
 from .lemmas import MNIST
 from .rows import NAMES
 
-SLOPE_WIDTHS = (16, 128, 1024, 16384)
-SCHEMES = ("he", "lecun", "ntk")
+SLOPE_WIDTHS, SCHEMES = (16, 128, 1024, 16384), ("he", "lecun", "ntk")
 
 
 def _ratios(version: str, scheme: str) -> list[float]:
     """Second term of Theorem 1 over the exact P/eps at initialisation, on the paper's grid."""
-    values = []
-    for width, depth in itertools.product(PAPER_WIDTHS, PAPER_DEPTHS):
-        shape = {"width": width, "depth": depth, **MNIST}
-        term = theory.theorem1_terms(scheme, **shape, version=version)[1]
-        values.append(term / theory.stability_at_init(scheme, **shape))
-    return values
+    shapes = [{"width": m, "depth": d, **MNIST} for m, d in itertools.product(PAPER_WIDTHS, PAPER_DEPTHS)]
+    return [_second_term_ratio(version, scheme, **shape) for shape in shapes]
+
+
+def _second_term_ratio(version: str, scheme: str, **shape) -> float:
+    return theory.theorem1_terms(scheme, **shape, version=version)[1] / theory.stability_at_init(scheme, **shape)
 
 
 def _second_term_part(version: str, name: str, factor: float = 1.0, note: str = "") -> Part:
     found = {s: [factor * r for r in _ratios(version, s)] for s in SCHEMES}
     ranges = ", ".join(f"{NAMES[s]} {min(r):.4g} to {max(r):.4g}" for s, r in found.items())
-    lowest = min(min(r) for r in found.values())
     text = f"{name} over exact P: {ranges}; {len(PAPER_WIDTHS) * len(PAPER_DEPTHS)} cells each, d = 784, o = 10{note}"
-    return Part(yes_or_no(lowest >= 1), text)
+    return Part(yes_or_no(min(map(min, found.values())) >= 1), text)
 
 
 @functools.cache
@@ -46,8 +44,7 @@ def second_term() -> list[Part]:
 
     The form of B.2 is the root of a second moment, which bounds the mean by Jensen's inequality.
     """
-    small = {"width": PAPER_WIDTHS[-1], "depth": 2, "d_in": 10, "d_out": 10}
-    at_small = theory.theorem1_terms("he", **small, version="workshop")[1] / theory.stability_at_init("he", **small)
+    at_small = _second_term_ratio("workshop", "he", width=PAPER_WIDTHS[-1], depth=2, d_in=10, d_out=10)
     note = f"; it treats d and o as constants: at d = o = 10 He would give {at_small:.2g}"
     return [
         _second_term_part("proof", "proof [W B.2]"),
@@ -58,11 +55,9 @@ def second_term() -> list[Part]:
 
 def _slope(init, width: int, gain=None) -> float:
     """Exact growth of log P per layer, the same at every depth: each middle layer multiplies P by beta M_m."""
-    logs = [
-        math.log(theory.stability_at_init(init, width=width, depth=d, gain=gain, **MNIST))
-        for d in (PAPER_DEPTHS[0], PAPER_DEPTHS[-1])
-    ]
-    return (logs[1] - logs[0]) / (PAPER_DEPTHS[-1] - PAPER_DEPTHS[0])
+    ends = PAPER_DEPTHS[0], PAPER_DEPTHS[-1]
+    logs = [math.log(theory.stability_at_init(init, width=width, depth=d, gain=gain, **MNIST)) for d in ends]
+    return (logs[1] - logs[0]) / (ends[1] - ends[0])
 
 
 def _follows(slopes: dict, per_layer: float) -> bool:
@@ -76,18 +71,17 @@ def _listed(slopes: dict) -> str:
 
 def _depth_part(init: str, per_layer: float) -> Part:
     slopes = {m: _slope(init, m) for m in SLOPE_WIDTHS}
-    rises = []
-    for depth in PAPER_DEPTHS:
-        values = [theory.stability_at_init(init, width=m, depth=depth, **MNIST) for m in PAPER_WIDTHS]
-        rises.append(np.diff(np.log(values)))
+    values = [
+        [theory.stability_at_init(init, width=m, depth=depth, **MNIST) for m in PAPER_WIDTHS]
+        for depth in PAPER_DEPTHS
+    ]
+    rises = np.diff(np.log(values))
     # Rises that halve at each doubling of width have a finite sum: the limit is a constant.
-    shrink = [float(q) for r in rises for q in r[1:] / r[:-1]]
-    rising = all((r > 0).all() for r in rises) and max(shrink) < 0.6
-    text = (
-        f"{NAMES[init]}: log P per layer {_listed(slopes)}, that is log {per_layer:.4g} - 5/(8m); rises with width "
-    )
-    text += f"at every L, each doubling by {min(shrink):.2g} to {max(shrink):.2g} of the previous rise; exact values"
-    return Part(yes_or_no(rising and _follows(slopes, per_layer)), text)
+    shrink = rises[:, 1:] / rises[:, :-1]
+    holds = (rises > 0).all() and shrink.max() < 0.6 and _follows(slopes, per_layer)
+    text = f"{NAMES[init]}: log P per layer {_listed(slopes)}, that is log {per_layer:.4g} - 5/(8m); rises with "
+    text += f"width at every L, each doubling by {shrink.min():.2g} to {shrink.max():.2g} of the previous rise; "
+    return Part(yes_or_no(holds), f"{text}exact values")
 
 
 @functools.cache

@@ -34,9 +34,6 @@ def _rejections(name: str, p_values) -> Part:
     return Part(yes_or_no(chance >= RARE), text)
 
 
-# ---------------------------------------------------------------------------------------------- Lemmas 1 and 2
-
-
 def _compare_laws(first, second) -> list[Part]:
     """Compare two samplers generator -> draws >= 0, at 0 and above it apart: KS is conservative at an atom."""
     above, at_zero = [], []
@@ -47,11 +44,8 @@ def _compare_laws(first, second) -> list[Part]:
         share = (np.mean(x == 0) + np.mean(y == 0)) / 2
         error = math.sqrt(share * (1 - share) * (1 / len(x) + 1 / len(y)))
         at_zero.append(2 * special.ndtr(-abs(np.mean(x == 0) - np.mean(y == 0)) / error))
-    draws = f"{len(x)} draws of each per seed"
-    return [
-        _rejections(f"law above 0, two-sample KS, {draws}", above),
-        _rejections(f"mass at 0, two proportions, {draws}", at_zero),
-    ]
+    tests = {"law above 0, two-sample KS": above, "mass at 0, two proportions": at_zero}
+    return [_rejections(f"{name}, {len(x)} draws of each per seed", p_values) for name, p_values in tests.items()]
 
 
 def _rectified_square(generator) -> np.ndarray:
@@ -105,11 +99,8 @@ def lemma2() -> list[Part]:
     Source: [W Lemma 2]. Its Lemma 5 uses the second form without stating it; it holds, since
     (a, b) -> (-a, -b) keeps the law of two jointly normal numbers, so that 1{a >= 0} tells nothing of b^2.
     """
-    other = _chi_square_parts("signs D of another vector (used by Lemma 5, not stated)", same=False)
-    return _chi_square_parts("as stated", same=True) + other
-
-
-# ---------------------------------------------------------------------------------------------- Lemmas 3 and 5
+    other = "signs D of another vector (used by Lemma 5, not stated)"
+    return _chi_square_parts("as stated", same=True) + _chi_square_parts(other, same=False)
 
 
 def _second_moment(init, *, width, depth, d_in, d_out, gain=None, draws=NETS_DRAWN) -> tuple[float, float]:
@@ -129,19 +120,18 @@ def _second_moment(init, *, width, depth, d_in, d_out, gain=None, draws=NETS_DRA
 
 
 _NETS = (
-    ("he", {"width": 8, "depth": 2, "d_in": 3, "d_out": 2}),
-    ("lecun", {"width": 16, "depth": 3, "d_in": 2, "d_out": 10}),
-    ("ntk", {"width": 12, "depth": 4, "d_in": 16, "d_out": 4}),
-    ("gain", {"width": 8, "depth": 5, "d_in": 1, "d_out": 1, "gain": 1.2}),
+    {"init": "he", "width": 8, "depth": 2, "d_in": 3, "d_out": 2},
+    {"init": "lecun", "width": 16, "depth": 3, "d_in": 2, "d_out": 10},
+    {"init": "ntk", "width": 12, "depth": 4, "d_in": 16, "d_out": 4},
+    {"init": "gain", "width": 8, "depth": 5, "d_in": 1, "d_out": 1, "gain": 1.2},
 )
 
 
 @functools.cache
 def _lemma5_moments() -> tuple:
     """(d, Monte Carlo mean, its error, printed bound) for each network, eps = 1."""
-    printed = [theory.theorem1_terms(init, **net, version="proof")[1] ** 2 for init, net in _NETS]
     return tuple(
-        (net["d_in"], *_second_moment(init, **net), p) for (init, net), p in zip(_NETS, printed, strict=True)
+        (net["d_in"], *_second_moment(**net), theory.theorem1_terms(**net, version="proof")[1] ** 2) for net in _NETS
     )
 
 
@@ -196,12 +186,10 @@ def _rescaled(gamma: float, rate_power: float = 2.0) -> Part:
     moved = [w * (1 + 1e-7 * generator.choice([-1, 1], w.shape)) for w in weights]
     spread = np.abs(_descend(moved, x, y, rate=rate, factor=1.0, steps=steps) - plain).max()
     tolerance = spread / 1e-7 * steps * (2 * depth * width + n) * 2**-53
-    off = np.abs(other - plain).max()
-    fall = np.sum((plain[-1] - y) ** 2) / np.sum((plain[0] - y) ** 2)
+    off, fall = np.abs(other - plain).max(), np.sum((plain[-1] - y) ** 2) / np.sum((plain[0] - y) ** 2)
     text = f"gamma = {gamma:.3g}: outputs differ by at most {off:.2g} in {steps} steps (rounding allows "
     text += f"{tolerance:.2g}), while the loss falls to {fall:.2g} of its initial value; L = {depth}, m = {width}, "
-    text += f"n = {n}"
-    return Part(yes_or_no(off < tolerance), text)
+    return Part(yes_or_no(off < tolerance), f"{text}n = {n}")
 
 
 @functools.cache
@@ -237,8 +225,7 @@ def lemma4(rows: pandas.DataFrame) -> list[Part]:
         name = f"L={depth}, {len(inside)} of widths {min(cells):g} to {max(cells):g} at m >= d_out L^3 = "
         name += f"{d_out * depth**3}, fitted from "
         cells = {m: cells[m] for m in inside} if len(inside) >= 3 else cells
-        width = np.repeat(list(cells), [len(v) for v in cells.values()])
-        logs = np.concatenate(list(cells.values()))
+        width, logs = np.repeat(list(cells), list(map(len, cells.values()))), np.concatenate(list(cells.values()))
         if len(cells) < 3 or len(logs) <= len(cells):
             parts.append(Part("inconclusive", f"{name}three widths: two seeds are needed"))
             continue
@@ -246,12 +233,11 @@ def lemma4(rows: pandas.DataFrame) -> list[Part]:
         power, misfit_of_power = _line(np.log(width), logs)
         evidence = len(logs) * math.log(misfit_of_power / misfit)  # difference of AIC
         rate, half = -exponential.slope, float(special.stdtrit(len(logs) - 2, 0.975)) * exponential.stderr
-        low, high = rate - half, rate + half
+        low, high, preferred = rate - half, rate + half, "exponential" if evidence > 0 else "power law"
         answer = "no" if high < 1 else "yes" if low > 0 and evidence > 2 else "inconclusive"
-        answer = "outside" if len(inside) < 3 else answer
-        text = f"{name}{min(cells):g} on: E||J_T - J_0||_2 from {math.exp(cells[min(cells)].mean()):.3g} to "
-        text += f"{math.exp(cells[max(cells)].mean()):.3g}, sqrt(m) exp(-rate m/L^3) with rate "
-        text += f"{rate:.3g} [{low:.3g}, {high:.3g}] (the lemma prints 1) or m^{power.slope:.3g}; AIC prefers the "
-        text += f"{'exponential' if evidence > 0 else 'power law'} by {abs(evidence):.3g}; "
-        parts.append(Part(answer, text + f"||J_0||_2 {curve['jacobian_init'].mean():.3g}; n = {len(logs)}"))
+        first, last = (math.exp(cells[end(cells)].mean()) for end in (min, max))
+        text = f"{name}{min(cells):g} on: E||J_T - J_0||_2 from {first:.3g} to {last:.3g}, sqrt(m) exp(-rate m/L^3) "
+        text += f"with rate {rate:.3g} [{low:.3g}, {high:.3g}] (the lemma prints 1) or m^{power.slope:.3g}; AIC "
+        text += f"prefers the {preferred} by {abs(evidence):.3g}; ||J_0||_2 {curve['jacobian_init'].mean():.3g}; "
+        parts.append(Part("outside" if len(inside) < 3 else answer, f"{text}n = {len(logs)}"))
     return parts or [Part("missing", "E||J_T - J_0||: no runs that ended well")]

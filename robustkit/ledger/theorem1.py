@@ -84,11 +84,11 @@ def _bound_answers(found: dict) -> tuple[dict, dict]:
 def _setting(rows: pandas.DataFrame) -> str:
     losses = rows.loc[usable(rows, "stability"), "train_loss"].astype(float)
     text = f"; training loss {losses.min():.3g} to {losses.max():.3g}" if len(losses) else ""
-    kinds = {name: set(rows[name]) for name in ("scaling", "loss")}
-    if kinds != {"scaling": {"unit"}, "loss": {"squared"}}:
-        words = ", ".join(sorted(kinds["scaling"] | kinds["loss"]))
-        text += f"; outside the hypotheses of Theorem 1 (unit norm, squared loss): {words}"
-    return text
+    kinds = sorted({*rows["scaling"], *rows["loss"]})
+    inside = kinds == ["squared", "unit"]
+    return text + (
+        "" if inside else f"; outside the hypotheses of Theorem 1 (unit norm, squared loss): {', '.join(kinds)}"
+    )
 
 
 @needs("three widths or depths of one initialisation, two seeds per cell")
@@ -169,22 +169,19 @@ def peak_location(rows: pandas.DataFrame) -> list[Part]:
     parts = []
     for init, of_init in rows.groupby("init"):
         tops = {int(depth): _vertex(values_by(curve, "stability")) for depth, curve in of_init.groupby("depth")}
-        found = {depth: top for depth, top in tops.items() if top}
-        row = of_init.iloc[0]
-        d_in, d_out, n = sizes(row)
-        rival = {depth: theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) for depth in tops}
+        found, (d_in, d_out, n) = {depth: top for depth, top in tops.items() if top}, sizes(of_init.iloc[0])
+        rival = {depth: theory.interpolation_width(depth, d_in=d_in, d_out=d_out, n=n) for depth in found}
         where = ", ".join(
             f"L={k} at {math.exp(top[0]):.0f} (L^3/2 = {theory.peak_width(k):g}, #parameters = n at {rival[k]:.0f})"
             for k, top in found.items()
         )
         text = f"{NAMES[init]}: PEAK at {len(found)} of {len(tops)} depths: {where or 'none'}"
         if len(found) < 3:
-            text += "; an exponent needs three depths with a peak"
-            parts.append(Part("inconclusive", text))
+            parts.append(Part("inconclusive", f"{text}; an exponent needs three depths with a peak"))
             continue
         logs, errors, dofs = (np.array(values) for values in zip(*found.values(), strict=True))
         slope, half = _exponent(list(found), logs, errors, int(dofs.sum()))
-        other = stats.linregress(np.log(list(found)), np.log([rival[depth] for depth in found])).slope
+        other = stats.linregress(np.log(list(rival)), np.log(list(rival.values()))).slope
         answer = "no" if abs(slope - 3) > half else "yes" if slope - half > 2 and slope + half < 4 else "inconclusive"
         text += f"; exponent in L {slope:.3g} [{slope - half:.3g}, {slope + half:.3g}] against 3, rival {other:.3g}"
         parts.append(Part(answer, text))
@@ -198,23 +195,20 @@ def constant_in_width(rows: pandas.DataFrame) -> list[Part]:
     for name, curve in each_curve(rows, "width", least=1):
         found = statistics.flat(values_by(curve, "stability"), beyond=FAR)
         answer = {"flat": "yes", "not flat": "no"}.get(found.outcome, "inconclusive")
-        text = f"{name}: {found.outcome}, log-slope per doubling {shown(found)} ({found.note})"
+        text = f"{found.outcome}, log-slope per doubling {shown(found)} ({found.note})"
         if math.isnan(found.p):
-            text = f"{name}: undecided, widths {widths} needed, widest network is {curve['width'].max()}"
-        parts.append(Part(answer, text, math.exp(3 * found.mde)))
+            text = f"undecided, widths {widths} needed, widest network is {curve['width'].max()}"
+        parts.append(Part(answer, f"{name}: {text}", math.exp(3 * found.mde)))
     return parts
 
 
 @needs("NTK at three widths, two seeds per cell")
 def ntk_orders(rows: pandas.DataFrame) -> list[Part]:
     """[T15] RATE: the exponent of P in m under NTK against 1/2, that of Wu et al. (reduced) and of Huang et al."""
-    found = {}
-    for name, curve in each_curve(curve_of(rows, "ntk"), "width"):
-        points = values_by(curve, "stability")
-        found[name] = statistics.rate(points, bound=0.5), points
-    answers, parts = judge_rates({name: f for name, (f, _) in found.items()}), []
-    rules = ", ".join(sorted(set(rows["lr_rule"])))
-    for name, (f, points) in found.items():
+    points = {name: values_by(curve, "stability") for name, curve in each_curve(curve_of(rows, "ntk"), "width")}
+    found = {name: statistics.rate(curve, bound=0.5) for name, curve in points.items()}
+    answers, rules, parts = judge_rates(found), ", ".join(sorted(set(rows["lr_rule"]))), []
+    for name, f in found.items():
         text = f"{name}: exponent of P in m {shown(f)} against 1/2 ({f.note}); learning-rate rule: {rules}"
-        parts.append(Part(answers[name], text, ledger_rows.span(points, f.mde)))
+        parts.append(Part(answers[name], text, ledger_rows.span(points[name], f.mde)))
     return parts

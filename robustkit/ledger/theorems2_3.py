@@ -20,20 +20,16 @@ from .rows import MUCH_GREATER, at_evaluation, curve_name, curve_of, recorded, s
 EARLY = tuple(FRACTIONS.index(f) for f in (0.0, 0.05, 0.1, 0.2))
 
 
-# ---------------------------------------------------------------------------------------------- Theorem 2
-
-
 @needs("c = 2, two layers, one output, squared loss, three widths, two seeds per cell")
 def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
     """[T11] Does every layer's relative movement grow with m and exceed the bound, and do layers move in balance?"""
     rows = rows[recorded(rows, "movement_over_time", FRACTIONS) & recorded(rows, "loss_over_time", EVALUATION_POINTS)]
     parts = []
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
-        name, args = curve_name("power", power), [scheme(row) for row in curve.itertuples()]
-        both = [theory.theorem2(width=a["width"], depth=2, betas=layer_stds(**a)) for a in args]
-        bounds = dict(zip(curve["width"], both, strict=True))
-        told = {float(m): [bound] * 2 for m, (_, bound) in bounds.items() if bound > 0}
-        condition = max(value for value, _ in both)
+        name, args = curve_name("power", power), {row.width: scheme(row) for row in curve.itertuples()}
+        both = {m: theory.theorem2(width=m, depth=2, betas=layer_stds(**a)) for m, a in args.items()}
+        told = {float(m): [bound] * 2 for m, (_, bound) in both.items() if bound > 0}
+        condition = max(value for value, _ in both.values())
         for layer in (1, 2):
             moved = curve.assign(moved=[max(at[layer - 1] for at in v) for v in curve["movement_over_time"]])
             values = values_by(moved, "moved")
@@ -75,17 +71,14 @@ def _balance(rows: pandas.DataFrame, name: str) -> Part:
         seen += [(slack[k] / low[k], away[k] / low[k], m, f) for k, f in enumerate(FRACTIONS) if low[k] > 0]
     if not seen:
         return Part("missing", f"{name}, balance of norms: no runs that ended well")
-    words = [
+    worst, tight = (
         f"{away:.2g} against {slack:.2g} at width {m}, {f:g} of training"
         for slack, away, m, f in (max(seen, key=lambda s: s[1] / s[0]), min(seen))
-    ]
-    text = f"{name}, balance of norms: D_1^2 and D_2^2 differ by {words[0]} (worst of {len(seen)}), {words[1]} "
+    )
+    text = f"{name}, balance of norms: D_1^2 and D_2^2 differ by {worst} (worst of {len(seen)}), {tight} "
     text += "(tightest); allowed for: initial norms, movement along W(0), finite learning rate"
     holds = all(away <= slack for slack, away, *_ in seen)
     return Part("inconclusive" if holds and min(seen)[0] >= 1 else yes_or_no(holds), text)
-
-
-# ---------------------------------------------------------------------------------------------- rates
 
 
 def orders(c: float) -> dict[str, float]:
@@ -96,28 +89,28 @@ def orders(c: float) -> dict[str, float]:
 @needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds per cell")
 def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
     """[T12, E20] RATE: slope of log P in log m early in training against the order of [N Eq. 4]; one Holm family."""
-    found, names, covered = {}, {}, {}
+    found, about = {}, {}
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
         first = curve.iloc[0]
         n, all_widths = sizes(first)[2], sorted(set(curve["width"]))
         inside = [m for m in all_widths if m >= MUCH_GREATER * n**2]
-        covered[power] = power >= 1.5 and len(inside) > 1
         widths = inside if len(inside) > 1 else all_widths
         where = f"{curve_name('power', power)}, n = {n}, widths {widths[0]} to {widths[-1]}"
         where += "" if widths == inside else f" (outside m >> n^2 = {n**2}: no two widths from {MUCH_GREATER} n^2 on)"
+        curve = curve[curve["width"].isin(widths)]
+        fitted = curve.loc[recorded(curve, "loss_at_stability", FRACTIONS), "loss_at_stability"]
         for k in EARLY:
-            points = values_by(at_evaluation(curve[curve["width"].isin(widths)], k), "stability")
-            found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"]), points
-            fitted = curve[curve["width"].isin(widths) & recorded(curve, "loss_at_stability", FRACTIONS)]
-            left = max((v[k] / v[0] for v in fitted["loss_at_stability"]), default=math.nan)
-            names[power, k] = (
-                f"{where}, {_time(first, k)} (loss at most {left:.4g} of its initial value, n = {len(fitted)})"
-            )
-    answers, parts = judge_rates({key: f for key, (f, _) in found.items()}), []
-    for (power, k), (f, points) in found.items():
+            points = values_by(at_evaluation(curve, k), "stability")
+            found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"])
+            left = max((v[k] / v[0] for v in fitted), default=math.nan)
+            name = f"{where}, {_time(first, k)} (loss at most {left:.4g} of its initial value, n = {len(fitted)})"
+            about[power, k] = name, points, power >= 1.5 and len(inside) > 1
+    answers, parts = judge_rates(found), []
+    for (power, k), f in found.items():
+        name, points, covered = about[power, k]
         tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in orders(power).items())
-        text = f"{names[power, k]}: exponent of P in m {shown(f)} against {tight}; {f.note}"
-        parts.append(Part(answers[power, k] if covered[power] else "outside", text, ledger_rows.span(points, f.mde)))
+        text = f"{name}: exponent of P in m {shown(f)} against {tight}; {f.note}"
+        parts.append(Part(answers[power, k] if covered else "outside", text, ledger_rows.span(points, f.mde)))
     return parts
 
 
@@ -156,10 +149,9 @@ def powers_differ(rows: pandas.DataFrame) -> list[Part]:
     error, dof = statistics.welch(errors, np.array(dofs))
     difference, half = slopes[0].estimate - slopes[1].estimate, special.stdtrit(dof, 0.975) * error
     low, high = difference - half, difference + half
-    n, told = sizes(next(pair[0].itertuples()))[2], []
-    for power in (1.5, 2.0):
-        order = [math.log(theory.theorem3(n=n, width=m, power=power)) for m in shared]
-        told.append(np.polyfit(np.log(shared), order, 1)[0])
+    n = sizes(next(pair[0].itertuples()))[2]
+    logs = np.log([[theory.theorem3(n=n, width=m, power=power) for power in (1.5, 2.0)] for m in shared])
+    told = np.polyfit(np.log(shared), logs, 1)[0]
     answer = "yes" if high < 0.5 else "partly" if high < 1 else "no" if low > 0.5 else "inconclusive"
     text = f"widths {shared[0]} to {shared[-1]}: slope {shown(slopes[0])} at c = 1.5, {shown(slopes[1])} at c = 2; "
     text += f"difference {difference:.3g} [{low:.3g}, {high:.3g}] against 0.5 (Theorem 3, m >> n^2), 1 (its Remark; "

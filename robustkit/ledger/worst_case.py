@@ -107,16 +107,14 @@ def under_attack(rows: pandas.DataFrame) -> list[Part]:
     rows = rows[usable(rows, "logit_stability")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
     readings = sorted(rows.groupby("reading", sort=False), key=reading_rank)
-    texts = []
+    parts = []
     for reading, same in readings:
-        found = _ranked(same, "logit_stability", PAIRS_OF_LOGITS)
-        lines = [f"P of logits and {name}: {in_words(seen)}; n = {seen.n}" for name, seen in found.items()]
+        ranked = _ranked(same, "logit_stability", PAIRS_OF_LOGITS)
+        lines = [f"P of logits and {name}: {in_words(seen)}; n = {seen.n}" for name, seen in ranked.items()]
         lines = [*_lost(same), *lines]
         heading = [f"under {', '.join(reading)}, {len(same)} runs:"] if lines and len(readings) > 1 else []
-        texts += heading + lines
-    if not texts:
-        return [Part("missing", "attacks on four cells are needed")]
-    return [Part("none", text) for text in [*texts, INTERVALS]]
+        parts += [Part("none", text) for text in heading + lines]
+    return [*parts, Part("none", INTERVALS)] if parts else [Part("missing", "attacks on four cells are needed")]
 
 
 def _lost(rows: pandas.DataFrame) -> list[str]:
@@ -151,9 +149,9 @@ def _left(rows: pandas.DataFrame, norm: str, left: list[pandas.Series]) -> str:
 def _several(found: list[Ranks]) -> str:
     """The correlations at several radii in one line."""
     text = f"rank correlation {', '.join(map(_number, found))} over {_span(seen.cells for seen in found)} cell means"
-    own = ["too few" if math.isnan(seen.within) else f"{seen.within:.2f} +- {seen.half:.2f}" for seen in found]
-    if set(own) == {"too few"}:
+    if all(math.isnan(seen.within) for seen in found):
         return text
+    own = ["too few" if math.isnan(seen.within) else f"{seen.within:.2f} +- {seen.half:.2f}" for seen in found]
     return f"{text}; within cells {', '.join(own)} (mean over {_span(seen.several for seen in found)} cells)"
 
 

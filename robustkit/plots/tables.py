@@ -9,7 +9,7 @@ import pandas
 from .. import theory
 from ..cell import EVALUATION_POINTS
 from ..ledger import statistics
-from ..ledger.rows import dimensions, scheme, values_by
+from ..ledger.rows import scheme, sizes, values_by
 from .style import label
 
 
@@ -20,7 +20,7 @@ def _slope(values: dict[float, list[float]], show=lambda slope: slope) -> str:
 
 
 def d_in_and_out(rows: pandas.DataFrame) -> dict[str, int]:
-    return dict(zip(("d_in", "d_out"), dimensions(rows), strict=True))
+    return dict(zip(("d_in", "d_out"), sizes(rows.iloc[0])[:2], strict=True))
 
 
 def ends(values) -> str:

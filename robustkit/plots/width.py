@@ -11,7 +11,7 @@ import pandas
 from .. import theory
 from ..initialization import layer_stds
 from ..ledger.initial_value import frobenius_sandwich
-from ..ledger.rows import dimensions, sizes, summarise
+from ..ledger.rows import sizes, summarise
 from .style import look, mean_and_band, nothing, record, set_axes, theory_line
 from .tables import d_in_and_out, ends, powers
 
@@ -174,7 +174,7 @@ def table2_slopes(rows: pandas.DataFrame) -> pandas.DataFrame:
 
 def _table2(rows: pandas.DataFrame, widths, depth) -> pandas.DataFrame:
     """The orders of Table 2, a row per width."""
-    _, d_out = dimensions(rows)
+    d_out = sizes(rows.iloc[0])[1]
     return pandas.DataFrame(
         [theory.table2(width=int(m), depth=int(depth), d_out=d_out) for m in widths], index=widths
     )

@@ -238,8 +238,8 @@ GOLDEN = Cell(width=16, depth=3, n_train=128, batch_size=32, epochs=2.5, lr=0.05
 
 @pytest.mark.guard(15, "robustkit/initialization.py", 'scale = {"he": 2.0,', 'scale = {"he": 2.001,')
 def test_a_known_cell_measures_what_it_always_did(one_thread):
-    """Ten steps at a small learning rate, so that rounding does not grow. If this fails, an edit has changed what rows
-    mean: undo it, or raise NUMERICS["fcn"] so that the old rows no longer match, and only then pin the new numbers."""
+    """Ten steps at a small learning rate, so that rounding does not grow. If this fails, an edit has changed what
+    rows mean: undo it, or raise NUMERICS["fcn"], so that the old rows no longer match, and pin the new numbers."""
     row = measure(GOLDEN)["measures"]
     pinned = {
         "stability": 0.49026835,

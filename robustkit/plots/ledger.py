@@ -81,7 +81,7 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
     ax.hlines(places, 0, 1, transform=ax.get_yaxis_transform(), color="0.93", linewidth=0.6, zorder=0)
     _squares(ax, lines, readings, places, side, lambda _, name: columns.index(name))
     ax.set(xlim=(-0.7, len(columns) + 0.3), xticks=range(len(columns)))
-    ax.figure.draw_without_rendering()  # the layout decides into how many lines a label may be broken
+    ax.figure.draw_without_rendering()  # the layout decides where a label may be broken
     names, pitch = _short_names(columns), 72 * ax.bbox.width / ax.figure.dpi / (len(columns) + 1)
     wide = max(24, max(map(len, names), default=0) // max(1, int(pitch / 7.5)) + 8)
     names = [textwrap.fill(name, wide, break_on_hyphens=False) for name in names]
@@ -107,7 +107,7 @@ def _notes(line: dict) -> dict[str, str]:
 def _short_names(columns: Sequence[str]) -> list[str]:
     """The first reading by what is not common to all, the others by what differs from the first."""
     words = [re.split(r", (?![^(]*\))", column) for column in columns]  # not at the commas of milestones=(0.5, 0.7)
-    # A full batch of n points and how many test points it is measured on go without saying.
+    # Left out of a name: that a batch of n points is full, and the number of test points.
     implied = [("batch_size=", "points=") if "n_train=" in column else () for column in columns]
     words = [[w for w in reading if not w.startswith(ends)] for reading, ends in zip(words, implied, strict=True)]
     own = [[word for word in reading if not all(word in other for other in words)] for reading in words]
@@ -138,7 +138,7 @@ def _rows(ax, lines: list[dict], heads: int, cut: int, columns: int) -> tuple[li
 
 
 def _count(line: dict) -> str:
-    """In how many of the readings that decide anything a claim holds, and how many leave it open."""
+    """The number of readings in which a claim holds, of those that decide it, and of those that leave it open."""
     verdicts = [verdict for name, verdict in _readings(line).items() if name not in _notes(line)]
     decided = [v for v in verdicts if v in ("reproduced", "partly", "not reproduced")]
     words = [f"holds in {decided.count('reproduced')} of {len(decided)}"] if decided else []

@@ -23,7 +23,7 @@ def close_figures():
 
 
 def trained(losses, *, width=16, seed=0, init="he", level=1.0, kappa=None):
-    """A row whose P is level / loss at each of the seven instants."""
+    """A row whose P is level / loss at each of FRACTIONS of training."""
     row = a_row(level / losses[-1], width=width, seed=seed, init=init, power=2.0 if init == "power" else None)
     row["measures"] |= {"train_loss": losses[-1], "loss_at_stability": list(losses)}
     row["measures"]["stability_over_time"] = [level / loss for loss in losses]
@@ -46,7 +46,7 @@ def test_matched_networks_are_compared_where_the_less_trained_one_ends():
     found = ledger_rows.matched(two_curves())
     assert set(found["width"]) == {16, 64}  # at 256 there is nothing to match
     assert found["common loss"].tolist() == pytest.approx([0.8] * len(found), rel=1e-12)
-    # P is a power of the loss here, and reading off in the logarithms is then exact between instants as well.
+    # P is a power of the loss here: interpolation in the logarithms is exact between evaluation points as well.
     lazy = found[found["init"] == "he"]
     assert len(lazy) == 4 and lazy["stability"].tolist() == pytest.approx([1 / 0.8] * 4, rel=1e-9)
     other = found[found["init"] == "power"]

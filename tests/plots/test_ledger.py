@@ -1,4 +1,4 @@
-"""The ledger's pictures say each verdict once and apart; the card and the shading name what a run does not meet."""
+"""The pictures of the ledger show each verdict once, told apart in grey too, and no label overlaps another."""
 
 import json
 import re

@@ -174,7 +174,7 @@ def test_the_lecun_bound_rises_from_and_to_the_depths_said():
     assert table.loc[0, "factor"] > 1  # NeurIPS, 16: not monotone
 
 
-def test_the_factor_a_layer_of_an_exponential_is_its_base():
+def test_the_factor_per_layer_of_an_exponential_is_its_base():
     rows = grid(lambda m, L: 1.25**L, depths=(2, 4, 6), init="gain", gain=1.25)
     table = tables.per_layer(rows)
     assert table["init"].tolist() == ["gain"] * 3
@@ -184,7 +184,7 @@ def test_the_factor_a_layer_of_an_exponential_is_its_base():
     assert exact == sorted(exact) and exact[0] > 1.25 * (1 - 0.7 / 16) and exact[-1] < 1.25
 
 
-def test_the_exact_value_is_a_line_a_width():
+def test_the_exact_value_is_a_line_per_width():
     _, (ax,) = style.panels(1)
     depth_module.exact_in_depth(grid(lambda m, L: 1.0, init="gain", gain=1.25), ax)
     values = [line.get_ydata()[-1] for line in ax.get_lines()]

@@ -81,7 +81,7 @@ EMPIRICAL = (
         "E03", "N Fig. 3a, W Fig. 5a", "N3", "Non-lazy: kappa grows almost linearly in time",
         "The ratio increases almost linearly over time in Fig. 3(a).", FIGURE,
         "at each width, first half of training (constant learning rate): linear compared by AIC with sqrt, log and "
-        "exponential then linear, with R^2 of each; partly where a line beats the two concave laws, explains 95 %, "
+        "exponential then linear, with R^2 of each; in part where a line beats the two concave laws, explains 95 %, "
         "and is beaten by the exponential start alone", (SMALL,), linear_in_time,
         grids=("N3", "unit", "standard"), where=to_the_end, any_power=True,
     ),

@@ -127,9 +127,7 @@ def still_alive(processes):
 def test_a_signal_stops_the_command_at_once_and_leaves_no_process(sent, code, workers):
     arguments = ["run", "smoke", "--widths", "16", "--depths", "2", "4", "--device", "cpu", "--workers", str(workers)]
     command = [sys.executable, "-m", "robustkit", *arguments]
-    # A shell lets what it starts in the background ignore Ctrl-C, and so would all its children.
-    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **options)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
         wait_for(lambda: store.local_path().exists() and store.local_path().read_text().count("\n") >= workers)
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]

@@ -50,9 +50,11 @@ widths = None  # type: list|None  # such as [16, 64]; None takes the profile's
 
 # %%
 import pandas
+from IPython.display import Markdown
 
 import robustkit as rk
 from robustkit import plots
+from robustkit.ledger import verdicts
 from robustkit.plots import interactive
 
 # %% [markdown]
@@ -152,12 +154,11 @@ plots.over_time(steady[steady["init"] == "power"], right).set_ylabel(r"$\kappa$,
 plots.save(figure, "N23_constant_rate", profile, steady)
 
 # %% [markdown]
-# The table gives the growth over the second half of training as one number, $\kappa$ at the end divided by $\kappa$
-# at half time. A straight line through the origin gives 2, a square root $\sqrt 2 \approx 1.41$, no growth 1, and a
-# late start more than 2.
+# Row E16 of the ledger fits laws of growth to the second half of training:
 
 # %%
-plots.save_table(plots.late_growth(steady), "N23_constant_rate_growth", profile).round(4)
+(law,) = verdicts.ledger(steady, only=["E16"]).itertuples()
+Markdown(f"**{law.verdict}**\n\n" + law.evidence.replace("\n", "\n\n"))
 
 # %% [markdown]
 # ## Are the common initialisations lazy?

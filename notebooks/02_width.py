@@ -54,7 +54,7 @@ from IPython.display import Markdown
 
 import robustkit as rk
 from robustkit import plots
-from robustkit.ledger import sentences
+from robustkit.ledger import sentences, verdicts
 from robustkit.plots import interactive
 from robustkit.profiles import grid
 from robustkit.sweep.train_missing import further
@@ -155,30 +155,14 @@ for ax, (_, curve) in zip(axes, rows.groupby("depth")):
 plots.save(figure, "N4a_terms", profile, rows)
 
 # %% [markdown]
-# The table gives the smallest constant $C$ with $P/\epsilon \le C \cdot$ bound on these widths, the width that
-# determines it, and the smallest constant without the first term. "Range over widths" is the largest ratio of
-# $P/\epsilon$ to the bound over these widths, divided by the smallest: 1 if the bound had the shape of the curve.
-# First at initialisation, which the second term alone should cover:
-
-# %%
-table = plots.save_table(plots.domination(rows), "N4a_domination", profile)
-table.filter(regex="depth|initial").rename(columns=lambda name: name.replace(", initial", ""))
-
-# %% [markdown]
-# After training:
-
-# %%
-table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", trained", ""))
-
-# %% [markdown]
-# Now under the theorem's own hypotheses, as far as a run can meet them: points of unit norm, squared loss, a
-# constant learning rate, and training to a common loss. No width is then trained further than another, unless it
-# runs out of time before it gets there.
+# Does one constant $C$ suffice, $P/\epsilon \le C \cdot$ bound, as width and depth grow? Row T07 of the ledger asks
+# this of every curve: first under the theorem's own hypotheses, as far as a run can meet them (points of unit norm,
+# squared loss, a constant learning rate, training to a common loss), then in the figure's own setting.
 
 # %%
 meeting = rk.collect("theorem1", profile, **choices)
-table = plots.save_table(plots.domination(meeting), "N_Theorem1_domination", profile)
-table.filter(regex="depth|trained").rename(columns=lambda name: name.replace(", trained", ""))
+(bound,) = verdicts.ledger(plots.together(meeting, rows), only=["T07"]).itertuples()
+Markdown(f"**{bound.verdict}**; readings {bound.readings}. {bound.finding}.")
 
 # %% [markdown]
 # ### Where is the peak?
@@ -304,12 +288,9 @@ for ax, (_, curve) in zip(axes, ntk.groupby("depth")):
 plots.save(figure, "N_Table2_shapes", profile, ntk)
 
 # %% [markdown]
-# The table fits a power of $m$ to each: the measured curve, with a 95 % interval from the spread over seeds, and
-# the three orders on the same widths. One power is only a summary here, since neither the paper's order nor the
-# measured curve need be a power law.
-
-# %%
-plots.save_table(plots.table2_slopes(ntk), "N_Table2_powers", profile).round(3)
+# Row T15 of the ledger fits a power of $m$ to each measured curve, with a 95 % interval from the spread over seeds,
+# and compares it with the square root of earlier work. One power is only a summary here, since neither the paper's
+# order nor the measured curve need be a power law.
 
 # %% [markdown]
 # ## Width or training?
@@ -432,12 +413,10 @@ interactive.show_yours(yours, right, y="train_loss")
 # %% [markdown]
 # ## What we saw
 #
-# For each depth of Figure 4(a): the largest rise of $P/\epsilon$ from one width to a wider one, and the largest
-# fall. The paper's statement needs both, and the largest value inside the grid. A step smaller than the interval of
-# a mean does not count.
+# Of Figure 4(a), for each depth:
 
 # %%
-Markdown(sentences.width_in_words(rows))
+Markdown(sentences.sentence("E06", rows))
 
 # %% [markdown]
 # At two layers: $P/\epsilon$, training loss and test accuracy of lazy and non-lazy networks at each width.
@@ -456,7 +435,7 @@ found = plots.summarise(at_loss, x="width", y="stability", by="init").pivot(
 found.assign(**{"common loss": at_loss.groupby("width")["common loss"].first()}).round(4)
 
 # %%
-Markdown(sentences.lazy_in_words(two))
+Markdown(sentences.sentence("E07", two))
 
 # %% [markdown]
 # Finally, the power of $m$ in $P/\epsilon$ over all widths, in the paper's runs and in the two controls. One power

@@ -274,7 +274,7 @@ plots.summarise(lecun, x="depth", y="train_loss", by="width").pivot(
 ).round(3)
 
 # %% [markdown]
-# The same rows in words. "Has learned" means a training loss below half of $\log 10$ at the largest depth.
+# The same rows in words:
 
 # %%
-Markdown(sentences.depth_in_words(he, "He") + "\n\n" + sentences.depth_in_words(lecun, "LeCun"))
+Markdown(sentences.sentence("E09", he) + "\n\n" + sentences.sentence("E10", lecun))

@@ -202,10 +202,7 @@ class Cell:
     @property
     def key(self) -> str:
         """SHA-256 of all fields in canonical JSON, the dataset by its content, and the family's NUMERICS."""
-        fields = self.as_dict() | {
-            "dataset": dataset_info(self.dataset).sha256,
-            "numerics": NUMERICS[self.model],
-        }
+        fields = self.as_dict() | {"dataset": dataset_info(self.dataset).sha256, "numerics": NUMERICS[self.model]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

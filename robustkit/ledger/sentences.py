@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas
 
 from ..cell import EVALUATION_POINTS, FRACTIONS
@@ -13,11 +12,10 @@ from . import rows as ledger_rows
 from . import statistics, theorems2_3
 from .claims import HEADLINES, SCALAR_READING
 from .kappa import with_growth
-from .rows import NAMES, at_evaluation, curve_of, reading_of, summarise, usable, values_by
+from .rows import NAMES, at_evaluation, curve_of, reading_of, usable, values_by
 from .width_and_depth import compare_at_loss
 
 UNKNOWN = "not known yet"
-NOTHING = "*No rows yet.*"
 
 
 def found(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
@@ -26,16 +24,20 @@ def found(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
     rows: every row, as from robustkit.load(). ledger: as from verdicts.ledger. Numbers in square brackets are 95 %
     intervals over seeds, unless the sentence says what they are.
     """
-    of = [reading_of(row) for row in rows.to_dict("records")]
-    main = rows[[reading == ledger_rows.MAIN_READING for reading in of]]
-    scalar = rows[[reading[: len(SCALAR_READING)] == SCALAR_READING for reading in of]]
     lines = []
     for line in ledger[ledger["id"].isin(HEADLINES)].itertuples():
-        own = {"T12": scalar, "E15": rows}.get(line.id, main)
-        text = SENTENCES[line.id](own) if len(own) else ""
         readings = f"; readings {line.readings}" if line.readings else ""
-        lines.append(f"- **{line.id}** {text or 'No rows on MNIST yet.'} *{line.verdict.capitalize()}*{readings}.")
+        lines.append(f"- **{line.id}** {sentence(line.id, rows)} *{line.verdict.capitalize()}*{readings}.")
     return "\n".join(lines) + "\n"
+
+
+def sentence(claim: str, rows: pandas.DataFrame) -> str:
+    """What the rows of a headline claim's main reading say, with their numbers; see `found`."""
+    if claim != "E15":
+        wanted = SCALAR_READING if claim == "T12" else ledger_rows.MAIN_READING
+        of = [reading_of(row) for row in rows.to_dict("records")]
+        rows = rows[[(r[: len(wanted)] if claim == "T12" else r) == wanted for r in of]]
+    return (SENTENCES[claim](rows) if len(rows) else "") or "No rows on MNIST yet."
 
 
 def save(text: str, profile: str) -> str:
@@ -166,67 +168,3 @@ SENTENCES = {
     "E15": _resnets,
     "T12": _rates,
 }
-
-
-def width_in_words(rows: pandas.DataFrame) -> str:
-    """For each depth, the largest rise and fall of P from one width to a wider one, and where P is largest.
-
-    P is the geometric mean over seeds; the widest 95 % interval of a mean stands beside it, as a factor.
-    """
-    lines, table = [], summarise(rows, x="width", y="stability", by="depth").dropna(subset="mean")
-    for depth, curve in table.groupby("depth"):
-        m, means = curve["width"].to_numpy(int), np.log(curve["mean"].to_numpy(float))
-        if len(m) < 2:
-            continue
-        later = np.triu(np.ones((len(m), len(m)), dtype=bool), 1)
-        steps = np.where(later, means[None, :] - means[:, None], np.nan)
-        top, spread = int(means.argmax()), (curve["high"] / curve["mean"]).max()
-        place = "an end of the grid" if top in (0, len(m) - 1) else "inside the grid"
-        text = f"- $L = {depth}$: {_step('rises', steps, m)}, {_step('falls', -steps, m)}; largest at $m = {m[top]}$"
-        known = f"; a mean is known to within a factor of {spread:.3f}" if math.isfinite(spread) else ""
-        lines.append(f"{text}, {place}{known}")
-    return "\n".join(lines) or NOTHING
-
-
-def _step(verb: str, steps: np.ndarray, m: np.ndarray) -> str:
-    if not np.nanmax(steps) > 0:
-        return f"{verb} nowhere"
-    start, end = np.unravel_index(np.nanargmax(steps), steps.shape)
-    return f"{verb} by a factor of {math.exp(np.nanmax(steps)):.3f} at most ($m = {m[start]}$ to ${m[end]}$)"
-
-
-def lazy_in_words(rows: pandas.DataFrame) -> str:
-    """At how many of the widths that both have non-lazy P is below He's, at the end and at matched training loss."""
-    lines = []
-    for when, found in (("At the end of training", rows), ("At matched training loss", ledger_rows.matched(rows))):
-        table = summarise(found, x="width", y="stability", by="init")
-        means = table.pivot(index="width", columns="init", values="mean").reindex(columns=["he", "power"]).dropna()
-        if len(means):
-            ratio = (means["he"] / means["power"]).astype(float)
-            text = f"- {when} non-lazy lies below lazy at {(ratio > 1).sum()} of {len(ratio)} widths; lazy over "
-            text += f"non-lazy goes from {ratio.iloc[0]:.3g} at $m = {ratio.index[0]}$ to {ratio.iloc[-1]:.3g} at "
-            lines.append(text + f"$m = {ratio.index[-1]}$.")
-    return "\n".join(lines) or NOTHING
-
-
-def depth_in_words(rows: pandas.DataFrame, name: str) -> str:
-    """P at the largest depth over P at the smallest, before and after training, with the loss: one line per width.
-
-    A network "has learned" if its loss at the largest depth is below half of log(classes), the loss of guessing.
-    """
-    measures = ("stability_init", "stability", "train_loss")
-    tables = (summarise(rows, x="depth", y=y, by="width") for y in measures)
-    means = [table.pivot(index="width", columns="depth", values="mean") for table in tables]
-    first, last = min(rows["depth"], default=0), max(rows["depth"], default=0)
-    if first == last or not len(ends := means[1].reindex(columns=[first, last]).dropna().index):
-        return NOTHING
-    start, ratio = ((mean.loc[ends, last] / mean.loc[ends, first]).astype(float) for mean in means[:2])
-    loss = means[2].loc[ends, last].astype(float)
-    learned = loss < math.log(ledger_rows.sizes(rows.iloc[0])[1]) / 2
-    rises, falls, few = (ratio[learned] > 1).sum(), (ratio[~learned] < 1).sum(), (~learned).sum()
-    head = f"**{name}.** From $L = {first}$ to ${last}$, $P/\\epsilon$ falls at {(start < 1).sum()} of {len(ends)} "
-    head += f"widths at initialisation; after training it rises at {rises} of the {learned.sum()} widths that have "
-    head += "learned" + (f" and falls at {falls} of the {few} that have not" if few else "")
-    each = zip(ends, start, ratio, loss, strict=True)
-    line = "- $m = {}$: times {:.3g} initially, times {:.3g} after training; loss {:.3g}"
-    return "\n".join([f"{head}.", "", *(line.format(*values) for values in each)])

@@ -10,8 +10,10 @@ import json
 import math
 import re
 from collections import Counter
+from pathlib import Path
 
 import pandas
+from jinja2 import Template
 
 from ..cell import Cell
 from ..checks import check_choice
@@ -252,19 +254,10 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
 
 def to_markdown(table: pandas.DataFrame) -> str:
     """The ledger as a page: a table of verdicts, then each claim in the paper's words with criterion and evidence."""
-    lines = ["# The paper's statements, and what these runs show", "", PREAMBLE, ""]
-    lines += ["| id | claim | verdict | readings | n | detectable |", "|---|---|---|---|---|---|"]
-    summary = table[["id", "claim", "verdict", "readings", "n", "detectable"]].itertuples(index=False)
-    lines += [f"| {' | '.join(map(str, line))} |" for line in summary]
-    for row in table.itertuples():
-        lines += ["", f"## {row.id}: {row.claim}", "", f"> {row.quote}", ">", f"> ({row.source})", ""]
-        lines += [f"- **Verdict**: {row.verdict} (n = {row.n} runs)", f"- **Criterion**: {row.criterion}"]
-        lines += [f"- **Hypotheses**: {row.hypotheses}"]
-        optional = {"Grid": row.grid, "Figure": row.figure, "Detectable": row.detectable}
-        lines += [f"- **{name}**: {text}" for name, text in optional.items() if text]
-        lines += ["- **Evidence**:", *(f"  - {text}" for text in row.evidence.split("\n"))]
-        lines += [f"- **Authors' response**: {row.authors_response or '(none yet)'}"]
-    return "\n".join(lines) + "\n"
+    template = Path(__file__).with_name("claims.md.jinja").read_text(encoding="utf-8")
+    return Template(template, trim_blocks=True, lstrip_blocks=True).render(
+        rows=list(table.itertuples()), preamble=PREAMBLE
+    )
 
 
 def save(table: pandas.DataFrame, profile: str) -> pandas.DataFrame:

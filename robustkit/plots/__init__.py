@@ -10,6 +10,6 @@ from .hypotheses import hypothesis_card, shade_outside
 from .ledger import ledger_picture, proxy_ratios, specification_curve
 from .output import save, save_table
 from .style import NAMES, one_legend, panels
-from .tables import late_growth, per_layer, powers, slopes
-from .width import bounds, domination, lemma4, lemma4_measured, peak_places, table2_shapes, table2_slopes, terms
+from .tables import per_layer, powers, slopes
+from .width import bounds, lemma4, lemma4_measured, peak_places, table2_shapes, terms
 from .worst_case import average_against_worst

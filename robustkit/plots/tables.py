@@ -1,4 +1,4 @@
-"""Tables of rows: powers of the width, kappa late in training, P per layer."""
+"""Tables of rows: powers of the width, P per layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import pandas
 
 from .. import theory
-from ..cell import EVALUATION_POINTS
 from ..ledger import statistics
 from ..ledger.rows import scheme, sizes, values_by
 from .style import label
@@ -46,17 +45,6 @@ def powers(rows: pandas.DataFrame, y: str) -> pandas.DataFrame:
             power = _slope(values_by(curve, y))
             table.append((label("init", init), depth, schedule, ends(curve["width"]), power))
     return pandas.DataFrame(table, columns=[*columns, "widths", "power of m"])
-
-
-def late_growth(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """Mean kappa after a tenth of training, at half and at the end; end over half is 1 if it stopped, 2 if linear."""
-    good = rows[rows["status"] == "ok"]
-    fractions = {"kappa at 1/10": 0.1, "at 1/2": 0.5, "at the end": 1.0}
-    series = good["kappa_over_time"].str
-    values = {name: series[EVALUATION_POINTS.index(at)].astype(float) for name, at in fractions.items()}
-    values["end over half"] = values["at the end"] / values["at 1/2"]
-    groups = good[["init", "width"]].assign(**values, n=1).groupby(["init", "width"])
-    return groups.agg(dict.fromkeys(values, "mean") | {"n": "sum"}).reset_index()
 
 
 def per_layer(rows: pandas.DataFrame) -> pandas.DataFrame:

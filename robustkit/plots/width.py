@@ -13,7 +13,7 @@ from ..initialization import layer_stds
 from ..ledger.initial_value import frobenius_sandwich
 from ..ledger.rows import sizes, summarise
 from .style import look, mean_and_band, nothing, record, set_axes, theory_line
-from .tables import d_in_and_out, ends, powers
+from .tables import d_in_and_out, ends
 
 BOUNDS = {"neurips": ("NeurIPS Eq. (3)", "--"), "workshop": ("workshop Eq. (3)", ":")}
 BOUNDS["proof"] = ("workshop, end of B.2", "-.")
@@ -74,26 +74,6 @@ def _before_and_after(rows: pandas.DataFrame, ax) -> float:
         lowest = min(lowest, curve["mean"].min())
     set_axes(ax, "width", "stability", rows["width"])
     return lowest
-
-
-def domination(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """For each depth, the constant C that the bound of He needs: the largest P / bound over widths, and where it is.
-
-    P is the geometric mean over seeds. "range over widths": that largest ratio over the smallest, by which the shape
-    of the bound differs from the measured one. A largest ratio at the end of the grid may grow beyond it.
-    """
-    table = []
-    for depth, part in rows.groupby("depth"):
-        line = [int(depth)]
-        for y in ("stability_init", "stability"):
-            curve = summarise(part, x="width", y=y, by="depth").dropna(subset="mean").set_index("width")["mean"]
-            ratio = curve / _terms(rows, curve.index, depth).sum(axis=1)
-            without = curve / _terms(rows, curve.index, depth)[:, 1]
-            line += [ratio.max(), ratio.idxmax(), ratio.max() / ratio.min(), without.max()]
-        table.append(line)
-    names = ("C", "at m", "range over widths", "C without the first term")
-    columns = [f"{name}, {when}" for when in ("initial", "trained") for name in names]
-    return pandas.DataFrame(table, columns=["depth", *columns]).round(3)
 
 
 def peak_places(rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -160,16 +140,6 @@ def table2_shapes(rows: pandas.DataFrame, ax, *, depth: int):
         values = curve["mean"].iloc[0] * orders[column] / orders[column].iloc[0]
         theory_line(ax, {"width": orders.index}, values.tolist(), f"table2 {column}", linestyle=dash, label=name)
     return ax
-
-
-def table2_slopes(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """The powers of m in P of trained networks, and those of the orders of Table 2 over the same widths."""
-    table = powers(rows, "stability")
-    logs = {L: np.log(_table2(rows, sorted(part["width"].unique()), L)) for L, part in rows.groupby("depth")}
-    for column, (name, _) in ORDERS.items():
-        slopes = [np.polyfit(np.log(logs[L].index), logs[L][column], 1)[0] for L in table["depth"]]
-        table[name] = np.array(slopes, dtype=float)
-    return table
 
 
 def _table2(rows: pandas.DataFrame, widths, depth) -> pandas.DataFrame:

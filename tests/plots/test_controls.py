@@ -84,14 +84,6 @@ def test_a_scatter_shows_every_sound_network_and_the_diagonal():
     assert sum(len(table) for table in ax.robustkit_tables) == 2
 
 
-def test_growth_in_the_second_half_is_two_for_a_line_and_one_where_it_stopped():
-    line, stopped = [k / 50 for k in range(51)], [min(k, 25) / 25 for k in range(51)]
-    rows = a_frame(trained(FAST, kappa=line), trained(FAST, width=64, kappa=stopped))
-    table = tables.late_growth(rows).set_index("width")
-    assert table["end over half"].to_dict() == pytest.approx({16: 2.0, 64: 1.0}, rel=1e-12)
-    assert table.loc[16, "kappa at 1/10"] == pytest.approx(0.1) and table["n"].tolist() == [1, 1]
-
-
 def test_the_power_of_a_power_law_is_its_exponent_for_each_scheme():
     rows = [
         a_row((1 + seed / 10) * width**-power, width=width, seed=seed, init=init)
@@ -215,7 +207,7 @@ def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     worst_case.average_against_worst(load_further("attack", shipped=False), axes[2], over="margin")
     worst_case.average_against_worst(attacked().assign(status="failed"), axes[3])
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 4
-    empty = ledger_rows.matched(rows), tables.late_growth(rows), tables.powers(rows, "stability")
+    empty = ledger_rows.matched(rows), tables.powers(rows, "stability")
     for number, table in enumerate(empty):
         assert isinstance(output.save_table(table, f"T{number}", "smoke"), pandas.DataFrame) and table.empty
     assert ledger_rows.named(rows).empty

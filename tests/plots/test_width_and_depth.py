@@ -40,22 +40,6 @@ def printed(m, L):
     return theory.theorem1("he", width=m, depth=L, version="neurips", **DIGITS)
 
 
-def test_a_curve_that_is_half_the_bound_needs_the_constant_one_half():
-    table = width_module.domination(grid(lambda m, L: printed(m, L) / 2))
-    assert table["depth"].tolist() == [2, 4]
-    for when in ("initial", "trained"):
-        assert table[f"C, {when}"].tolist() == [0.5, 0.5]
-        assert table[f"range over widths, {when}"].tolist() == [1.0, 1.0]
-    # At L = 4 the first term is most of the bound: the second alone would need more.
-    assert table["C without the first term, trained"][1] > 1
-
-
-def test_the_width_that_sets_the_constant_is_named():
-    table = width_module.domination(grid(lambda m, L: printed(m, L) * (3 if m == 64 else 1)))
-    assert table["at m, trained"].tolist() == [64, 64]
-    assert table["C, trained"].tolist() == [3.0, 3.0]
-
-
 def test_peaks_are_set_beside_the_printed_and_the_interpolating_width():
     table = width_module.peak_places(grid(lambda m, L: 2.0 if m == 64 else 1.0, depths=(2, 6)))
     assert table["peak at"].tolist() == [64, 64]
@@ -145,10 +129,6 @@ def test_the_orders_of_table_2_pass_through_the_narrowest_network():
     for label in ("ours", "Wu et al.", "Huang et al."):
         assert lines[label][0] == pytest.approx(0.7, rel=1e-9)
     assert lines["Huang et al."][-1] == pytest.approx(0.7 * 4, rel=1e-9)  # sqrt(256 / 16)
-    table = width_module.table2_slopes(rows)
-    assert table["depth"].tolist() == [2, 4]
-    assert table["Huang et al."].tolist() == pytest.approx([0.5, 0.5], rel=1e-9)
-    assert [abs(float(text.split()[0])) for text in table["power of m"]] == [0, 0]
 
 
 def test_table_1_is_drawn_in_the_colour_of_its_width():
@@ -201,9 +181,7 @@ def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     assert [ax.texts[0].get_text() for ax in axes] == ["no rows yet"] * 3
     depth_module.exact_in_depth(rows, axes[0])
     empty = (
-        width_module.domination(rows),
         width_module.peak_places(rows),
-        width_module.table2_slopes(rows),
         tables.per_layer(rows),
     )
     for number, table in enumerate(empty):

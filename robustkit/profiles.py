@@ -21,6 +21,9 @@ SETTINGS = {
 }
 WIDTHS = {"smoke": PAPER_WIDTHS[:5], "laptop": PAPER_WIDTHS[:6], "paper": PAPER_WIDTHS}
 DEPTHS = {"smoke": (2, 4, 6), "laptop": PAPER_DEPTHS, "paper": PAPER_DEPTHS}
+# The widest two-layer networks of a laptop: (init, power) -> width. He and c = 2 have the paper's whole grid.
+TWO_LAYERS = {("he", None): 16384, ("power", 2.0): 16384, ("power", 1.5): 4096}
+TWO_LAYERS |= {("power", 1.0): 1024, ("power", 3.0): 1024}
 
 # The short schedule, "flow10" in the data: a tenth of the paper's steps at ten times its learning rate. It stands in
 # where the paper's would take a laptop too long.
@@ -66,11 +69,22 @@ READINGS = {
     "flow10": ({}, None, (*WIDTHS["laptop"], 1024, 2048)),
 }
 
+
+def _seeds_of_theorem1(init: str, width: int) -> int:
+    """More seeds where they scatter more."""
+    if init != "he":
+        return 5 if width <= 128 else 3
+    return 20 if width == 16 else 10 if width <= 64 else 5 if width <= 1024 else 3
+
+
 # Runs for what the ledger asks and no figure shows: name -> (curves as in FIGURES, their fields, widths (None for the
-# profile's), number of seeds). On MNIST under the short schedule unless they have their own or end in _full: it
-# changes P of deep NTK networks, of those with a gain, and of those at a learning rate in 1/m.
+# profile's), number of seeds or a function that says it of an init and width). On MNIST under the short schedule
+# unless they have their own or end in _full: it changes P of deep NTK networks, of those with a gain, and of those at
+# a learning rate in 1/m.
 _TWO = [("he", None, (2, 6)), ("power", 2.0, (2,))]
 _THEOREM = {"milestones": (), "scaling": "unit", "loss": "squared"}  # constant learning rate, Assumption 1
+_TO_A_LOSS = _THEOREM | {"lr": 0.1, "stop_loss": 0.2}
+_THREE = [(init, None, None) for init in ("he", "lecun", "ntk")]
 _SCALAR = _THEOREM | {"target": "parity", "epochs": 400}  # one output, trained on the parity of the class
 _NON_LAZY = [("power", c, (2,)) for c in (1.5, 2.0, 3.0)]
 _FAR = (64, 256, 1024, 4096, 16384)
@@ -82,7 +96,11 @@ CONTROLS = {
     "common_loss": (_TWO, {"milestones": (), "epochs": 10, "stop_loss": 0.5}, None, 3),
     "constant_rate": ([("he", None, (2,)), ("power", 2.0, (2,))], {"milestones": ()}, (16, 64, 256), 3),
     **dict.fromkeys(("gain", "gain_full"), ([("gain", None, None)], {"gain": 1.25}, (64,), 3)),
-    "theorem1": ([("he", None, None)], _THEOREM | {"lr": 0.1, "stop_loss": 0.2}, None, 3),
+    # Under the hypotheses of Theorem 1: every network to one training loss, which is looked at every 20 steps.
+    "theorem1": (_THREE, _TO_A_LOSS | {"stop_every": 20}, PAPER_WIDTHS[:8], _seeds_of_theorem1),
+    "theorem1_wide": ([("he", None, (2, 4))], _TO_A_LOSS | {"stop_every": 20}, (4096,), 3),
+    "lemma4": ([("he", None, (2, 4))], _TO_A_LOSS, None, 3),  # for what further runs measured (T06)
+    "early": (_THREE[:2], {"milestones": (), "epochs": 5, "lr": 0.001}, (1024, 2048), 3),
     "theorem2": ([("power", 2.0, (2,))], _SCALAR | {"dataset": "digits", "lr": 0.1}, (64, 256, 1024, 4096), 5),
 }
 for _n, _widths in ((8, _FAR), (16, _FAR), (32, (*_FAR, 32768))):  # full batches; the widest exceed 10 n^2
@@ -97,7 +115,8 @@ TWINS = dict.fromkeys(("unit", "standard", "inverse_width"), (64, (2, 6))) | {"W
 NOTEBOOKS = {
     "00": (),
     "01": ("N2", "N3", "W7", "constant_rate", "N4a", "N5b", "ntk"),
-    "02": ("N4a", "flow10", "theorem1", "N4b", "ntk_full", "inverse_width", "inverse_width_full", "common_loss"),
+    "02": ("N4a", "flow10", "theorem1", "theorem1_wide", "lemma4", "N4b", "ntk_full", "inverse_width")
+    + ("inverse_width_full", "common_loss", "early"),
     "03": ("N5a", "N5b", "unit", "ntk_full", "gain_full"),
     "04": ("W7", "N3", "theorem2", "theorem3_n8", "theorem3_n16", "theorem3_n32"),
     "05": ("W6", "WT4"),
@@ -144,26 +163,30 @@ def named_cells(name: str, profile: str, *, seeds=None, widths=None, depths=None
         own = own | {"epochs": base["epochs"]}
     own_widths = own_widths or ((16, 64) if smoke else WIDTHS[profile])
     widths = widths or own_widths[: 2 if smoke else None]
-    return _cells(curves, profile, seeds or range(count), widths, depths, base | own | fields)
+    counted = count if callable(count) else range(count)
+    return _cells(curves, profile, seeds or counted, widths, depths, base | own | fields)
 
 
 grid = named_cells  # as notebooks call it
 
 
 def _cells(curves: Iterable, profile: str, seeds, widths, depths: Sequence, fields: dict) -> list[Cell]:
-    """The cells of curves (see FIGURES), each once; with seeds None fewer of them where a run is expensive.
-
-    On a laptop the two-layer non-lazy networks reach width 1024.
-    """
+    """The cells of curves (see FIGURES), each once; with seeds None fewer of them where a run is expensive."""
     cells = [
         Cell(**{"init": init, "power": power, "depth": depth, "width": width, "seed": seed} | fields)
         for init, power, own_depths in curves
         for depth in depths
         if own_depths is None or depth in own_depths
-        for width in widths or WIDTHS[profile] + (1024,) * ((profile, init) == ("laptop", "power"))
-        for seed in seeds or range(5 if width <= 256 else 3)
+        for width in widths or _reach(profile, init, power, depth)
+        for seed in (range(seeds(init, width)) if callable(seeds) else seeds or range(5 if width <= 256 else 3))
     ]
     return list(dict.fromkeys(cells))
+
+
+def _reach(profile: str, init: str, power: float | None, depth: int) -> tuple[int, ...]:
+    """The widths of a curve: on a laptop two-layer networks, which cost little, reach further than deep ones."""
+    last = TWO_LAYERS.get((init, power), 0) if profile == "laptop" and depth == 2 else 0
+    return WIDTHS[profile] + tuple(m for m in PAPER_WIDTHS if WIDTHS[profile][-1] < m <= last)
 
 
 def _figure_6(profile: str, seeds, widths, depths, fields: dict) -> list[Cell]:
@@ -226,7 +249,8 @@ def twin_cells(profile: str, **choices) -> list[Cell]:
 
 def profile_cells(profile: str, **choices) -> list[Cell]:
     """Every cell of a profile, with the readings and controls that it takes, cheapest first."""
-    beside = {"smoke": ["unit", *CONTROLS], "paper": []}.get(profile, [*READINGS, *CONTROLS, "twins"])
+    small = [name for name in CONTROLS if name not in ("theorem1_wide", "early")]
+    beside = {"smoke": ["unit", *small], "paper": []}.get(profile, [*READINGS, *CONTROLS, "twins"])
     names = (*FIGURES, *beside)
     return cheapest_first(cell for name in names for cell in named_cells(name, profile, **choices))
 

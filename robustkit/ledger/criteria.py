@@ -58,11 +58,14 @@ PEAK = (
 PEAK += "on a grid that reaches twice L^3/2"
 
 
-def judge_trend(rows, y, way, *, name, by="width", family=1) -> Part:
-    """Does y go up, or down, along `by`? See statistics.trend."""
+def judge_trend(rows, y, way, *, name, by="width", family=1, whole=PAPER_WIDTHS[-1]) -> Part:
+    """Does y go up, or down, along `by`? See statistics.trend. Over widths short of `whole`: in part at most."""
     found = statistics.trend(values_by(rows, y, by), family=family)
     answer = {way: "yes", "inconclusive": "inconclusive"}.get(found.outcome, "no")
-    return Part(answer, f"{name}: TREND {found.outcome}, end to end {shown(found)} ({found.note})", found.mde)
+    text = f"{name}: TREND {found.outcome}, end to end {shown(found)} ({found.note})"
+    if answer == "yes" and by == "width" and (widest := rows["width"].max()) < whole:
+        answer, text = "partly", f"{text}; in part: the paper's widths reach {whole}, these {widest}"
+    return Part(answer, text, found.mde)
 
 
 def judge_peak(rows, y, *, name, depth=None, wanted=True, family=1) -> Part:
@@ -98,7 +101,10 @@ def judge_ratio(larger, smaller, name) -> list[Part]:
     parts = [Part(c.outcome, f"width {m:g}: {name} {shown(c)}, n = {c.n}", c.mde) for m, c in cells.items()]
     if not parts:
         return [Part("inconclusive", f"{name}: {overall.note}")]
-    text = f"every width: {overall.outcome}; mean ratio {shown(overall)}"
+    last = max(cells)
+    text = (
+        f"every width: {overall.outcome}, {shown(cells[last])} at the widest, {last:g}; mean ratio {shown(overall)}"
+    )
     text += f"; only one of the two curves at width {listed(overall.missing)}" if overall.missing else ""
     return [*parts, Part(overall.outcome, text, overall.mde)]
 

@@ -18,7 +18,14 @@ GROWTH = 1.1  # "almost unchanged": kappa grows by less than this after the firs
 def small_and_still(rows) -> list[Part]:
     """[E01] Is kappa below 1 at each width, and has it hardly grown since a tenth of training?"""
     grown = judge_limit(with_growth(rows), "growth", GROWTH, "growth of kappa since the first tenth,")
-    return judge_limit(rows, "kappa", 1.0, "kappa") + grown
+    beside, tenth, half = [], EVALUATION_POINTS.index(0.1), EVALUATION_POINTS.index(0.5)
+    for m, cell in rows[usable(rows, "kappa") & recorded(rows, "kappa_over_time", EVALUATION_POINTS)].groupby(
+        "width"
+    ):
+        k = np.mean(cell["kappa_over_time"].tolist(), axis=0)
+        beside.append(f"{k[tenth]:.3g} to {k[-1]:.3g}, by {100 * (k[-1] / k[half] - 1):.2g} % after half time ({m})")
+    text = f"mean kappa from a tenth of training to its end (width in brackets): {'; '.join(beside)}"
+    return [*judge_limit(rows, "kappa", 1.0, "kappa"), *grown, *([Part("none", text)] if beside else [])]
 
 
 def with_growth(rows) -> pandas.DataFrame:
@@ -104,11 +111,11 @@ def unbounded_kappa(rows: pandas.DataFrame) -> list[Part]:
 @needs("He, LeCun or NTK at three widths, two seeds per cell")
 def common_inits_are_lazy(rows: pandas.DataFrame) -> list[Part]:
     """[E17] kappa of He, LeCun and NTK: TREND down in width, and below 1 at the widest."""
-    parts = []
+    parts, family = [], sum(1 for _ in each_curve(rows, "width"))
     for init in ("he", "lecun", "ntk"):
         of_init = curve_of(rows, init)
         for name, curve in each_curve(of_init, "width"):
-            parts.append(judge_trend(curve, "kappa", "down", name=f"{name}, kappa", family=3))
+            parts.append(judge_trend(curve, "kappa", "down", name=f"{name}, kappa", family=family))
             parts += judge_limit(curve, "kappa", 1.0, f"{name}, kappa")[-1:]
         if of_init.empty:
             parts.append(Part("missing", f"{NAMES[init]}: no runs"))

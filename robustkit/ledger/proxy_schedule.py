@@ -70,12 +70,11 @@ def trained_twice(rows: pandas.DataFrame, profile: str) -> pandas.DataFrame:
     return found
 
 
-def moved(rows: pandas.DataFrame) -> dict[tuple, str]:
-    """{(reading, curve name): by how much the short schedule changes P}, where by more than the seeds' spread."""
-    found = pairs(rows)
-    found, words = found[found["moved"].astype(bool)], {}
-    for (reading, init, power, _, depth), curve in found.groupby(CURVE):
+def checked(rows: pandas.DataFrame) -> dict[tuple, str]:
+    """{(reading, init, power, depth): by how much the short schedule changes P; "" if by no more than seeds do}."""
+    words = {}
+    for (reading, init, power, _, depth), curve in pairs(rows).groupby(CURVE):
         ends = dict.fromkeys(f"{100 * (ratio - 1):+.0f} %" for ratio in (curve["ratio"].max(), curve["ratio"].min()))
-        name = curve_name(init, power or None, depth)
-        words[reading, name] = f"{name} by {' to '.join(ends)}"
+        text = f"{curve_name(init, power or None, depth)} by {' to '.join(ends)}" if curve["moved"].any() else ""
+        words[reading, init, power or None, depth] = text
     return words

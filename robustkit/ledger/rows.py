@@ -8,12 +8,13 @@ from dataclasses import asdict
 import numpy as np
 import pandas
 
-from ..cell import Cell
+from ..cell import FRACTIONS, Cell
 from ..datasets import dataset_info
 from . import statistics
 
 NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain": "gain"}
 MAIN_READING = ("mnist", "raw", "cross_entropy", "full")  # the reading of the paper's figures
+JUMP = 2.0  # P is interpolated only between evaluation points at which it differs by less than this factor
 MUCH_GREATER = 10  # a >> b is read as a >= 10 b: the theorems give no factor
 
 # What may differ between the rows of one reading. Rows that differ in anything else are never pooled.
@@ -112,19 +113,45 @@ def at_evaluation(rows: pandas.DataFrame, k: int) -> pandas.DataFrame:
     return rows.assign(stability=[v[k] if len(v) > k else end for v, end in known])
 
 
+def after_epochs(rows: pandas.DataFrame, epochs: float) -> pandas.DataFrame:
+    """The rows as they were after so many epochs of the paper's schedule, at its constant learning rate of 1e-3.
+
+    rows: of the full schedule, or of a shorter one at this constant rate; others, and those that recorded nothing
+    at this time, are left out.
+    """
+    kept = []
+    for row in rows[(rows["lr"] == 0.001) & recorded(rows, "loss_at_stability", FRACTIONS)].to_dict("records"):
+        fraction, milestones = epochs / row["epochs"], row["milestones"]
+        if fraction in FRACTIONS and fraction <= min(milestones, default=1):
+            k = FRACTIONS.index(fraction)
+            row |= {name: row[name][: k + 1] for name in ("stability_over_time", "loss_at_stability")}
+            row["loss_over_time"] = row["loss_at_stability"]
+            row |= {"stability": row["stability_over_time"][-1], "train_loss": row["loss_at_stability"][-1]}
+            kept.append(row | {"test_accuracy": row["test_accuracy"] if fraction == 1 else math.nan})
+    return pandas.DataFrame(kept, columns=rows.columns)
+
+
 def at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[float, list[float]]:
     """{x: P over seeds} where the training loss first came down to loss[x], x as `by`.
 
-    P is interpolated between evaluation points, linearly in log loss and log P.
+    P is interpolated between evaluation points, linearly in log loss and log P: the 51 of the column "path" where a
+    run was repeated for it, else the seven of every row. An x is left empty if at one of its seeds P differs by more
+    than a factor of JUMP between the two points around the loss.
     """
-    curve = {}
+    curve, refused = {}, set()
     for row in rows[usable(rows, "stability") & rows[by].isin(list(loss))].itertuples():
-        losses, values = (np.array(v, dtype=float) for v in (row.loss_at_stability, row.stability_over_time))
-        losses, logs = np.minimum.accumulate(np.log(np.maximum(losses, 1e-12))), np.log(np.maximum(values, 1e-300))
-        x = getattr(row, by)
-        value = np.interp(math.log(loss[x]), losses[::-1], logs[::-1])
-        curve.setdefault(float(x), []).append(math.exp(value))
-    return curve
+        path = getattr(row, "path", None)
+        pair = (
+            (row.loss_over_time, path) if isinstance(path, list) else (row.loss_at_stability, row.stability_over_time)
+        )
+        losses, logs = (np.log(np.maximum(np.array(v, dtype=float), 1e-300)) for v in pair)
+        losses, x = np.minimum.accumulate(losses), getattr(row, by)
+        level = min(math.log(loss[x]), losses[0])
+        k = min(max(int((losses > level).sum()), 1), len(losses) - 1)  # the first point at or below the loss
+        if abs(logs[k] - logs[k - 1]) > math.log(JUMP) and losses[k] < level < losses[k - 1]:
+            refused.add(float(x))
+        curve.setdefault(float(x), []).append(math.exp(np.interp(level, losses[::-1], logs[::-1])))
+    return {x: [] if x in refused else values for x, values in curve.items()}
 
 
 def matched(rows: pandas.DataFrame, *, by: str = "init") -> pandas.DataFrame:

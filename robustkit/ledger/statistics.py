@@ -157,7 +157,7 @@ def trend(curve, *, family=1) -> Finding:
     contrast, moves = np.arange(count) - (count - 1) / 2, np.diff(np.eye(count), axis=0)
     slope, (error, dof) = contrast @ cells.mean, cells.error(contrast)
     p = 2 * stdtr(dof, -abs(t_value(slope, error)))
-    ratio, (spread, free) = cells.mean[-1] - cells.mean[0], cells.error(moves.sum(axis=0))
+    ratio, (spread, free) = cells.mean[-1] - cells.mean[0], cells.error(moves.sum(axis=0), wider=True)
     half = stdtrit(free, 1 - LEVEL / 2) * spread
     steps, (spreads, frees) = moves @ cells.mean, cells.error(moves, wider=True)
     limits = stdtrit(frees, 1 - LEVEL / ((count - 1) * family)) * spreads
@@ -245,8 +245,20 @@ def rate(curve, *, bound=None) -> Finding:
     if bound is not None:
         outcome = "respected" if slope + half < bound else "violated" if slope - half > bound else "inconclusive"
         p = stdtr(dof, t_value(slope - bound, error))
-    note = f"{len(cells.x)} cells; lack of fit to a power law p = {misfit:.2g}"
+    note = f"{len(cells.x)} cells"
+    note += f"; lack of fit to a power law p = {misfit:.2g}" if len(cells.x) > 2 else ""
     return cells.found(note, outcome, (slope, half, p, half + stdtrit(dof, 0.8) * error), float)
+
+
+def rate_difference(one, other) -> tuple[float, float, float]:
+    """The power of x in one curve less that in another, with its 95 % interval (Welch); NaN if one is not known."""
+    rates, dofs = [rate(curve) for curve in (one, other)], np.array([pooled_sd(curve)[1] for curve in (one, other)])
+    if any(math.isnan(f.estimate) for f in rates):
+        return (math.nan,) * 3
+    errors = np.array([f.high - f.low for f in rates]) / 2 / stdtrit(dofs, 1 - LEVEL / 2)
+    error, dof = welch(errors, dofs)
+    difference, half = rates[0].estimate - rates[1].estimate, stdtrit(dof, 1 - LEVEL / 2) * error
+    return difference, difference - half, difference + half
 
 
 def compare(larger, smaller) -> tuple[Finding, dict[float, Finding]]:

@@ -204,11 +204,22 @@ def constant_in_width(rows: pandas.DataFrame) -> list[Part]:
 
 @needs("NTK at three widths, two seeds per cell")
 def ntk_orders(rows: pandas.DataFrame) -> list[Part]:
-    """[T15] RATE: the exponent of P in m under NTK against 1/2, that of Wu et al. (reduced) and of Huang et al."""
-    points = {name: values_by(curve, "stability") for name, curve in each_curve(curve_of(rows, "ntk"), "width")}
+    """[T15] RATE: the exponent of P in m under NTK against 1/2, that of Wu et al. (reduced) and of Huang et al.
+
+    Table 2 supposes m >> d: where fewer than two widths are above d, all are fitted, and the answer is "outside".
+    """
+    every = {name: values_by(curve, "stability") for name, curve in each_curve(curve_of(rows, "ntk"), "width")}
+    d_in = sizes(next(rows.itertuples()))[0]
+    wide = {name: {m: v for m, v in curve.items() if m > d_in} for name, curve in every.items()}
+    points = {name: wide[name] if len(wide[name]) > 1 else curve for name, curve in every.items()}
     found = {name: statistics.rate(curve, bound=0.5) for name, curve in points.items()}
     answers, rules, parts = judge_rates(found), ", ".join(sorted(set(rows["lr_rule"]))), []
     for name, f in found.items():
         text = f"{name}: exponent of P in m {shown(f)} against 1/2 ({f.note}); learning-rate rule: {rules}"
-        parts.append(Part(answers[name], text, ledger_rows.span(points[name], f.mde)))
+        inside = len(wide[name]) > 1
+        text += (
+            "" if inside else f"; of the widths, {min(points[name]):g} to {max(points[name]):g}, not two are above "
+        )
+        text += "" if inside else f"d = {d_in}"
+        parts.append(Part(answers[name] if inside else "outside", text, ledger_rows.span(points[name], f.mde)))
     return parts

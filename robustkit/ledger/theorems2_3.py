@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pandas
-from scipy import special
 from scipy.integrate import cumulative_trapezoid
 
 from .. import theory
@@ -16,6 +15,7 @@ from . import rows as ledger_rows
 from . import statistics
 from .criteria import Part, judge_rates, judge_trend, needs, yes_or_no
 from .rows import MUCH_GREATER, at_evaluation, curve_name, curve_of, recorded, scheme, shown, sizes, values_by
+from .width_and_depth import refused
 
 EARLY = tuple(FRACTIONS.index(f) for f in (0.0, 0.05, 0.1, 0.2))
 
@@ -33,7 +33,7 @@ def theorem2_non_lazy(rows: pandas.DataFrame) -> list[Part]:
         for layer in (1, 2):
             moved = curve.assign(moved=[max(at[layer - 1] for at in v) for v in curve["movement_over_time"]])
             values = values_by(moved, "moved")
-            grown = judge_trend(moved, "moved", "up", name=f"{name}, W_{layer} moves")
+            grown = judge_trend(moved, "moved", "up", name=f"{name}, W_{layer} moves", whole=0)
             parts.append(grown.plus(f"; exponent in m {shown(statistics.rate(values))}"))
             found, cells = statistics.compare({m: v for m, v in values.items() if m in told}, told)
             text = f"{name}, W_{layer}: movement over the bound of Theorem 2 {shown(found)} at {len(cells)} widths "
@@ -89,7 +89,7 @@ def orders(c: float) -> dict[str, float]:
 @needs("c >= 1.5, two layers, one output, squared loss, two widths, two seeds per cell")
 def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
     """[T12, E20] RATE: slope of log P in log m early in training against the order of [N Eq. 4]; one Holm family."""
-    found, about = {}, {}
+    found, about, moved = {}, {}, {}
     for power, curve in curve_of(rows, "power", depth=2).groupby("power"):
         first = curve.iloc[0]
         n, all_widths = sizes(first)[2], sorted(set(curve["width"]))
@@ -102,8 +102,8 @@ def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
         for k in EARLY:
             points = values_by(at_evaluation(curve, k), "stability")
             found[power, k] = statistics.rate(points, bound=orders(power)["Theorem 3"])
-            left = max((v[k] / v[0] for v in fitted), default=math.nan)
-            name = f"{where}, {_time(first, k)} (loss at most {left:.4g} of its initial value, n = {len(fitted)})"
+            moved[k] = max([moved.get(k, 0.0), *(1 - v[k] / v[0] for v in fitted)])
+            name = f"{where}, {_time(first, k)}, n = {len(fitted)}"
             about[power, k] = name, points, power >= 1.5 and len(inside) > 1
     answers, parts = judge_rates(found), []
     for (power, k), f in found.items():
@@ -111,7 +111,12 @@ def theorem3_rate(rows: pandas.DataFrame) -> list[Part]:
         tight = ", ".join(f"{order} {value:g} ({_side(f, value)})" for order, value in orders(power).items())
         text = f"{name}: exponent of P in m {shown(f)} against {tight}; {f.note}"
         parts.append(Part(answers[power, k] if covered else "outside", text, ledger_rows.span(points, f.mde)))
-    return parts
+    fell = ", ".join(f"{100 * share:.2g} %" for share in moved.values())
+    text = (
+        f"at these {len(moved)} times the training loss of no network has fallen by more than {fell} of its initial "
+    )
+    text += "value; as far as it has not moved, P is its initial value, and the exponents at the c are those of one "
+    return [*parts, Part("none", f"{text}experiment, rescaled")] if parts else []
 
 
 def _side(found: statistics.Finding, bound: float) -> str:
@@ -142,13 +147,10 @@ def powers_differ(rows: pandas.DataFrame) -> list[Part]:
     if len(shared) < 2:
         return []
     points = [values_by(curve[curve["width"].isin(shared)], "stability") for curve in pair]
-    slopes, dofs = [statistics.rate(p) for p in points], [statistics.pooled_sd(p)[1] for p in points]
-    if any(math.isnan(f.estimate) for f in slopes):
+    slopes = [statistics.rate(p) for p in points]
+    difference, low, high = statistics.rate_difference(*points)
+    if math.isnan(difference):
         return [Part("inconclusive", "c = 1.5 against c = 2: " + "; ".join(f.note for f in slopes if f.note))]
-    errors = np.array([f.high - f.low for f in slopes]) / 2 / special.stdtrit(dofs, 0.975)
-    error, dof = statistics.welch(errors, np.array(dofs))
-    difference, half = slopes[0].estimate - slopes[1].estimate, special.stdtrit(dof, 0.975) * error
-    low, high = difference - half, difference + half
     n = sizes(next(pair[0].itertuples()))[2]
     logs = np.log([[theory.theorem3(n=n, width=m, power=power) for power in (1.5, 2.0)] for m in shared])
     told = np.polyfit(np.log(shared), logs, 1)[0]
@@ -156,4 +158,18 @@ def powers_differ(rows: pandas.DataFrame) -> list[Part]:
     text = f"widths {shared[0]} to {shared[-1]}: slope {shown(slopes[0])} at c = 1.5, {shown(slopes[1])} at c = 2; "
     text += f"difference {difference:.3g} [{low:.3g}, {high:.3g}] against 0.5 (Theorem 3, m >> n^2), 1 (its Remark; "
     text += f"ours) and {told[0] - told[1]:.3g} (the right-hand side at n = {n} and these widths)"
-    return [Part(answer, text)]
+    return [Part(answer, text + _difference_at_loss(pair, shared))]
+
+
+def _difference_at_loss(pair, widths) -> str:
+    """The control: the same difference where every network has the largest of the final training losses."""
+    if any("loss_at_stability" not in curve for curve in pair):
+        return ""
+    pair = [curve[curve["width"].isin(widths) & ledger_rows.usable(curve, "stability")] for curve in pair]
+    common = max(curve.groupby("width")["train_loss"].mean().max() for curve in pair)
+    curves = [ledger_rows.at_loss(curve, dict.fromkeys(widths, common)) for curve in pair]
+    difference, low, high = statistics.rate_difference(*curves)
+    seen = "unknown" if math.isnan(difference) else f"{difference:.3g} [{low:.3g}, {high:.3g}]"
+    return f"; control at the common training loss {common:.3g}: {seen}" + refused(
+        {x: v for c in curves for x, v in c.items() if not v}
+    )

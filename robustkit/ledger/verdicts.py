@@ -20,17 +20,20 @@ from ..checks import check_choice
 from ..files import figures_folder, write_atomically
 from ..profiles import READINGS, cheapest_first, named_cells, twin_cells
 from . import proxy_schedule
-from .claims import CLAIMS, PREAMBLE, Claim
+from .claims import CLAIMS, PREAMBLE, THEOREM_1_READING, Claim
 from .criteria import Part
-from .rows import curve_name, curve_of, reading_of, reading_rank, usable
+from .rows import MAIN_READING, after_epochs, curve_name, curve_of, reading_of, reading_rank, usable
 
-LEDGER_COLUMNS = ("id", "source", "claim", "quote", "hypotheses", "grid", "criterion", "verdict", "readings")
-LEDGER_COLUMNS += ("finding", "evidence", "n", "detectable", "figure", "readings_detail", "readings_notes")
-LEDGER_COLUMNS += ("authors_response",)
+LEDGER_COLUMNS = ("id", "source", "claim", "quote", "hypotheses", "grid", "criterion", "verdict", "parts", "readings")
+LEDGER_COLUMNS += ("under_theorem1", "finding", "finding_under_theorem1", "evidence", "n", "detectable", "figure")
+LEDGER_COLUMNS += ("readings_detail", "readings_notes", "authors_response")
 DIGITS = "(digits: pipeline check only)"
+ANSWERS = {"yes": "yes", "partly": "in part", "no": "no", "inconclusive": "open", "missing": "missing"}
+ANSWERS["outside"] = "outside the hypotheses"
 VERDICTS = ("reproduced", "partly", "not reproduced", "inconclusive", "outside hypotheses", "measured", "missing")
 BY_ID = {claim.id: claim for claim in CLAIMS}
 CURVE = ["init", "power", "depth"]
+EARLY_EPOCHS = (2.5, 5)  # claims on width and depth are read at these times of the paper's schedule as well
 
 
 def cells_of(claim: str, profile: str, **choices) -> list[Cell]:
@@ -87,8 +90,12 @@ def _rows_of(claim: Claim, rows: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.concat([rows.iloc[:0], *(curve_of(rows, *curve) for curve in claim.single_curves)])
 
 
-def _readings(claim: Claim, rows: pandas.DataFrame) -> dict[tuple, pandas.DataFrame]:
-    """The rows of each reading, the one to be judged first; another c in place of c = 2 is a reading of its own."""
+def _readings(claim: Claim, every: pandas.DataFrame) -> dict[tuple, pandas.DataFrame]:
+    """The rows of each reading, the one to be judged first, then that under the hypotheses of Theorem 1.
+
+    Another c in place of c = 2 is a reading of its own, and so is an early time of the paper's schedule.
+    """
+    rows = every[claim.where(every)] if len(every) else every
     used = _rows_of(claim, rows)
     used = used[used["model"] == claim.models[0]]
     readings = dict(sorted(used.groupby("reading", sort=False), key=lambda item: reading_rank(item, claim.wanted)))
@@ -100,10 +107,31 @@ def _readings(claim: Claim, rows: pandas.DataFrame) -> dict[tuple, pandas.DataFr
     for reading, same in readings.items() if len(claim.models) > 1 else ():  # another model, all else alike
         others = rows[(rows["model"] != claim.models[0]) & (rows["reading"] == reading[:4])]
         readings[reading] = pandas.concat([same, _rows_of(claim, others)])
-    return readings
+    if claim.early_too and len(every):
+        paper = every["reading"].isin([MAIN_READING, (*MAIN_READING[:3], "5 epochs at 0.001", "milestones=()")])
+        for epochs in EARLY_EPOCHS:
+            early = _rows_of(claim, after_epochs(every[paper], epochs))
+            readings |= {(*MAIN_READING, f"after {epochs:g} epochs"): early} if len(early) else {}
+    first = [reading for reading in list(readings)[:1] + [THEOREM_1_READING] if reading in readings]
+    return {reading: readings[reading] for reading in dict.fromkeys([*first, *readings])}
 
 
-def _note(claim: Claim, rows: pandas.DataFrame, last: str, moved: dict) -> str:
+def _unchecked(rows: pandas.DataFrame, checked: dict) -> list[str]:
+    """The curves of classifiers under another schedule than the paper's for which no run compared the two.
+
+    A depth between two that were compared counts as compared.
+    """
+    other = rows[(rows["schedule"] != "full") & rows["stop_loss"].isna() & (rows["target"] == "class")]
+    names = []
+    for reading, init, power, depth in other[["reading", *CURVE]].drop_duplicates().itertuples(index=False):
+        power = None if pandas.isna(power) else power
+        depths = [key[3] for key in checked if key[:3] == (reading, init, power)]
+        if not (depths and min(depths) <= depth <= max(depths)):
+            names.append(curve_name(init, power, depth))
+    return list(dict.fromkeys(names))
+
+
+def _note(claim: Claim, rows: pandas.DataFrame, last: str, checked: dict) -> str:
     """Why a reading is not counted, if it is not; `last` is the last part of its name."""
     there = sum(not curve_of(rows, *curve).empty for curve in claim.single_curves)
     in_part = f"{there} of {len(claim.single_curves)} curves" if there < len(claim.single_curves) else ""
@@ -111,9 +139,11 @@ def _note(claim: Claim, rows: pandas.DataFrame, last: str, moved: dict) -> str:
     if last.startswith("c="):  # rows that stand in for c = 2
         hardly = hardly.replace("(c = 2)", f"({last.replace('=', ' = ')})")
     curves = rows[["reading", *CURVE]].drop_duplicates().itertuples(index=False)
-    names = [(reading, curve_name(*curve)) for reading, *curve in curves]
-    by = ", ".join(moved[name] for name in names if name in moved)
-    return "; ".join(filter(None, (in_part, hardly, by and f"changed by the short schedule: {by}")))
+    keys = [(reading, init, None if pandas.isna(power) else power, depth) for reading, init, power, depth in curves]
+    by = ", ".join(dict.fromkeys(checked[key] for key in keys if checked.get(key)))
+    never = "" if last.startswith("after") else ", ".join(_unchecked(rows, checked))
+    never = never and f"never compared with the paper's schedule: {never}"
+    return "; ".join(filter(None, (in_part, hardly, by and f"changed by the short schedule: {by}", never)))
 
 
 def _hardly_trained(rows: pandas.DataFrame) -> str:
@@ -145,7 +175,8 @@ def _company(rows: pandas.DataFrame) -> str:
         return ""
     seeds = good.groupby([*CURVE, "width"], dropna=False).size()
     ranges = {"training loss": good["train_loss"], "test accuracy": good["test_accuracy"], "seeds per cell": seeds}
-    return ", ".join(f"{name} {values.min():.3g} to {values.max():.3g}" for name, values in ranges.items())
+    known = {name: values.dropna() for name, values in ranges.items()}
+    return ", ".join(f"{name} {v.min():.3g} to {v.max():.3g}" for name, v in known.items() if len(v))
 
 
 def _grid(rows: pandas.DataFrame) -> str:
@@ -174,51 +205,74 @@ def _missing(claim: Claim, parts: list[Part], gaps: set) -> list[str]:
     return lines
 
 
-def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set, moved: dict) -> dict:
+def _tally(parts: list[Part]) -> str:
+    """How many parts a verdict has, and how they were answered."""
+    answers = Counter(part.answer for part in parts if part.answer != "none")
+    words = [f"{answers[answer]} {word}" for answer, word in ANSWERS.items() if answers[answer]]
+    return f"{answers.total()} parts: {', '.join(words)}" if answers.total() > 1 else ""
+
+
+def _told(parts: list[Part]) -> list[str]:
+    """What each part saw, with the effect that it would have detected."""
+    return [p.text + (f"; detectable: a ratio of {p.mde:.3g}" if math.isfinite(p.mde) else "") for p in parts]
+
+
+def _entry(claim: Claim, rows: pandas.DataFrame, only_digits: bool, further: dict, gaps: set, checked: dict) -> dict:
     rows = rows[rows["model"].isin(claim.models)]
-    readings = _readings(claim, rows[claim.where(rows)] if len(rows) else rows)
+    readings = _readings(claim, rows)
     main, *others = readings or [()]
     parts = [*_judge(claim, readings.get(main, rows.iloc[:0])), *_further(claim, further)]
     # A model that serves for comparison is not counted.
     own = {r: same[same["model"] == claim.models[0]] for r, same in readings.items()}
     judged = own.get(main, rows.iloc[:0])
-    notes = {r: _note(claim, same, r[-1], moved) for r, same in readings.items()}
-    verdicts = {r: verdict_of(_judge(claim, readings[r], whole=False), claim.either) for r in others}
-    verdicts = {main: verdict_of(parts, claim.either)} | verdicts
+    notes = {r: _note(claim, same, r[-1], checked) for r, same in readings.items()}
+    judged_as = {main: parts} | {r: _judge(claim, readings[r], whole=False) for r in others}
+    verdicts = {r: verdict_of(seen, claim.either) for r, seen in judged_as.items()}
+    hypotheses = judged_as.get(THEOREM_1_READING, ()) if "theorem1" in claim.grids else ()
 
     evidence = [f"reading: {', '.join(main)}"] if main else []
     if "flow10" in main:
         evidence.append("flow10 is the short schedule (a tenth of the steps at ten times the learning rate)")
-    evidence += [part.text for part in parts]
+    evidence += _told(parts)
     evidence += filter(None, (_company(judged), _left_out(judged), notes.get(main)))
     evidence += _missing(claim, parts, gaps)
     if others and only_digits:
         evidence.append("other readings available: " + "; ".join(map(", ".join, others)))
     for other in () if only_digits else others:
         note = f" (not counted: {notes[other]})" if notes[other] else ""
-        evidence.append(f"under {', '.join(other)}: {verdicts[other]}{note}; {_company(own[other])}")
+        whole = other == THEOREM_1_READING and hypotheses
+        brief = "" if whole else _finding(judged_as[other])
+        text = f"under {', '.join(other)}: {verdicts[other]}{note}"
+        evidence.append("; ".join(filter(None, (text, brief, _company(own[other])))))
+        evidence += _told(hypotheses) if whole else ()
 
     counts = Counter(sorted((verdicts[r] for r in readings if not notes[r]), key=VERDICTS.index))
     counted = f"{counts.total()} counted: {', '.join(f'{n} {word}' for word, n in counts.items())}" if counts else ""
     aside = sum(map(bool, notes.values()))
-    seen = [part.mde for part in parts if math.isfinite(part.mde)]
+    seen = sorted(
+        {f"{part.mde:.3g}": part.mde for part in parts if math.isfinite(part.mde)}.items(), key=lambda i: i[1]
+    )
+    ends = list(dict.fromkeys(text for text, _ in seen[:1] + seen[-1:]))
     told = {name: getattr(claim, name) for name in ("id", "source", "claim", "quote", "hypotheses", "criterion")}
     line = told | {
         "grid": _grid(judged),
         "finding": _finding(parts),
         "figure": claim.figure,
         "verdict": verdicts[main],
+        "parts": _tally(parts),
+        "under_theorem1": verdicts[THEOREM_1_READING] if hypotheses else "",
+        "finding_under_theorem1": _finding(hypotheses),
         "readings": "; ".join(filter(None, (counted, f"{aside} not counted" if aside else ""))),
         "evidence": "\n".join(evidence),
         "n": int((usable(judged, "stability")).sum()) if len(judged) else 0,
-        "detectable": f"a ratio of {max(seen):.3g}" if seen else "",
+        "detectable": f"a ratio of {' to '.join(ends)}" if ends else "",
         "readings_detail": json.dumps({", ".join(r): verdicts[r] for r in readings}),
         "readings_notes": json.dumps({", ".join(r): note for r, note in notes.items() if note}),
         "authors_response": "",
     }
     if only_digits:
         line |= {"verdict": DIGITS, "evidence": line["evidence"].replace("inconclusive", "undecided")}
-        line |= dict.fromkeys(("readings", "readings_detail", "readings_notes"), "")
+        line |= dict.fromkeys(("parts", "under_theorem1", "readings", "readings_detail", "readings_notes"), "")
     return line
 
 
@@ -230,10 +284,10 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     under cross-entropy and the full schedule), where it is there, else the nearest. Digits rows are read only where
     there are no others, and then no verdict is given.
     A reading that lacks a curve of the claim, holds networks that hardly trained, or is of the short schedule where
-    that changes P (see proxy_schedule.py), gets its verdict but is not counted in "readings"; readings_notes tells
-    why. The runs that check the short schedule are no reading of their own.
+    that changes P or was never compared (see proxy_schedule.py), gets its verdict but is not counted in "readings";
+    readings_notes tells why. The runs that check the short schedule, and those of Lemma 4, are no readings.
     rows: as from robustkit.load() or robustkit.collect. only: ids of claims. further: {measure: rows as from
-    robustkit.load_further}. Raises InputError on an unknown id.
+    robustkit.load_further}; "stability_path" serves the controls at a common loss. Raises InputError on unknown ids.
     """
     for name in only or ():
         check_choice("claim", name, BY_ID)
@@ -245,10 +299,13 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     rows = rows[only_digits | (rows["dataset"] != "digits") | (rows["target"] == "parity")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
     rows.attrs = {}  # pandas would copy them at each step
-    moved, twins = proxy_schedule.moved(rows), {cell.key for cell in twin_cells("laptop")}
-    rows = rows[~rows["key"].isin(twins)] if "key" in rows else rows
+    checked, beside = proxy_schedule.checked(rows), (*twin_cells("laptop"), *named_cells("lemma4", "laptop"))
+    if "key" in rows:
+        rows = rows[~rows["key"].isin({cell.key for cell in beside})]
+        paths = (further or {}).get("stability_path", pandas.DataFrame(columns=["cell_key", "path_over_time"]))
+        rows = rows.assign(path=rows["key"].map(paths.set_index("cell_key")["path_over_time"].to_dict()))
     chosen = [claim for claim in CLAIMS if only is None or claim.id in only]
-    table = [_entry(claim, rows, only_digits, further or {}, gaps, moved) for claim in chosen]
+    table = [_entry(claim, rows, only_digits, further or {}, gaps, checked) for claim in chosen]
     return pandas.DataFrame(table, columns=list(LEDGER_COLUMNS))
 
 

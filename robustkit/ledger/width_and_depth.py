@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pandas
 
 from .. import theory
 from . import rows as ledger_rows
 from . import statistics
-from .criteria import Part, judge_peak, judge_rates, judge_ratio, judge_trend, needs
-from .rows import NAMES, at_loss, curve_name, curve_of, each_curve, listed, shown, usable, values_by
+from .criteria import Part, judge_peak, judge_ratio, judge_trend, needs
+from .rows import JUMP, NAMES, at_loss, curve_name, curve_of, each_curve, listed, shown, usable, values_by
 
 
 def peaks_in_width(rows) -> list[Part]:
@@ -36,20 +38,36 @@ def _sides(rows: pandas.DataFrame, depth: int) -> str:
 
 def no_transition(rows) -> list[Part]:
     """[E08] TREND down of P over width and no PEAK, with the trend at a common training loss beside it."""
-    falls = judge_trend(rows, "stability", "down", name="falls with width")
-    if "loss_at_stability" in rows:
-        good = rows[usable(rows, "stability")]
-        common = good.groupby("width")["train_loss"].mean().max() if len(good) else math.nan
-        found = statistics.trend(at_loss(rows, dict.fromkeys(good["width"].unique(), common)))
-        text = f"; control at the common training loss {common:.3g}: {found.outcome}, end to end {shown(found)}"
-        falls = falls.plus(text)
+    falls = judge_trend(rows, "stability", "down", name="falls with width").plus(_at_common_loss(rows))
     return [falls, judge_peak(rows, "stability", name="no phase transition", wanted=False)]
 
 
 def falls_at_each_power(rows) -> list[Part]:
-    """[E13] TREND down of P over width at each c."""
+    """[E13] TREND down of P over width at each c, with the trend at a common training loss beside it."""
     curves = {curve_name("power", c): curve for c, curve in rows.groupby("power")}
-    return [judge_trend(curve, "stability", "down", name=name, family=2) for name, curve in curves.items()]
+    return [
+        judge_trend(curve, "stability", "down", name=name, family=2).plus(_at_common_loss(curve))
+        for name, curve in curves.items()
+    ]
+
+
+def _at_common_loss(rows: pandas.DataFrame) -> str:
+    """The control: TREND of P over width where every network has the largest of the final training losses."""
+    good = rows[usable(rows, "stability")]
+    if "loss_at_stability" not in rows or good.empty:
+        return ""
+    common = good.groupby("width")["train_loss"].mean().max()
+    curve = at_loss(rows, dict.fromkeys(good["width"].unique(), common))
+    found = statistics.trend(curve)
+    seen = f"{found.outcome}, end to end {shown(found)}" if math.isfinite(found.estimate) else found.note
+    return f"; control at the common training loss {common:.3g}: {seen}{refused(curve)}"
+
+
+def refused(curve: dict) -> str:
+    """Where `at_loss` gives no value, and why."""
+    at = [x for x, values in curve.items() if not values]
+    why = f"P differs by more than {JUMP:g} times between two evaluation points"
+    return f" (not computed at {listed(at)}, where {why})" if at else ""
 
 
 def two_curves(y: str, flip: bool, name: str):
@@ -61,19 +79,24 @@ def two_curves(y: str, flip: bool, name: str):
             return []
         parts = judge_ratio(*[values_by(r, y) for r in ((other, lazy) if flip else (lazy, other))], name)
         if y == "stability" and "loss_at_stability" in rows:
-            found, cells = compare_at_loss(lazy, other)
-            text = f"; control at matched training loss: mean ratio {shown(found)}, above 1 at "
-            text += f"{sum(cell.outcome == 'yes' for cell in cells.values())} of {len(cells)} widths"
-            parts[-1] = parts[-1].plus(text)
+            common, (found, cells) = common_losses(lazy, other), compare_at_loss(lazy, other)
+            each = ", ".join(f"{shown(cell)} at width {m:g} (loss {common[m]:.3g})" for m, cell in cells.items())
+            text = f"; control at matched training loss: {each or found.note}"
+            parts[-1] = parts[-1].plus(text + refused(at_loss(lazy, common) | at_loss(other, common)))
         return parts
 
     return judge
 
 
+def common_losses(lazy: pandas.DataFrame, other: pandas.DataFrame) -> dict[int, float]:
+    """The larger of two curves' mean final training losses at each width that both have."""
+    ends = [r[usable(r, "stability")].groupby("width")["train_loss"].mean() for r in (lazy, other)]
+    return {m: max(e[m] for e in ends) for m in sorted(set(ends[0].index) & set(ends[1].index))}
+
+
 def compare_at_loss(lazy: pandas.DataFrame, other: pandas.DataFrame) -> tuple:
     """Compare P of two curves where both have come down to the larger of their final training losses."""
-    ends = [r[usable(r, "stability")].groupby("width")["train_loss"].mean() for r in (lazy, other)]
-    common = {m: max(e[m] for e in ends) for m in set(ends[0].index) & set(ends[1].index)}
+    common = common_losses(lazy, other)
     return statistics.compare(at_loss(lazy, common), at_loss(other, common))
 
 
@@ -137,26 +160,45 @@ def rises_in_depth(init: str, y: str):
 
     @needs(f"{NAMES[init]}, three depths at one width, two seeds per cell")
     def judge(rows: pandas.DataFrame) -> list[Part]:
-        several = list(each_curve(curve_of(rows, init), "depth"))
-        return [judge_trend(c, y, "up", name=f"{name}, {y}", by="depth", family=len(several)) for name, c in several]
+        several, parts = list(each_curve(curve_of(rows, init), "depth")), []
+        for name, curve in several:
+            part = judge_trend(curve, y, "up", name=f"{name}, {y}", by="depth", family=len(several))
+            m, d_in = curve["width"].iloc[0], ledger_rows.sizes(curve.iloc[0])[0]
+            narrow = init == "ntk" and m <= d_in
+            parts.append(replace(part, answer="outside").plus(f"; m is not above d = {d_in}") if narrow else part)
+        return parts
 
     return judge
 
 
-@needs("gain above 1 at three depths of one width, two seeds per cell")
+@needs("gain above 1 and He at three depths of one width, two seeds per cell")
 def explosion_trained(rows: pandas.DataFrame) -> list[Part]:
-    """[T16, after training] RATE: is the slope of log P per layer above 0? A power of exp(L) is one per layer."""
-    found, starts, reach = {}, {}, {}
+    """[T16, after training] Does log P rise faster per layer than under He, and by a straight line in L?
+
+    A power of exp(L) is a rate per layer. "yes": the interval of the slope less He's (Welch) lies above 0, and AIC
+    prefers a line in L to one in log L by more than 2. "partly": the first alone. "no": the slope lies below He's.
+    """
+    parts, he = [], curve_of(rows, "he")
     for name, curve in each_curve(rows[(rows["init"] == "gain") & (rows["gain"].astype(float) > 1)], "depth"):
         points = values_by(curve, "stability", "depth")
-        found[name] = statistics.rate({math.exp(depth): values for depth, values in points.items()}, bound=0.0)
-        ends = [next(curve[curve["depth"] == depth].itertuples()) for depth in (min(points), max(points))]
-        first, last = (math.log(theory.stability_at_init(**ledger_rows.scheme(row))) for row in ends)
-        reach[name] = max(points) - min(points)
-        starts[name] = f"{(last - first) / reach[name]:.3g} (exact), log gain {math.log(ends[0].gain):.3g}"
-    turned, parts = {"yes": "no", "no": "yes"}, []  # growth lies above 0, not below
-    for name, answer in judge_rates(found).items():
-        f = found[name]
-        text = f"{name}: log P per layer after training {shown(f)} ({f.note}), at initialisation {starts[name]}"
-        parts.append(Part(turned.get(answer, answer), text, math.exp(f.mde * reach[name])))
+        beside = {L: v for L, v in values_by(he, "stability", "depth").items() if L in points}
+        own, lazy = ({math.exp(L): v for L, v in values.items()} for values in (points, beside))
+        slope, usual = statistics.rate(own), statistics.rate(lazy)
+        difference, low, high = statistics.rate_difference(own, lazy)
+        L, logs = (
+            np.repeat(list(points), list(map(len, points.values()))),
+            np.log(np.concatenate(list(points.values()))),
+        )
+        rests = [np.sum((logs - np.polyval(np.polyfit(x, logs, 1), x)) ** 2) for x in (L, np.log(L))]
+        evidence = len(L) * math.log(rests[1] / rests[0]) if min(rests) > 0 else 0.0
+        faster, law = low > 0, "an exponential" if evidence > 0 else "a power"
+        answer = ("yes" if evidence > 2 else "partly") if faster else "no" if high < 0 else "inconclusive"
+        row = next(curve.itertuples())
+        start = [math.log(theory.stability_at_init(**ledger_rows.scheme(row) | {"depth": int(d)})) for d in (2, 3)]
+        text = f"{name}: log P per layer after training {shown(slope)} ({slope.note}), under He {shown(usual)}, "
+        text += (
+            f"difference {difference:.3g} [{low:.3g}, {high:.3g}]; AIC prefers {law} of L by {abs(evidence):.3g}; "
+        )
+        text += f"at initialisation {start[1] - start[0]:.3g} (exact), log gain {math.log(row.gain):.3g}"
+        parts.append(Part(answer, text, math.exp(slope.mde * (max(points) - min(points)))))
     return parts

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .. import attacks
-from ..cell import ATTACKS, RADII, Cell, column
+from ..cell import ATTACKS, EVALUATION_POINTS, RADII, Cell, column
 from ..networks import FCN, build
 from ..stability import gram_eigenvalues, jacobian, norm_in_ball
 from .group import GroupRun, mean_losses
 from .loop import Loop
+from .measures import ball_norms
 
 CHUNK = 50  # points whose Jacobians are held at once
 
@@ -126,7 +128,26 @@ class Attack(Further):
         return measured
 
 
-FURTHER: dict[str, type[Further]] = {kind.name: kind for kind in (JacobianChange, Attack)}
+class StabilityPath(Further):
+    """P(f, eps)/eps at each of the EVALUATION_POINTS, where a run's own row has it at the seven FRACTIONS alone."""
+
+    name, version, points, scale = "stability_path", 1, 1000, "stability"
+    columns = ("loss_at_end", "stability", "path_over_time")
+
+    def begin(self) -> None:
+        self.path_times = Counter(round(f * self.cell.steps) for f in EVALUATION_POINTS)
+        self.loss_steps |= set(self.path_times)
+
+    def observe(self, step: int, losses: list[float] | None) -> None:
+        if times := self.path_times[step]:
+            for value, note in zip(ball_norms(self.nets, self.x_test)[0].mean(1).tolist(), self.notes, strict=True):
+                note["trace"]["path_over_time"] += [value] * (times if note["going"] else 0)
+
+    def measured(self, s: int) -> dict:
+        return {"stability": self.notes[s]["trace"]["path_over_time"][-1]}
+
+
+FURTHER: dict[str, type[Further]] = {kind.name: kind for kind in (JacobianChange, Attack, StabilityPath)}
 
 
 def _jacobians(model: nn.Module, x: Tensor) -> Tensor:

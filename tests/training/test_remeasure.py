@@ -10,7 +10,7 @@ import torch
 from processes import CONTEXT
 
 from robustkit import attacks
-from robustkit.cell import FRACTIONS, Cell, InputError
+from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell, InputError
 from robustkit.data import fixed_points, load_dataset
 from robustkit.report import ship
 from robustkit.stability import expected_norm, perturbation_stability
@@ -19,7 +19,7 @@ from robustkit.sweep.train_missing import further, load_further
 from robustkit.training.group import OutOfTimeError
 from robustkit.training.loop import Loop
 from robustkit.training.measures import measure, measure_group
-from robustkit.training.remeasure import FURTHER, Attack, JacobianChange
+from robustkit.training.remeasure import FURTHER, Attack, JacobianChange, StabilityPath
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -363,3 +363,13 @@ def test_a_difference_names_the_measure_and_the_cell():
         store.merge(first, others[1:2])
     merged, (note,) = store.merge(first, mnist_rows(0.75, versions={"torch": "9"})[2:3])
     assert merged == first and "jacobian_change of" in note
+
+
+def test_the_path_is_the_stability_of_the_row_where_both_are_observed():
+    cell = Cell(width=16, depth=2, epochs=2, lr=0.04)
+    row, path = measure(cell)["measures"], measure(cell, kind=StabilityPath)["measures"]
+    assert len(path["path_over_time"]) == len(EVALUATION_POINTS)
+    at = [EVALUATION_POINTS.index(f) for f in FRACTIONS if f in EVALUATION_POINTS]
+    shared = [f for f in FRACTIONS if f in EVALUATION_POINTS]
+    assert [path["path_over_time"][k] for k in at] == [row["stability_over_time"][FRACTIONS.index(f)] for f in shared]
+    assert path["loss_at_end"] == row["loss_over_time"][-1]

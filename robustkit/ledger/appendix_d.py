@@ -59,7 +59,8 @@ def radius() -> list[Part]:
     repaired = max(_repaired_radius(*network) / network[-1] for network in allowed)
     text = "; proof: trace(H^inf)/n bounds lambda_0, so R_a/beta_2 <= 1/(4 n^1.5) - sqrt(2/pi) < 0; repairable: Eq. "
     text += "19 of [W] without its last inequality gives a positive radius, of order beta_2/n^3 and at most "
-    part = _radius_part(largest, allowed).plus(f"{text}{repaired:.3g} beta_2")
+    text += f"{repaired:.3g} beta_2; with it the first inner term of Eq. 25 falls below the second, and the order of "
+    part = _radius_part(largest, allowed).plus(f"{text}the Remark stands")
     return [part, _radius_part("lambda_0 of random unit inputs, n = 1 to 100", _drawn())]
 
 

@@ -78,6 +78,12 @@ HE, LECUN, SMALL = ("he", None, (2,)), ("lecun", None, PAPER_DEPTHS), ("power", 
 ALL_DEPTHS, NTK, THEOREM_1 = ("he", None, PAPER_DEPTHS), ("ntk", None, PAPER_DEPTHS), ("theorem1", "theorem1_wide")
 
 
+def _beside_a_gain(rows: pandas.DataFrame) -> pandas.Series:
+    """Classifiers of width 64 in the readings that have a gain above 1."""
+    gained = rows.loc[rows["init"] == "gain", "reading"].unique()
+    return ordinary(rows) & (rows["width"] == 64) & rows["reading"].isin(gained)
+
+
 def _claim(name: str, curves: tuple, judge: Callable, **options) -> Claim:
     words = WORDS[name] | {key: WORDS[name][key].format(**CONSTANTS) for key in ("hypotheses", "criterion")}
     return Claim(name, **words, curves=curves, judge=judge, **options)
@@ -152,7 +158,7 @@ _ALL = (
     _claim("T14", (), lambda rows: appendix_d.lemmas7_8()),
     _claim("T15", (NTK,), ntk_orders, grids=("ntk_full", "ntk", "inverse_width", *THEOREM_1)),
     _claim(
-        "T16", (("gain", None, PAPER_DEPTHS), ALL_DEPTHS), where=lambda rows: ordinary(rows) & (rows["width"] == 64),
+        "T16", (("gain", None, PAPER_DEPTHS), ALL_DEPTHS), where=_beside_a_gain,
         judge=lambda rows: [*initial_value.explosion_at_init(), *width_and_depth.explosion_trained(rows)],
         grids=("gain_full", "gain"),
     ),

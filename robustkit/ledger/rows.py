@@ -48,6 +48,12 @@ def reading_of(row: dict) -> tuple:
     return (*main, *others)
 
 
+def of_reading(rows: pandas.DataFrame, wanted: tuple, exactly: bool = True) -> pandas.DataFrame:
+    """The rows of one reading, or of all that begin with it."""
+    of = [reading_of(row) for row in rows.to_dict("records")]
+    return rows[[(reading if exactly else reading[: len(wanted)]) == wanted for reading in of]]
+
+
 def reading_rank(item, wanted=MAIN_READING) -> tuple:
     """The wanted reading first, then the one nearest to it, then the one with most rows."""
     reading, rows = item

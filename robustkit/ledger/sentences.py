@@ -1,4 +1,4 @@
-"""Sentences whose numbers come from rows: the README's headline findings, and those that notebooks print."""
+"""Sentences whose numbers come from rows: one per headline claim; the answer in five lines is in answer.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import rows as ledger_rows
 from . import statistics, theorems2_3
 from .claims import HEADLINES, SCALAR_READING
 from .kappa import with_growth
-from .rows import NAMES, at_evaluation, curve_of, reading_of, usable, values_by
+from .rows import NAMES, at_evaluation, curve_of, usable, values_by
 from .width_and_depth import compare_at_loss
 
 UNKNOWN = "not known yet"
@@ -35,18 +35,17 @@ def sentence(claim: str, rows: pandas.DataFrame) -> str:
     """What the rows of a headline claim's main reading say, with their numbers; see `found`."""
     if claim != "E15":
         wanted = SCALAR_READING if claim == "T12" else ledger_rows.MAIN_READING
-        of = [reading_of(row) for row in rows.to_dict("records")]
-        rows = rows[[(r[: len(wanted)] if claim == "T12" else r) == wanted for r in of]]
+        rows = ledger_rows.of_reading(rows, wanted, exactly=claim != "T12")
     return (SENTENCES[claim](rows) if len(rows) else "") or "No rows on MNIST yet."
 
 
-def save(text: str, profile: str) -> str:
-    """Write the list as figures/<profile>/found.md, and return it."""
-    write_atomically(figures_folder(profile) / "found.md", text)
+def save(text: str, profile: str, name: str = "found") -> str:
+    """Write a text as figures/<profile>/<name>.md, and return it."""
+    write_atomically(figures_folder(profile) / f"{name}.md", text)
     return text
 
 
-def _ends(found: dict) -> str:
+def ends_of(found: dict) -> str:
     """The narrowest and the widest cell of {width: finding or interval}."""
     ends = (min(found), max(found)) if found else ()
     return " and ".join(f"{_interval(found[m])} at $m = {m:g}$" for m in ends) or UNKNOWN
@@ -64,8 +63,8 @@ def _growth_of_kappa(rows: pandas.DataFrame) -> str:
     ends, growth = (statistics.intervals(values_by(lazy, y)) for y in ("kappa", "growth"))
     below = sum(cell.high < 1 for cell in ends.values())
     return (
-        f"The lazy ratio of two-layer He networks ends at {_ends(ends)}, below 1 at {below} of {len(ends)} widths; "
-        f"since the first tenth of training it has grown by a factor of {_ends(growth)}."
+        f"The lazy ratio of two-layer He networks ends at {ends_of(ends)}, below 1 at {below} of {len(ends)} widths; "
+        f"since the first tenth of training it has grown by a factor of {ends_of(growth)}."
     )
 
 
@@ -89,7 +88,7 @@ def _law_of_kappa(rows: pandas.DataFrame) -> str:
 def _lazy_and_not(rows: pandas.DataFrame) -> str:
     kappas = [values_by(curve_of(rows, *curve), "kappa") for curve in (("power", 2, 2), ("he", None, 2))]
     _, cells = statistics.compare(*kappas)
-    return f"Non-lazy $\\kappa$ over lazy $\\kappa$ is {_ends(cells)}."
+    return f"Non-lazy $\\kappa$ over lazy $\\kappa$ is {ends_of(cells)}."
 
 
 def _peaks(rows: pandas.DataFrame) -> str:
@@ -106,7 +105,7 @@ def _more_robust(rows: pandas.DataFrame) -> str:
     curves = curve_of(rows, "he", depth=2), curve_of(rows, "power", 2, 2)
     _, cells = statistics.compare(*(values_by(curve, "stability") for curve in curves))
     _, at_loss = compare_at_loss(*curves)
-    return f"Lazy $P$ over non-lazy $P$ is {_ends(cells)}; at matched training loss it is {_ends(at_loss)}."
+    return f"Lazy $P$ over non-lazy $P$ is {ends_of(cells)}; at matched training loss it is {ends_of(at_loss)}."
 
 
 def _falls_with_width(rows: pandas.DataFrame) -> str:
@@ -115,7 +114,7 @@ def _falls_with_width(rows: pandas.DataFrame) -> str:
     losses = statistics.intervals(values_by(curve, "train_loss"))
     return len(curve) and (
         f"From $m = {curve['width'].min()}$ to {curve['width'].max()} non-lazy $P$ changes by a factor of "
-        f"{_interval(trend)}; its training loss is {_ends(losses)}."
+        f"{_interval(trend)}; its training loss is {ends_of(losses)}."
     )
 
 
@@ -130,8 +129,8 @@ def _over_depth(rows: pandas.DataFrame, init: str) -> str:
     )
     ways = [cell.outcome for cell in after.values()]
     return (
-        f"From $L = {depths.min()}$ to {depths.max()}, $P$ changes by a factor of {_ends(before)} before training, "
-        f"and of {_ends(after)} after it: up at {ways.count('up')} of {len(ways)} widths, "
+        f"From $L = {depths.min()}$ to {depths.max()}, $P$ changes by a factor of {ends_of(before)} before training, "
+        f"and of {ends_of(after)} after it: up at {ways.count('up')} of {len(ways)} widths, "
         f"down at {ways.count('down')}."
     )
 

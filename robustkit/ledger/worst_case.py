@@ -112,6 +112,9 @@ def under_attack(rows: pandas.DataFrame) -> list[Part]:
         ranked = _ranked(same, "logit_stability", PAIRS_OF_LOGITS)
         lines = [f"P of logits and {name}: {in_words(seen)}; n = {seen.n}" for name, seen in ranked.items()]
         lines = [*_lost(same), *lines]
+        if (other := same["init"] == "power").any() and not other.all():
+            cells = same.loc[other, BY].drop_duplicates()
+            lines += [f"without the {len(cells)} non-lazy cells: {line}" for line in _lost(same[~other])]
         heading = [f"under {', '.join(reading)}, {len(same)} runs:"] if lines and len(readings) > 1 else []
         parts += [Part("none", text) for text in heading + lines]
     return [*parts, Part("none", INTERVALS)] if parts else [Part("missing", "attacks on four cells are needed")]

@@ -79,9 +79,9 @@ ALL_DEPTHS, NTK, THEOREM_1 = ("he", None, PAPER_DEPTHS), ("ntk", None, PAPER_DEP
 
 
 def _beside_a_gain(rows: pandas.DataFrame) -> pandas.Series:
-    """Classifiers of width 64 in the readings that have a gain above 1."""
-    gained = rows.loc[rows["init"] == "gain", "reading"].unique()
-    return ordinary(rows) & (rows["width"] == 64) & rows["reading"].isin(gained)
+    """Classifiers of width 64 under the choices under which there are networks with a gain above 1."""
+    choices = rows["scaling"] + rows["schedule"] + rows["lr_rule"]
+    return ordinary(rows) & (rows["width"] == 64) & choices.isin(choices[rows["init"] == "gain"])
 
 
 def _claim(name: str, curves: tuple, judge: Callable, **options) -> Claim:
@@ -160,7 +160,7 @@ _ALL = (
     _claim(
         "T16", (("gain", None, PAPER_DEPTHS), ALL_DEPTHS), where=_beside_a_gain,
         judge=lambda rows: [*initial_value.explosion_at_init(), *width_and_depth.explosion_trained(rows)],
-        grids=("gain_full", "gain"),
+        grids=("gain_full", "gain", "N4a"),
     ),
     _claim("T17", (LECUN,), rises_in_depth("lecun", "train_loss"), grids=("N5b", "unit")),
     _claim("T18", (ALL_DEPTHS,), bound_along_training, grids=(*THEOREM_1, "N4a", "unit"), wanted=THEOREM_1_READING),

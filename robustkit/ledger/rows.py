@@ -126,6 +126,7 @@ def after_epochs(rows: pandas.DataFrame, epochs: float) -> pandas.DataFrame:
     at this time, are left out.
     """
     kept = []
+    rows = rows if "loss_at_stability" in rows else rows.iloc[:0].assign(loss_at_stability=None)
     for row in rows[(rows["lr"] == 0.001) & recorded(rows, "loss_at_stability", FRACTIONS)].to_dict("records"):
         fraction, milestones = epochs / row["epochs"], row["milestones"]
         if fraction in FRACTIONS and fraction <= min(milestones, default=1):
@@ -145,7 +146,8 @@ def at_loss(rows: pandas.DataFrame, loss: dict, by: str = "width") -> dict[float
     than a factor of JUMP between the two points around the loss.
     """
     curve, refused = {}, set()
-    for row in rows[usable(rows, "stability") & rows[by].isin(list(loss))].itertuples():
+    known = recorded(rows, "loss_at_stability") & recorded(rows, "stability_over_time")
+    for row in rows[usable(rows, "stability") & known & rows[by].isin(list(loss))].itertuples():
         path = getattr(row, "path", None)
         pair = (
             (row.loss_over_time, path) if isinstance(path, list) else (row.loss_at_stability, row.stability_over_time)

@@ -252,7 +252,8 @@ def rate(curve, *, bound=None) -> Finding:
 
 def rate_difference(one, other) -> tuple[float, float, float]:
     """The power of x in one curve less that in another, with its 95 % interval (Welch); NaN if one is not known."""
-    rates, dofs = [rate(curve) for curve in (one, other)], np.array([pooled_sd(curve)[1] for curve in (one, other)])
+    rates = [rate(curve) for curve in (one, other)]
+    dofs = np.array([pooled_sd(curve)[1] for curve in (one, other)], dtype=float)
     if any(math.isnan(f.estimate) for f in rates):
         return (math.nan,) * 3
     errors = np.array([f.high - f.low for f in rates]) / 2 / stdtrit(dofs, 1 - LEVEL / 2)

@@ -185,10 +185,10 @@ def explosion_trained(rows: pandas.DataFrame) -> list[Part]:
         own, lazy = ({math.exp(L): v for L, v in values.items()} for values in (points, beside))
         slope, usual = statistics.rate(own), statistics.rate(lazy)
         difference, low, high = statistics.rate_difference(own, lazy)
-        L, logs = (
-            np.repeat(list(points), list(map(len, points.values()))),
-            np.log(np.concatenate(list(points.values()))),
-        )
+        if math.isnan(slope.estimate):
+            parts.append(Part("inconclusive", f"{name}: {slope.note}"))
+            continue
+        L, logs = np.array([(L, math.log(value)) for L, values in points.items() for value in values]).T
         rests = [np.sum((logs - np.polyval(np.polyfit(x, logs, 1), x)) ** 2) for x in (L, np.log(L))]
         evidence = len(L) * math.log(rests[1] / rests[0]) if min(rests) > 0 else 0.0
         faster, law = low > 0, "an exponential" if evidence > 0 else "a power"
@@ -196,9 +196,8 @@ def explosion_trained(rows: pandas.DataFrame) -> list[Part]:
         row = next(curve.itertuples())
         start = [math.log(theory.stability_at_init(**ledger_rows.scheme(row) | {"depth": int(d)})) for d in (2, 3)]
         text = f"{name}: log P per layer after training {shown(slope)} ({slope.note}), under He {shown(usual)}, "
-        text += (
-            f"difference {difference:.3g} [{low:.3g}, {high:.3g}]; AIC prefers {law} of L by {abs(evidence):.3g}; "
-        )
-        text += f"at initialisation {start[1] - start[0]:.3g} (exact), log gain {math.log(row.gain):.3g}"
+        text += f"difference {difference:.3g} [{low:.3g}, {high:.3g}]; AIC prefers {law} of L by "
+        text += f"{abs(evidence):.3g}; at initialisation {start[1] - start[0]:.3g} (exact), log gain "
+        text += f"{math.log(row.gain):.3g}"
         parts.append(Part(answer, text, math.exp(slope.mde * (max(points) - min(points)))))
     return parts

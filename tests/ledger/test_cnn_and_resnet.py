@@ -68,7 +68,7 @@ def test_much_larger_is_twice_and_a_rise_and_larger_counts_in_part(slope, noise,
     """The fully connected net has a slope of 0.1."""
     found = verdict(cnn(slope, noise=noise), curve(0.1, noise=noise, seed=1))
     assert found["verdict"] == word
-    assert "He, L=" not in found["readings_notes"] and found["n"] == 24  # the CNNs alone
+    assert "hardly trained: He, L=" not in found["readings_notes"] and found["n"] == 24  # the CNNs alone
 
 
 def test_only_widths_and_depths_that_both_have_are_compared():
@@ -105,7 +105,11 @@ def test_equal_rises_are_seldom_told_apart(sds, rise, wrong):
 
 def test_each_head_is_a_reading_and_flatten_the_first():
     found = verdict(cnn(0.3, noise=0.01), cnn(0.05, "pooling", noise=0.01), curve(0.1, noise=0.01))
-    assert found["verdict"] == "reproduced" and found["readings"] == "2 counted: 1 reproduced, 1 not reproduced"
+    assert found["verdict"] == "reproduced" and found["readings"] == "2 not counted"
+    assert (
+        '"mnist, raw, cross_entropy, flow10, model=cnn, head=pooling": "not reproduced"' in found["readings_detail"]
+    )
+    assert "never compared with the paper's schedule: He, L=4" in found["readings_notes"]
     assert "not reproduced" in verdict(cnn(0.05, "pooling", noise=0.01), curve(0.1, noise=0.01))["verdict"]
 
 

@@ -52,7 +52,7 @@ def test_seeds_that_scatter_at_one_width_alone_do_not_hide_what_happens_at_the_o
 
 def test_one_schedule_alone_or_no_rows_give_no_pair():
     full = rows().query("lr == 0.001")
-    assert proxy_schedule.pairs(full).empty and proxy_schedule.moved(full) == {}
+    assert proxy_schedule.pairs(full).empty and proxy_schedule.checked(full) == {}
     assert proxy_schedule.pairs(full.iloc[:0]).empty and proxy_schedule.pairs(pandas.DataFrame()).empty
 
 
@@ -67,7 +67,7 @@ def test_a_reading_that_the_short_schedule_changes_is_shown_and_not_counted():
         return entry["readings"], entry["readings_notes"]
 
     readings, notes = e09(rows())
-    assert readings == "1 counted: 1 reproduced; 1 not counted"
+    assert readings == "3 counted: 3 reproduced; 1 not counted"
     assert (
         "changed by the short schedule: He, L=6 by -" in notes and "He, L=10 by -50 %" in notes and "L=4" not in notes
     )
@@ -115,5 +115,5 @@ def test_the_picture_shows_each_pair_once_and_says_what_is_missing(tmp_path, mon
     assert sorted(drawn["mean"]) == sorted(table["ratio"]) and len(table) == 20
     twice = proxy_schedule.trained_twice(both, "laptop")
     assert (
-        set(twice["width"]) == {16, 64, 256} and len(twice.attrs["missing"]) == 1
-    )  # 1024 has the short schedule alone
+        set(twice["width"]) == {16, 64, 256, 1024} and len(twice.attrs["missing"]) == 1
+    )  # two layers alone have both schedules at 1024

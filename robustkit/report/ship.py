@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..checks import InputError
 from ..files import ROOT, figures_folder, results_folder, write_atomically
-from ..ledger.claims import HEADLINES
 from ..profiles import named_cells
 from ..sweep import store
 from .notebooks import build_notebook, build_notebooks, execute, notebooks
@@ -46,19 +45,12 @@ def ship_notebooks() -> list[str]:
     if not failed:
         for path in notebooks():
             build_notebook(path.with_suffix(".py"), results_folder() / "notebooks" / "shipped" / path.name)
-        write_verdicts(ROOT / "README.md", figures_folder("shipped"))
+        write_answer(ROOT / "README.md", figures_folder("shipped"))
     return failed
 
 
-def write_verdicts(readme: Path, figures: Path) -> None:
-    """Write the headline verdicts and findings between their marks in the README."""
-    import pandas
-
-    rows = pandas.read_csv(figures / "claims.csv", keep_default_na=False).head(len(HEADLINES)).itertuples()
-    lines = [f"| {row.id} | {row.claim} | {row.verdict} | {row.readings} |" for row in rows]
-    table = "\n".join(["| | the claim | verdict, main reading | readings |", "|---|---|---|---|", *lines, ""])
-    text = readme.read_text()
-    for mark, content in (("ledger", table), ("found", (figures / "found.md").read_text())):
-        before, rest = text.split(f"<!-- {mark} -->\n")
-        text = f"{before}<!-- {mark} -->\n{content}<!-- /{mark} -->{rest.split(f'<!-- /{mark} -->')[1]}"
-    write_atomically(readme, text)
+def write_answer(readme: Path, figures: Path) -> None:
+    """Write the answer in five lines between its marks in the README."""
+    before, rest = readme.read_text(encoding="utf-8").split("<!-- answer -->\n")
+    answer, after = (figures / "answer.md").read_text(encoding="utf-8"), rest.split("<!-- /answer -->")[1]
+    write_atomically(readme, f"{before}<!-- answer -->\n{answer}<!-- /answer -->{after}")

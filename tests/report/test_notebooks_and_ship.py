@@ -169,20 +169,13 @@ sys.exit(main(["report", "smoke"]))
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_the_readme_takes_its_verdicts_and_findings_from_what_was_written(tmp_path):
-    readme, found = tmp_path / "README.md", "- **E1** P is 2 [1, 3].\n"
-    readme.write_text(
-        "before\n<!-- ledger -->\nold\n<!-- /ledger -->\nbetween\n<!-- found -->\n<!-- /found -->\nafter\n"
-    )
-    claims = 'id,claim,verdict,readings\nE1,He rises,reproduced,1 tried\nE2,"LeCun, falls",missing,\n'
-    (tmp_path / "claims.csv").write_text(claims)
-    (tmp_path / "found.md").write_text(found)
+def test_the_readme_takes_its_answer_from_what_was_written(tmp_path):
+    readme, said = tmp_path / "README.md", "- **Width.** P is 2 [1, 3].\n"
+    readme.write_text("before\n<!-- answer -->\nold\n<!-- /answer -->\nafter\n")
+    (tmp_path / "answer.md").write_text(said)
     for _ in range(2):
-        ship.write_verdicts(readme, tmp_path)
-        before, table, between, list_of, after = re.split(r"<!-- /?(?:ledger|found) -->\n", readme.read_text())
-        assert (before, between, list_of, after) == ("before\n", "between\n", found, "after\n")
-        rows = ["| E1 | He rises | reproduced | 1 tried |", "| E2 | LeCun, falls | missing |  |"]
-        assert table.splitlines()[2:] == rows
+        ship.write_answer(readme, tmp_path)
+        assert readme.read_text() == f"before\n<!-- answer -->\n{said}<!-- /answer -->\nafter\n"
 
 
 # ---------------------------------------------------------------------------------------------- shipped rows

@@ -9,8 +9,6 @@
 # %% [markdown]
 # # 4. Non-lazy training
 #
-# <a href="https://mybinder.org/v2/gh/OWNER/robustkit/HEAD?labpath=notebooks%2F04_non_lazy.ipynb"><img src="https://mybinder.org/badge_logo.svg" alt="Open in Binder"></a> <a href="https://colab.research.google.com/github/OWNER/robustkit/blob/main/notebooks/04_non_lazy.ipynb"><img src="https://colab.research.google.com/assets/colab-badge.svg" alt="Open in Colab"></a>
-#
 # > Under the non-lazy training regime, we demonstrate how the width of a two-layer ReLU network benefits
 # > robustness. (NeurIPS, abstract)
 #
@@ -24,19 +22,25 @@
 # $m^{1-2c}$, can be proved without it. Theorem 2's bound holds and lies far below the measured movement.
 
 # %%
-# Where robustkit is missing (Colab, a bare Jupyter), this fetches it. Only small packages are installed with it: a
-# plain `pip install` of robustkit could replace the torch, numpy and pandas that are there.
+# robustkit must be this project's own: the package index has another of that name. Where it is missing (Colab, a bare
+# Jupyter), it is taken from beside this notebook or cloned, and small packages alone are installed with it, since a
+# plain `pip install` could replace the torch, numpy and pandas that are there.
 import importlib.util
 import pathlib
 import subprocess
 import sys
 
+address, tag = "", "v0.1.0"  # where this project lies, such as "https://github.com/NAME/robustkit", and its version
 if importlib.util.find_spec("robustkit") is None:
-    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() else "robustkit-clone")
+    home = pathlib.Path(".." if pathlib.Path("../robustkit").is_dir() or not address else "robustkit-clone")
     if not home.exists():
-        subprocess.run(["git", "clone", "--depth=1", "https://github.com/OWNER/robustkit", home], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth=1", f"--branch={tag}", address, home], check=True)
+    if importlib.util.find_spec("jaxtyping") is None:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "jaxtyping", "seaborn", "tqdm"], check=True)
     sys.path.insert(0, str(home.resolve()))
+found = importlib.util.find_spec("robustkit")
+if not found or "arXiv:2209.07263" not in pathlib.Path(found.origin or sys.executable).read_text(errors="ignore"):
+    raise ImportError("This is not its robustkit: open the notebook in its project's folder, or set `address` above.")
 
 # %% tags=["parameters"]
 profile = "shipped"  # type: str  # smoke, laptop, paper: train what is missing; shipped: draw the committed rows

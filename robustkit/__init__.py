@@ -15,6 +15,7 @@ _LATER = {
     **dict.fromkeys(("Estimate", "expected_norm", "perturbation_stability", "sample_ball"), "stability"),
     **dict.fromkeys(("collect", "load", "load_further", "run"), "sweep.train_missing"),
 }
+COMPANION_TO = "arXiv:2209.07263"  # by this the notebooks tell this package from another of its name
 _MODULES = {"plots": "plots", "theory": "theory", "figures": "plots"}  # figures: its old name
 
 

@@ -218,15 +218,17 @@ def elsewhere(tmp_path_factory):
     for name in ("pyproject.toml", "results/shipped.jsonl"):
         shutil.copy(NOTEBOOKS.parent / name, origin / name)
     git = ["git", "-C", origin, "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"], ["tag", "v0.1.0"]):
         subprocess.run([*git, *words], check=True)
     cell = cells_of(SOURCES[0], "code")[0].source
-    cell = cell.replace(f'"{badges.repository()}"', f'"{origin.as_uri()}"')
+    cell = cell.replace(f'address, tag = "{badges.repository()}"', f'address, tag = "{origin.as_uri()}"')
     assert origin.as_uri() in cell
     keep = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "ROBUSTKIT_RESULTS")}
 
-    def run(code, at):
-        command = [folder / "venv" / "bin" / "python", "-c", f"{cell}\n{code}" if code else LIST]
+    def run(code, at, address=None):
+        at.mkdir(exist_ok=True)
+        first = cell if address is None else cell.replace(origin.as_uri(), address)
+        command = [folder / "venv" / "bin" / "python", "-c", f"{first}\n{code}" if code else LIST]
         done = subprocess.run(command, cwd=at, env=keep | {"PIP_NO_INDEX": "1"}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -252,6 +254,16 @@ def test_without_robustkit_it_is_cloned_once_and_no_package_changes(elsewhere, t
     assert run(WHERE, tmp_path) == f"{clone}/robustkit/__init__.py\n"  # its kernel started anew
     assert (clone / "kept").exists()
     assert run(None, tmp_path) == before and "('torch', " in before
+
+
+def test_another_package_of_this_name_or_none_is_refused_in_a_sentence(elsewhere, tmp_path):
+    run, origin = elsewhere
+    with pytest.raises(AssertionError, match="This is not its robustkit: open the notebook in its project's folder"):
+        run("pass", tmp_path / "nowhere", address="")
+    (tmp_path / "robustkit").mkdir()
+    (tmp_path / "robustkit" / "__init__.py").write_text("'another'")
+    with pytest.raises(AssertionError, match="or set `address` above"):
+        run("pass", tmp_path)
 
 
 def test_in_a_clone_without_an_install_that_clone_is_used(elsewhere):

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jupytext
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -23,7 +24,7 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 CITATION = (ROOT / "CITATION.cff").read_text()
 
 # torch and what comes with it must all come from one place, which constraints.txt does not choose.
-BANNED = re.compile(r"(torch|torchvision|triton|robustkit|pip|setuptools|nvidia-.*|cuda-.*)$")
+BANNED = re.compile(r"(torch|torchvision|triton|robustkit.*|pip|setuptools|nvidia-.*|cuda-.*)$")
 CONDA_NAMES = {"pytorch": "torch"}
 IMPORT_NAMES = {"scikit-learn": "sklearn", "math-core": "math_core"}
 
@@ -33,7 +34,7 @@ def bounds(requirements):
     found = {}
     for text in requirements:
         requirement = Requirement(text)
-        if requirement.name == "robustkit":
+        if requirement.name == PROJECT["name"]:
             continue
         (specifier,) = requirement.specifier
         assert specifier.operator == ">=", text
@@ -44,24 +45,25 @@ def bounds(requirements):
 
 
 EXTRAS = PROJECT["optional-dependencies"]
-DECLARED = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["dask"], *EXTRAS["test"]])
+READERS = bounds([*PROJECT["dependencies"], *EXTRAS["notebooks"]])
+DECLARED = READERS | bounds([*EXTRAS["dask"], *EXTRAS["test"]])
 CONSTRAINTS = [
     line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip() and not line.startswith("#")
 ]
 
 
 def test_the_test_extra_brings_the_other_extras():
-    assert "robustkit[dask,notebooks]" in EXTRAS["test"]
+    assert "robustkit-companion[dask,notebooks]" in EXTRAS["test"]
 
 
-def test_conda_and_pip_install_one_list_with_the_same_lower_bounds():
+def test_conda_installs_what_a_reader_needs_with_the_lower_bounds_of_pip():
     listed = [entry for entry in ENVIRONMENT["dependencies"] if isinstance(entry, str)]
     python, pip, *others = listed
     (by_pip,) = [entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict)]
     others += [entry for entry in by_pip if entry != "-e ."]
     assert pip == "pip"
     found = bounds(others)
-    assert {CONDA_NAMES.get(name, name): bound for name, bound in found.items()} == DECLARED
+    assert {CONDA_NAMES.get(name, name): bound for name, bound in found.items()} == READERS
     assert by_pip[-1] == "-e ." and ENVIRONMENT["dependencies"][-1] == {"pip": by_pip}
     minor = re.fullmatch(r"python=(3\.\d+)", python)
     assert minor, "environment.yml must pin Python to one minor version"
@@ -131,48 +133,44 @@ def test_the_citation_asks_for_the_paper():
 SAYS_IT = ("README.md", *(f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))))
 
 
-@pytest.mark.parametrize("name", ["CITATION.cff", "environment.yml", "run_all.sh", "constraints.txt", "LICENSE"])
-def test_the_address_of_the_project_stands_in_pyproject_and_what_is_written_from_it_alone(name):
-    assert badges.repository().removeprefix("https://github.com/") not in (ROOT / name).read_text()
-    assert "repository" not in yaml.safe_load(CITATION)
+OTHER = "https://github.com/some-one/Other.kit"
 
 
 @pytest.fixture
 def moved(tmp_path):
-    """A copy of pyproject.toml, README and notebooks, and a function that moves the project to another address."""
+    """A copy of pyproject.toml, README and notebooks, and a function that gives the project another address."""
     for name in ("pyproject.toml", *SAYS_IT):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
 
     def move(to):
         project = tmp_path / "pyproject.toml"
-        project.write_text(project.read_text().replace(f'"{badges.repository()}"', f'"{to}"'))
+        bare = re.sub(r"\n\[project.urls\]\nRepository = .*\n", "", project.read_text())
+        project.write_text(f'{bare}\n[project.urls]\nRepository = "{to}"\n' if to else bare)
         badges.write(tmp_path)
         return tmp_path
 
     return move
 
 
-def test_badges_and_first_cells_say_the_address_in_pyproject(moved):
+def test_without_an_address_there_are_no_badges_and_no_notebook_clones_anything(moved):
     folder = moved(badges.repository())
     assert [name for name in SAYS_IT if (folder / name).read_bytes() != (ROOT / name).read_bytes()] == []
+    if not badges.repository():
+        assert [name for name in SAYS_IT if "mybinder" in (folder / name).read_text()] == []
 
 
 @pytest.mark.parametrize("name", SAYS_IT)
-def test_another_address_in_pyproject_reaches_every_badge_and_first_cell(moved, name):
-    before = (ROOT / name).read_text()
-    name_of_old, name_of_new = (a.removeprefix("https://github.com/") for a in (badges.repository(), OTHER))
-    after = (moved(OTHER) / name).read_text()
-    assert after == before.replace(name_of_old, name_of_new)
-    parts = (f"mybinder.org/v2/gh/{name_of_new}/HEAD", f"colab.research.google.com/github/{name_of_new}")
-    assert all(part in after for part in parts)
+def test_an_address_reaches_every_badge_and_first_cell_and_can_be_taken_back(moved, name):
+    after, address = (moved(OTHER) / name).read_text(), OTHER.removeprefix("https://github.com/")
+    assert f"mybinder.org/v2/gh/{address}/HEAD" in after and f"colab.research.google.com/github/{address}" in after
     if name != "README.md":
         pair = Path(name).with_suffix(".ipynb").name
-        assert f"HEAD?labpath=notebooks%2F{pair}" in after and f"{name_of_new}/blob/main/notebooks/{pair}" in after
-        assert f'"{OTHER}"' in after
-
-
-OTHER = "https://github.com/some-one/Other.kit"
+        assert f"HEAD?labpath=notebooks%2F{pair}" in after and f"{address}/blob/main/notebooks/{pair}" in after
+        assert f'address, tag = "{OTHER}", "v{PROJECT["version"]}"' in after
+        assert jupytext.reads(after, fmt="py:percent").cells[0].source.startswith("# ")
+    assert (moved(OTHER) / name).read_text() == after  # written twice
+    assert (moved(badges.repository()) / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 def test_an_address_that_binder_and_colab_cannot_open_is_refused(moved):

@@ -19,7 +19,7 @@ from .theorems2_3 import powers_differ, theorem2_non_lazy, theorem3_rate
 from .width_and_depth import peaks_in_width, rises_in_depth, trends_in_depth, two_curves
 from .worst_case import average_and_worst, under_attack
 
-PREAMBLE = (Path(__file__).parent / "preamble.md").read_text().replace("\n", " ").strip()
+PREAMBLE = (Path(__file__).parent / "preamble.md").read_text(encoding="utf-8").replace("\n", " ").strip()
 
 # The headline claims of the README, in its order.
 HEADLINES = ("E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12")

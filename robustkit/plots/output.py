@@ -89,7 +89,7 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
     csv = path.with_name(f"{name}.csv")
     pictures = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
     there = all(path.with_name(f"{name}.{ending}").exists() for ending in pictures)
-    if not there or not csv.exists() or csv.read_text() != content:
+    if not there or not csv.exists() or csv.read_text(encoding="utf-8") != content:
         for ending, metadata in pictures.items():
             picture = io.BytesIO()
             figure.savefig(picture, format=ending, metadata=metadata)

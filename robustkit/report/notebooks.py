@@ -26,7 +26,7 @@ def notebooks(only=()) -> list[Path]:
 
 def parameters_of(path: Path) -> dict:
     """Names and defaults of a notebook's parameters: the assignments of literals in the cell tagged `parameters`."""
-    for cell in json.loads(path.read_text())["cells"]:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             lines = ast.parse("".join(cell["source"])).body
             return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}

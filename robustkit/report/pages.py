@@ -56,7 +56,7 @@ def write_html(profile: str, failed: Iterable[str] = ()) -> Path:
         links += [(f"{s}.html", f"\u2192 {titles[s]}") for s in stems[at + 1 : at + 2]]
         write(f"{stem}.html", title=titles[stem], body=_notebook_html(notebook, figures), links=[INDEX, *links])
     if (figures / "claims.md").is_file():
-        body = _link_claims(markdown.to_html((figures / "claims.md").read_text()), "")
+        body = _link_claims(markdown.to_html((figures / "claims.md").read_text(encoding="utf-8")), "")
         body = re.sub(r"<h2>(\w+):", r'<h2 id="\1">\1:', body)
         write("claims.html", title="The ledger", body=body, links=[INDEX])
     for picture in figures.glob("*.png"):
@@ -112,7 +112,7 @@ def _picture(figures: Path, name: str, heading: str) -> dict:
     """The caption is the first line of a figure's numbers; the alternative text adds heading and quantities."""
     path, caption, drawn = figures / f"{name}.csv", "there are no numbers beside this picture", ""
     if path.is_file():
-        first = path.read_text().partition("\n")[0]
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
         caption = first[2:] if first.startswith("# ") else caption
         table = pandas.read_csv(path, skiprows=1, dtype=str)
         if "quantity" in table and table["quantity"].notna().any():
@@ -139,7 +139,7 @@ def _results(figures: Path, places: dict[str, dict]) -> dict:
         "claims": read("claims") if (figures / "claims.csv").is_file() else None,
         "claims_page": "claims" in tables,
         "headlines": HEADLINES,
-        "findings": markdown.to_html((figures / "found.md").read_text()) if "found" in tables else "",
+        "findings": markdown.to_html((figures / "found.md").read_text(encoding="utf-8")) if "found" in tables else "",
         "notebooks": [path.stem for path in notebooks()],
         "gallery": gallery,
         "pictures": {name: _picture(figures, name, places.get(name, {}).get("heading", "")) for name in pictures},

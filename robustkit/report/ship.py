@@ -57,8 +57,8 @@ def write_verdicts(readme: Path, figures: Path) -> None:
     rows = pandas.read_csv(figures / "claims.csv", keep_default_na=False).head(len(HEADLINES)).itertuples()
     lines = [f"| {row.id} | {row.claim} | {row.verdict} | {row.readings} |" for row in rows]
     table = "\n".join(["| | the claim | verdict, main reading | readings |", "|---|---|---|---|", *lines, ""])
-    text = readme.read_text()
-    for mark, content in (("ledger", table), ("found", (figures / "found.md").read_text())):
+    text = readme.read_text(encoding="utf-8")
+    for mark, content in (("ledger", table), ("found", (figures / "found.md").read_text(encoding="utf-8"))):
         before, rest = text.split(f"<!-- {mark} -->\n")
         text = f"{before}<!-- {mark} -->\n{content}<!-- /{mark} -->{rest.split(f'<!-- /{mark} -->')[1]}"
     write_atomically(readme, text)

@@ -250,5 +250,5 @@ def commit() -> str | None:
     """The commit of this copy of the package, "-dirty" after it where files have changed; None outside of git."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     return None

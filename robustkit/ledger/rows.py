@@ -14,6 +14,7 @@ from . import statistics
 
 NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain": "gain"}
 MAIN_READING = ("mnist", "raw", "cross_entropy", "full")  # the reading of the paper's figures
+WIDEST = 20  # columns of a table on a page
 MUCH_GREATER = 10  # a >> b is read as a >= 10 b: the theorems give no factor
 
 # What may differ between the rows of one reading. Rows that differ in anything else are never pooled.
@@ -23,6 +24,14 @@ FREE = {"width", "depth", "seed", "init", "power", "gain", "epochs", "lr"}
 def curve_name(init: str, power=None, depth=None) -> str:
     """Such as "non-lazy (c = 2), L=2"."""
     return NAMES[init] + (f" (c = {power:g})" if pandas.notna(power) else "") + (f", L={depth}" if depth else "")
+
+
+def readable(table: pandas.DataFrame) -> pandas.DataFrame:
+    """A table as it is shown: initialisations by their names, and on its side if it is wider than a page."""
+    table = table.replace({"init": NAMES}) if "init" in table else table
+    if table.shape[1] <= WIDEST:
+        return table
+    return table.set_index(table.columns[0]).T.reset_index(names="").rename_axis(columns=None)
 
 
 def listed(values) -> str:

@@ -56,6 +56,19 @@ def reading_of(row: dict) -> tuple:
     return (*main, *others)
 
 
+# Words for readings, as reading_of writes them.
+WORDS = {"cross_entropy": "cross-entropy", "milestones=()": "constant learning rate", "target=parity": "one output"}
+WORDS |= {"n_train=": "n = ", "batch_size=": "batch ", "stop_loss=": "to loss ", "flow10": "short schedule"}
+WORDS |= {"lr_rule=inverse_width": "learning rate 1/m", "model=cnn": "CNN", "head=": ""}
+
+
+def in_words(text: str) -> str:
+    """A reading for people to read."""
+    for word, plain in WORDS.items():
+        text = text.replace(word, plain)
+    return text
+
+
 def reading_rank(item, wanted=MAIN_READING) -> tuple:
     """The wanted reading first, then the one nearest to it, then the one with most rows."""
     reading, rows = item

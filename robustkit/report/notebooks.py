@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import multiprocessing
 import os
@@ -159,10 +160,15 @@ def build_notebook(source: Path, outputs: Path) -> None:
         "jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "kernelspec,-all"},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     }
+    count = itertools.count(1)  # without the cell that papermill put in
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
+        if cell.get("execution_count"):
+            cell.execution_count = next(count)
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         for output in cell.get("outputs", ()):
             output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     write_atomically(source.with_suffix(".ipynb"), nbformat.writes(nbformat.from_dict(notebook)) + "\n")

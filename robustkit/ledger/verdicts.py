@@ -1,6 +1,6 @@
 """The ledger: the verdict that rows give on each statement of the paper, as a table and as a page.
 
-Criteria were fixed after a small pilot and before the shipped runs, but for the rules that PREAMBLE names.
+Criteria were fixed after a small pilot and before the shipped runs, but for those that RULES names.
 Verdicts are computed, never typed.
 """
 
@@ -18,7 +18,7 @@ from ..checks import check_choice
 from ..files import figures_folder, write_atomically
 from ..profiles import READINGS, cheapest_first, named_cells, twin_cells
 from . import proxy_schedule
-from .claims import CLAIMS, PREAMBLE, Claim
+from .claims import CLAIMS, LEAD, RULES, Claim
 from .criteria import Part
 from .rows import curve_name, curve_of, reading_of, reading_rank, usable
 
@@ -252,7 +252,12 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
 
 def to_markdown(table: pandas.DataFrame) -> str:
     """The ledger as a page: a table of verdicts, then each claim in the paper's words with criterion and evidence."""
-    lines = ["# The paper's statements, and what these runs show", "", PREAMBLE, ""]
+    lines = [
+        "# The paper's statements, and what these runs show",
+        "",
+        f"{LEAD}. [How the rules came about](#how-the-rules-came-about)",
+        "",
+    ]
     lines += ["| id | claim | verdict | readings | n | detectable |", "|---|---|---|---|---|---|"]
     summary = table[["id", "claim", "verdict", "readings", "n", "detectable"]].itertuples(index=False)
     lines += [f"| {' | '.join(map(str, line))} |" for line in summary]
@@ -264,7 +269,7 @@ def to_markdown(table: pandas.DataFrame) -> str:
         lines += [f"- **{name}**: {text}" for name, text in optional.items() if text]
         lines += ["- **Evidence**:", *(f"  - {text}" for text in row.evidence.split("\n"))]
         lines += [f"- **Authors' response**: {row.authors_response or '(none yet)'}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "# How the rules came about", "", RULES]) + "\n"
 
 
 def save(table: pandas.DataFrame, profile: str) -> pandas.DataFrame:

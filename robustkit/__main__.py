@@ -115,12 +115,15 @@ def plan(chosen: argparse.Namespace) -> int:
         memory = f"{cost.memory_bytes(largest) / 2**30:.2f} GiB (width {largest.width}, depth {largest.depth})"
         print(f"operations: {sum(cell.flops for cell in todo):.2e}")
         print(f"memory of the largest: {memory}")
+        shapes = len({(cell.model, cell.head, cell.width, cell.depth) for cell in todo})
+        print(f"measuring how fast {device} trains each shape of network ({shapes}) ...", file=sys.stderr, flush=True)
         print(f"time on {device} with {workers} worker(s): {_duration(cost.estimate_seconds(todo, device, workers))}")
     return 0
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Train what a profile lacks, cheapest first; stop it at any time, and the same command resumes."""
+    from .ledger.rows import curve_name
     from .sweep import dask, train_missing
 
     if chosen.profile == "shipped":
@@ -137,20 +140,25 @@ def run(chosen: argparse.Namespace) -> int:
     missing = train_missing.missing(cells, store.load_statuses())
     about = f"claim {chosen.claim}" if chosen.claim else f"profile {chosen.profile}"
     about += f", notebooks {' '.join(chosen.only)}" if chosen.only else ""
+    left = len(rows.attrs["missing"])  # without those that failed
+    about = f"time is up, {left} left; {about}" if chosen.minutes and left else about
     print(f"{about}: {len(cells) - len(missing)} of {len(cells)} runs done")
     for row in rows[rows["status"] != "ok"].itertuples():
-        print(f"{row.status}: {row.init}, depth {row.depth}, width {row.width}, seed {row.seed}: {row.reason}")
+        place = f"depth {row.depth}, width {row.width}, seed {row.seed}"
+        print(f"{row.status}: {curve_name(row.init, row.power)}, {place}: {row.reason}")
     return 1 if (rows["status"] == "failed").any() else 0
 
 
 def status(chosen: argparse.Namespace) -> int:
-    """Say how many runs are done, diverged, failed, running and missing, figure by figure."""
+    """Say how many runs are done, diverged, failed, running and missing, figure by figure, each run once."""
     from .report.progress import count_runs
 
     statuses = store.load_statuses(local=chosen.profile != "shipped")
     keys = [cell.key for cell in _cells(chosen)]
     begun = locks.running([key for key in keys if statuses.get(key, "failed") == "failed"])
-    counts = count_runs(chosen.profile, statuses | dict.fromkeys(begun, "running"), **_choices(chosen))
+    statuses |= dict.fromkeys(begun, "running")
+    names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
+    counts = count_runs(chosen.profile, statuses, None if "all" in names else names, **_choices(chosen))
     print(counts.to_string(index=False))
     return 0
 
@@ -218,15 +226,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def two_digits(number: str) -> str:
+    """The number of a notebook as its file has it: 2 is 02."""
+    return number.zfill(2) if number.isdecimal() else number
+
+
 SEVERAL = {"action": "append", "default": [], "metavar": "NN"}
+ONLY = SEVERAL | {"type": two_digits, "help": "only this notebook and what it draws, by its number; may be repeated"}
 NUMBERS = {"type": int, "nargs": "+", "metavar": "N", "help": "in place of the profile's"}
 OPTIONS = {
     "profiles": {"nargs": "*", "metavar": "PROFILE", "help": ", ".join(PROFILES)},
     "profile": {"help": ", ".join(PROFILES)},
     "files": {"nargs": "*", "type": Path, "help": "row files of other machines (default: the rows of this one)"},
     "words": {"nargs": "*"},
-    "--only": SEVERAL | {"help": "only this notebook and what it draws, by its number; may be repeated"},
-    "--claim": {"help": "only what this claim of the ledger needs; --seeds N is then how many"},
+    "--only": ONLY,
+    "--claim": {"type": str.upper, "help": "only what this claim of the ledger needs; --seeds N is then how many"},
     "-p": SEVERAL | {"dest": "parameters", "metavar": "NAME=VALUE", "help": "a notebook parameter; may be repeated"},
     "--seeds": NUMBERS, "--widths": NUMBERS, "--depths": NUMBERS,
     "--device": {"default": "auto", "help": "where to train: auto, cpu, cuda, cuda:1, ..."},
@@ -241,7 +255,7 @@ COMMANDS = {
     reproduce: ("profiles", "--only", "-p", *MACHINE, "--dask", "--minutes", "--check"),
     plan: ("profile", "--claim", "--only", *GRID, *MACHINE),
     run: ("profile", "--claim", "--only", *GRID, *MACHINE, "--dask", "--minutes", "--dry-run"),
-    status: ("profile", *GRID),
+    status: ("profile", "--only", *GRID),
     report: ("profile", "--only", "-p", "--check"),
     ship: ("files",),
     test: ("words",),

@@ -37,7 +37,7 @@ class Cell:
     `epochs` may be a fraction; the learning rate is `lr`, times 128/width under lr_rule "inverse_width", times
     `lr_decay` at each of `milestones` (fractions of the run). `stop_loss` ends the run at the first of
     EVALUATION_POINTS, or of every `stop_every` steps, with a training loss at or below it. Stability is measured on
-    the first `points` test points of a fixed shuffle.
+    the first `points` test points of a fixed shuffle, or on all where there are fewer.
     model "cnn" has `width` channels and a `head` ("pooling" or "flatten"); "resnet" has `width` channels in its first
     stage, depth 6n + 2, and may `augment` ("crop_flip").
     """
@@ -103,7 +103,7 @@ class Cell:
         number("depth", low=2, high=10**4, integer=True)
         number("seed", low=0, integer=True)
         object.__setattr__(self, "power", check_own("power", self.power, self.init))
-        object.__setattr__(self, "gain", check_own("gain", self.gain, self.init, above=0))
+        object.__setattr__(self, "gain", check_own("gain", self.gain, self.init))
         number("alpha", above=0)
         if self.model != "fcn" and self.alpha != 1:
             raise InputError(f"alpha is {self.alpha!r}, but must be 1 for model {self.model!r}")

@@ -44,9 +44,13 @@ def check_number(field: str, value, *, low=None, high=None, above=None, integer=
     return int(value) if integer else number + 0.0  # -0.0 becomes 0.0: one value, one key
 
 
-def check_own(name: str, value, init: str, **limits) -> float | None:
+# Far beyond what any network computes in; what is beyond it overflows in float64 too.
+LIMITS = {"power": {"low": -30}, "gain": {"above": 0, "high": 1e100}}
+
+
+def check_own(name: str, value, init: str) -> float | None:
     """Return the value of a field that belongs to the initialisation of its name alone: "power", "gain"."""
-    value = check_number(name, value, optional=init != name, **limits)
+    value = check_number(name, value, optional=init != name, **LIMITS[name])
     if value is not None and init != name:
         raise InputError(f"{name} is {value!r}, but init is {init!r}: it must be None")
     return value

@@ -13,7 +13,9 @@ import math
 import os
 import tarfile
 import tempfile
+import threading
 import zlib
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -227,7 +229,8 @@ MIRRORS = {
     "cifar10": [TORONTO],
     "cifar100": [TORONTO],
 }
-TIMEOUT_SECONDS = 60  # without a byte from the server
+SILENCE = 60  # seconds without a byte from the server
+SLOWEST = 20_000  # bytes a second over the whole of a file, which may also take a SILENCE
 PART = "robustkit-part-"  # a name of our own: such folders are removed
 
 
@@ -247,18 +250,34 @@ def _download(dataset: str, folder: Path, files: dict[str, tuple[int, str]]) -> 
             with tempfile.TemporaryDirectory(dir=folder, prefix=PART) as part:
                 for name, (size, sha256) in files.items():
                     print(f"downloading {mirror}{name} ({size / 1e6:.0f} MB) into {folder}", flush=True)
-                    options = {"progressbar": _size_check(Path(part), size), "timeout": TIMEOUT_SECONDS}
+                    options = {"progressbar": _size_check(Path(part), size), "timeout": SILENCE}
                     downloader = pooch.HTTPDownloader(chunk_size=1 << 20, **options)
-                    pooch.retrieve(mirror + name, sha256, name, part, downloader=downloader)
+                    _within(
+                        SILENCE + size / SLOWEST, pooch.retrieve, mirror + name, sha256, name, part, None, downloader
+                    )
                     os.replace(Path(part) / name, folder / name)
             return
         except (OSError, ValueError) as error:  # of requests, and of pooch where the hash is another
-            failures.append(f"from {mirror}: {error}")
+            failures.append(f"from {mirror}: {str(error) or f'slower than {SLOWEST:g} bytes a second'}")
     wanted = ", ".join(f"{name} ({size} bytes)" for name, (size, _) in files.items())
     raise InputError(
-        f"{dataset} is not in {folder} and could not be downloaded {'; '.join(failures)}. "
-        f"Put {wanted} there, or point ROBUSTKIT_DATA at the folder that holds it."
+        f"put {wanted} into {folder}, or point ROBUSTKIT_DATA at the folder that holds {dataset}: "
+        f"it is not in {folder} and could not be downloaded {'; '.join(failures)}"
     )
+
+
+def _within(seconds: float, function, *arguments) -> None:
+    """Call a function; TimeoutError if it takes longer, when it goes on in a thread that ends with the process."""
+    done = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(function(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    done.result(seconds)
 
 
 def _size_check(part: Path, size: int) -> SimpleNamespace:

@@ -61,9 +61,10 @@ def _npz_info(path: str, _mtime: int, _size: int) -> DatasetInfo:
 
 
 def read_npz(path: str) -> list:
-    """x_train, y_train, x_test, y_test of a user's own .npz: points (n, ...) and whole-number classes (n,).
+    """x_train, y_train, x_test, y_test of a user's own .npz: points (n, ...) and their classes (n,).
 
-    Never unpickles. Raises InputError, naming the array, if the file is not such an archive.
+    Points are uint8 or of a floating type, classes the whole numbers from 0 on, of either byte order; images have
+    their channels first. Never unpickles. Raises InputError, naming the array and how to convert it, otherwise.
     """
     import numpy as np
 
@@ -81,15 +82,42 @@ def read_npz(path: str) -> list:
         raise InputError(f"dataset {path!r} is not a plain .npz archive ({error})") from error
     if lacking:
         raise InputError(f"dataset {path!r} lacks {', '.join(lacking)}; it must hold {', '.join(names)}")
-    x_train, y_train = arrays["x_train"], arrays["y_train"]
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"dataset {path!r}: {name} must be an array as numpy.savez writes it")
+        arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if any(not isinstance(array, np.ndarray) for array in (x, y)):
-            raise InputError(f"dataset {path!r}: x_{part} and y_{part} must be arrays as numpy.savez writes them")
-        if x.ndim < 2 or math.prod(x.shape) == 0 or y.shape != x.shape[:1] or x.shape[1:] != x_train.shape[1:]:
-            raise InputError(f"dataset {path!r}: x_{part} is {x.shape} and y_{part} {y.shape}; they must match")
-        if x.dtype.kind not in "uif" or x.dtype != x_train.dtype or not (abs(x) <= np.finfo(np.float32).max).all():
-            raise InputError(f"dataset {path!r}: x_{part} must hold finite numbers of one type, not {x.dtype}")
-        if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > y_train.max():
-            raise InputError(f"dataset {path!r}: y_{part} must hold whole numbers from 0 to y_train's largest")
+        if problem := _problem(part, **arrays):
+            raise InputError(f"dataset {path!r}: {problem}")
     return [arrays[name] for name in names]
+
+
+def _problem(part: str, x_train, y_train, x_test, y_test) -> str:
+    """What is wrong with the points or classes of one part, and how it is put right."""
+    import numpy as np
+
+    x, y = (x_train, y_train) if part == "train" else (x_test, y_test)
+    if y.ndim == 2 and len(y) == len(x):
+        columns = "ravel()" if y.shape[1] == 1 else "argmax(1)"
+        return (
+            f"y_{part} is {y.shape}, but must be one class a point, {y.shape[:1]}: y_{part}.{columns} is, if one-hot"
+        )
+    if x.ndim < 2 or math.prod(x.shape) == 0 or y.shape != x.shape[:1] or x.shape[1:] != x_train.shape[1:]:
+        return f"x_{part} is {x.shape} and y_{part} {y.shape}; they must match"
+    if x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] > 4 and x.shape[2] != x.shape[3]:
+        return f"x_{part} is {x.shape}, images with channels last, but must be x_{part}.transpose(0, 3, 1, 2)"
+    if x.dtype.kind in "ui" and x.dtype != np.uint8:
+        kinds = "uint8 (pixels, which are divided by 255) or float32 (left as it is)"
+        return f"x_{part} is {x.dtype}, but must be {kinds}: x_{part}.astype(...) makes it so"
+    if x.dtype.kind not in "uf" or x.dtype != x_train.dtype or not (abs(x) <= np.finfo(np.float32).max).all():
+        return f"x_{part} must hold finite numbers of one type, not {x.dtype}"
+    if y.dtype.kind not in "iu":
+        return f"y_{part} is {y.dtype}, but must be whole numbers: y_{part}.astype(int) is"
+    classes, wanted = np.unique(y), np.unique(y_train)
+    if part == "train" and not np.array_equal(classes, np.arange(len(classes))):
+        few = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+        renumber = "numpy.searchsorted(numpy.unique(y_train), y) renumbers both parts"
+        return f"y_train holds the classes {few}, but must hold 0, 1, 2, ... without a gap: {renumber}"
+    if not np.isin(classes, wanted).all():
+        return f"y_test holds the class {np.setdiff1d(classes, wanted)[0]}, which y_train does not hold"
+    return ""

@@ -11,21 +11,29 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {"ROBUSTKIT_DATA": "data", "ROBUSTKIT_RESULTS": "results/local", "ROBUSTKIT_FIGURES": "figures"}
+
+for _name in filter(os.environ.get, FOLDERS):  # relative to where this process began, for its children too
+    os.environ[_name] = os.path.abspath(os.path.expanduser(os.environ[_name]))
 
 
 def data_folder() -> Path:
     """Where datasets live: $ROBUSTKIT_DATA, or data/ beside the package."""
-    return Path(os.environ.get("ROBUSTKIT_DATA") or ROOT / "data").expanduser()
+    return _folder("ROBUSTKIT_DATA")
 
 
 def results_folder() -> Path:
     """Where local rows go: $ROBUSTKIT_RESULTS, or results/local/ beside the package."""
-    return Path(os.environ.get("ROBUSTKIT_RESULTS") or ROOT / "results" / "local").expanduser()
+    return _folder("ROBUSTKIT_RESULTS")
 
 
 def figures_folder(profile: str) -> Path:
     """Where a profile's figures go: $ROBUSTKIT_FIGURES, or figures/ beside the package, then the profile's name."""
-    return Path(os.environ.get("ROBUSTKIT_FIGURES") or ROOT / "figures").expanduser() / profile
+    return _folder("ROBUSTKIT_FIGURES") / profile
+
+
+def _folder(name: str) -> Path:
+    return Path(os.environ.get(name) or ROOT / FOLDERS[name]).expanduser().absolute()
 
 
 DAY = 86400.0  # seconds; whatever is still being written was touched within them

@@ -24,7 +24,7 @@ def layer_stds(init, *, width, depth, d_in, d_out, power=None, gain=None) -> lis
     """
     check_choice("init", init, INITS)
     width, depth, d_in, d_out = check_sizes(width=width, depth=depth, d_in=d_in, d_out=d_out)
-    power, gain = check_own("power", power, init), check_own("gain", gain, init, above=0)
+    power, gain = check_own("power", power, init), check_own("gain", gain, init)
     fan_in = [d_in] + [width] * (depth - 1)
     if init == "ntk":
         return [math.sqrt(2 / width)] * (depth - 1) + [math.sqrt(1 / d_out)]

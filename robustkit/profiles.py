@@ -247,11 +247,16 @@ def twin_cells(profile: str, **choices) -> list[Cell]:
     return [cell for cell in dict.fromkeys(twins) if cell not in shown]
 
 
-def profile_cells(profile: str, **choices) -> list[Cell]:
-    """Every cell of a profile, with the readings and controls that it takes, cheapest first."""
+def profile_names(profile: str) -> list[str]:
+    """The names whose cells a profile trains: every figure, then the readings and controls that it takes."""
     small = [name for name in CONTROLS if name not in ("theorem1_wide", "early")]
     beside = {"smoke": ["unit", *small], "paper": []}.get(profile, [*READINGS, *CONTROLS, "twins"])
-    names = (*FIGURES, *beside)
+    return [*FIGURES, *beside]
+
+
+def profile_cells(profile: str, **choices) -> list[Cell]:
+    """Every cell of a profile, cheapest first."""
+    names = profile_names(profile)
     return cheapest_first(cell for name in names for cell in named_cells(name, profile, **choices))
 
 

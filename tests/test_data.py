@@ -314,6 +314,95 @@ def test_arrays_that_make_no_dataset_are_refused(write_npz, arrays):
         load_dataset(write_npz(**arrays))
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kinds", ["i8f4", "u2f8", "i4f2"])
+def test_arrays_of_either_byte_order_are_the_same_dataset(write_npz, order, kinds):
+    """Big-endian labels ended in a ValueError of torch, big-endian points beside little-endian ones were refused."""
+    with np.load(write_npz()) as plain:
+        arrays = {name: plain[name].astype(kinds[2:] if name[0] == "x" else kinds[:2]) for name in plain}
+    expected = load_dataset(write_npz("native.npz", **arrays))
+    for several in (["y_train"], ["x_train"], ["x_test", "y_test"], list(arrays)):
+        swapped = {name: arrays[name].astype(arrays[name].dtype.newbyteorder(order)) for name in several}
+        loaded = load_dataset(write_npz(f"{several[0]}{len(several)}.npz", **arrays | swapped))
+        assert all(torch.equal(a, b) for a, b in zip(loaded, expected, strict=True))
+
+
+def both(convert):
+    """A change of training and test labels, or points, alike."""
+    labels, images = {"y_train": np.arange(20) % 3, "y_test": np.arange(8) % 3}, np.random.default_rng(0)
+    pixels = {"x_train": images.integers(0, 256, (20, 6, 6, 3)), "x_test": images.integers(0, 256, (8, 6, 6, 3))}
+    return {name: convert(array) for name, array in (labels | pixels).items() if convert(array) is not None}
+
+
+def of_labels(convert):
+    return lambda array: convert(array) if array.ndim == 1 else None
+
+
+def of_points(convert):
+    return lambda array: convert(array) if array.ndim > 1 else None
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "way_out"),
+    [
+        (
+            of_labels(lambda y: y + 1),
+            "y_train holds the classes 1, 2, 3, but",
+            lambda y: np.searchsorted([1, 2, 3], y),
+        ),
+        (
+            of_labels(lambda y: np.array([3, 8, 9])[y]),
+            "classes 3, 8, 9, but",
+            lambda y: np.searchsorted([3, 8, 9], y),
+        ),
+        (of_labels(lambda y: y - 1), "classes -1, 0, 1, but must hold 0, 1, 2", lambda y: y + 1),
+        (
+            of_labels(lambda y: y.astype(float)),
+            r"y_train is float64, but .*y_train.astype\(int\)",
+            lambda y: y.astype(int),
+        ),
+        (
+            of_labels(lambda y: np.eye(3)[y]),
+            r"y_train is \(20, 3\), but .*\(20,\): .*argmax\(1\)",
+            lambda y: y.argmax(1),
+        ),
+        (of_labels(lambda y: y[:, None]), r"y_train is \(20, 1\), but .*ravel\(\)", lambda y: y.ravel()),
+        (
+            of_points(lambda x: x.astype(np.uint8)),
+            r"x_train is \(20, 6, 6, 3\), images with channels last, but must be x_train.transpose\(0, 3, 1, 2\)",
+            lambda x: x.transpose(0, 3, 1, 2),
+        ),
+        (
+            of_points(lambda x: x.transpose(0, 3, 1, 2)),
+            r"x_train is int64, but must be uint8 \(pixels, which are divided by 255\) or float32",
+            lambda x: x.astype(np.uint8),
+        ),
+    ],
+    ids=["from 1", "a gap", "from -1", "float labels", "one-hot", "a column", "channels last", "int64 pixels"],
+)
+def test_what_could_be_read_in_two_ways_is_refused_with_the_way_out(write_npz, found, said, way_out):
+    """Labels 1..10 made 11 outputs, {3, 8} nine; channels last made 32 channels; int64 pixels were not divided."""
+    path = write_npz(**both(found))
+    for load in (load_dataset, lambda path: Cell(width=4, depth=2, dataset=path)):
+        with pytest.raises(InputError, match=f"points.npz': .*{said}"):
+            load(path)
+    arrays = both(lambda array: None if found(array) is None else way_out(found(array)))
+    loaded = load_dataset(write_npz("converted.npz", **arrays))
+    assert loaded.y_train.tolist() == [0, 1, 2] * 6 + [0, 1] and loaded.y_test.max() == 2
+    if "x_train" in arrays:
+        assert loaded.x_train.shape[1:] == (3, 6, 6) and 0.9 < loaded.x_train.max() <= 1
+
+
+def test_a_test_label_that_was_never_trained_is_named(write_npz):
+    with pytest.raises(InputError, match="y_test holds the class 3, which y_train does not hold"):
+        load_dataset(write_npz(y_test=np.arange(8) % 4))
+
+
+def test_images_of_many_channels_are_not_taken_for_channels_last(write_npz):
+    arrays = {"x_train": np.ones((20, 8, 4, 4), np.float32), "x_test": np.ones((8, 8, 4, 4), np.float32)}
+    assert load_dataset(write_npz(**arrays)).x_train.shape == (20, 8, 4, 4)
+
+
 # ------------------------------------------------------------------------------------------------ randomness
 
 

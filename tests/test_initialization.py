@@ -61,6 +61,11 @@ def test_the_weights_of_a_network_have_these_deviations(scheme, stds):
         ({"gain": 2.0}, "gain is 2.0, but init is 'he'"),
         ({"init": "power"}, "power is None"),
         ({"init": "gain", "gain": -1}, "gain is -1"),
+        (
+            {"init": "gain", "gain": 1e200},
+            "gain is 1e\\+200, but must be a finite number and above 0 and at most 1e\\+100",
+        ),
+        ({"init": "power", "power": -500}, "power is -500, but must be a finite number and at least -30"),
     ],
 )
 def test_bad_arguments_are_refused(change, said):

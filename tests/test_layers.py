@@ -54,6 +54,19 @@ def test_what_reads_the_datasets_is_imported_in_one_file_and_only_when_it_is_nee
     assert not [name for name, path in MODULES.items() if package in imported(path, at_once=True)]
 
 
+def test_every_read_and_write_of_text_names_its_encoding():
+    """A locale that is not UTF-8 broke the kappas in figures and pages, or ended in UnicodeDecodeError."""
+    nameless = []
+    for name, path in MODULES.items():
+        for call in filter(lambda node: isinstance(node, ast.Call), ast.walk(ast.parse(path.read_text("utf-8")))):
+            function, given = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
+            binary = "b" in "".join(str(arg.value) for arg in call.args[1:2] if isinstance(arg, ast.Constant))
+            text = function.endswith((".read_text", ".write_text")) or given.get("text") == "True"
+            if (text or (function in ("open", "os.fdopen") and not binary)) and "encoding" not in given:
+                nameless.append(f"{name}: {ast.unparse(call)}")
+    assert nameless == []
+
+
 def test_nothing_is_unpickled():
     for name, path in MODULES.items():
         assert not imported(path) & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, name

@@ -14,7 +14,7 @@ import robustkit.__main__ as command_line
 from robustkit import InputError, profiles
 from robustkit.__main__ import main
 from robustkit.files import ROOT, results_folder
-from robustkit.profiles import FIGURES
+from robustkit.profiles import CONTROLS, FIGURES
 from robustkit.sweep import store, workers
 
 SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 29 runs
@@ -45,8 +45,9 @@ def call(*arguments):
 
 def test_a_plan_says_what_is_done_and_what_the_rest_costs(capsys):
     assert call("plan", "smoke", *SMALL, "--device", "cpu", "--workers", "2") == 0
-    said = capsys.readouterr().out
+    said, aside = capsys.readouterr()
     assert "0 of 29 runs done, 29 missing" in said
+    assert aside == "measuring how fast cpu trains each shape of network (1) ...\n"
     # 2 + 4 operations a weight and point. 19 nets of 16 (64 + 10) weights, 1437 points, one epoch; with one output,
     # 400 epochs: nine on 8, 16 and 32 points, one on 1437.
     scalar = 16 * 65 * 400 * (3 * (8 + 16 + 32) + 1437)
@@ -60,20 +61,26 @@ def test_run_status_and_plan_agree_on_what_is_there(capsys):
     def table():
         assert call("status", "smoke", *SMALL) == 0
         header, *lines = capsys.readouterr().out.splitlines()
-        assert header.split() == ["figure", "done", "diverged", "failed", "running", "missing"]
-        return {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
+        assert header.split() == ["figure", "done", "diverged", "failed", "running", "missing", "shared"]
+        shared.update({line.split()[0]: " ".join(line.split()[6:]) for line in lines})
+        counts = {line.split()[0]: tuple(map(int, line.split()[1:6])) for line in lines}
+        *figures, total = counts.values()
+        assert total == tuple(map(sum, zip(*figures, strict=True)))
+        return counts
 
+    shared = {}
     empty = table()
-    assert list(empty) == [*FIGURES, "all"]
+    assert list(empty) == [*FIGURES, "unit", *CONTROLS, "all"]
     assert empty["all"] == (0, 0, 0, 0, 29)
-    assert (empty["N2"], empty["N4b"], empty["W7"]) == ((0, 0, 0, 0, 1), (0, 0, 0, 0, 2), (0, 0, 0, 0, 4))
+    assert (empty["N2"], empty["N4b"], empty["W7"]) == ((0, 0, 0, 0, 1), (0, 0, 0, 0, 0), (0, 0, 0, 0, 3))
+    assert (shared["N2"], shared["N4b"], shared["W7"]) == ("", "1 with N2, 1 with N3", "1 with N3")
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--dry-run") == 0
     assert "0 of 29 runs done, 29 missing" in capsys.readouterr().out
     assert not results_folder().exists()
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
     assert "profile smoke: 29 of 29 runs done" in capsys.readouterr().out
     full = table()
-    assert (full["N2"], full["N4b"], full["W7"]) == ((1, 0, 0, 0, 0), (2, 0, 0, 0, 0), (4, 0, 0, 0, 0))
+    assert full == {name: (n, 0, 0, 0, 0) for name, (*_, n) in empty.items()}
     assert call("plan", "smoke", *SMALL, "--device", "cpu") == 0
     assert "29 of 29 runs done, 0 missing" in capsys.readouterr().out
 
@@ -82,7 +89,7 @@ def test_a_run_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypa
     monkeypatch.setitem(profiles.SETTINGS["smoke"], "lr", 1e30)
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
     said = capsys.readouterr().out
-    assert re.search(r"diverged: he, depth 2, width 16, seed 0: the training loss is (nan|inf)", said)
+    assert re.search(r"diverged: He, depth 2, width 16, seed 0: the training loss is (nan|inf)", said)
 
     def fail(cell, *_):
         raise RuntimeError("no luck today")
@@ -94,12 +101,15 @@ def test_a_run_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypa
         assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 1
         said = capsys.readouterr().out
         assert "profile smoke: 0 of 9 runs done" in said
-        assert "failed: he, depth 2, width 16, seed 0: RuntimeError: no luck today" in said
+        assert "failed: He, depth 2, width 16, seed 0: RuntimeError: no luck today" in said
 
 
 def test_a_run_that_is_out_of_time_says_how_far_it_came(capsys):
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1", "--minutes", "1e-9") == 0
-    assert "profile smoke: 0 of 29 runs done" in capsys.readouterr().out
+    assert "time is up, 29 left; profile smoke: 0 of 29 runs done" in capsys.readouterr().out
+    choices = ("run", "smoke", "--widths", "16", "--seeds", "0", "--depths", "2", "--only", "5", "--device", "cpu")
+    assert call(*choices, "--minutes", "60") == 0
+    assert "time is up" not in capsys.readouterr().out
 
 
 def test_a_damaged_row_is_named_in_one_line(capsys):
@@ -130,9 +140,27 @@ def test_rows_that_contradict_each_other_end_a_command_with_a_sentence(capsys):
 
 
 def test_one_claim_can_be_run_alone_with_so_many_seeds(capsys):
-    assert call("run", "smoke", "--claim", "E02", "--seeds", "3", "--widths", "4", "--device", "cpu") == 0
+    assert call("run", "smoke", "--claim", "e02", "--seeds", "3", "--widths", "4", "--device", "cpu") == 0
     assert "claim E02: 9 of 9 runs done" in capsys.readouterr().out  # three scalings, three seeds
     assert {row["cell"]["seed"] for row in store.load_rows()} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("number", ["2", "02"])
+def test_a_notebook_is_named_by_its_number_with_or_without_a_nought(number, capsys, steps):
+    """--only 2 was refused, and by some commands alone."""
+    choices = (*SMALL, "--only", number)
+    for command, *words in (("plan", "--device", "cpu"), ("status",)):
+        assert call(command, "smoke", *choices, *words) == 0
+    plan, *lines = capsys.readouterr().out.splitlines()
+    assert "0 of 10 runs done" in plan
+    assert [line.split()[0] for line in lines if re.search(r" \d+ +\d+ ", line)] == [*profiles.NOTEBOOKS["02"], "all"]
+    assert call("reproduce", "smoke", "--only", number) == 0
+    assert {chosen.only[0] for _, _, chosen in steps[0]} == {"02"}
+
+
+def test_a_number_that_no_notebook_has_is_refused(capsys):
+    assert call("plan", "smoke", "--only", "9") == 2
+    assert "--only is '09', but must be one of 00, 01" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- several profiles

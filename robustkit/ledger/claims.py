@@ -20,7 +20,9 @@ from .theorems2_3 import powers_differ, theorem2_non_lazy, theorem3_rate
 from .width_and_depth import peaks_in_width, rises_in_depth, trends_in_depth, two_curves
 from .worst_case import average_and_worst, under_attack
 
-PREAMBLE = (Path(__file__).parent / "preamble.md").read_text().replace("\n", " ").strip()
+# What stands before the ledger, and how its rules came about, which stands behind it.
+PREAMBLE = (Path(__file__).parent / "preamble.md").read_text(encoding="utf-8").replace("\n", " ").strip()
+LEAD, _, RULES = PREAMBLE.partition(". ")
 WORDS = tomllib.loads((Path(__file__).parent / "claims.toml").read_text(encoding="utf-8"))
 # What {GROWTH} and the like stand for in a claim's criterion and hypotheses.
 CONSTANTS = {
@@ -30,6 +32,9 @@ CONSTANTS = {
 
 # The headline claims of the README, in its order.
 HEADLINES = ("E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12")
+
+# Of these, the paper's answer in five lines: width, depth under He and LeCun, lazy against non-lazy, the theory.
+ANSWER = ("E06", "E09", "E10", "E07", "T12")
 
 # Readings that some claims are judged under in place of the main one.
 SHORT_READING = (*MAIN_READING[:3], "flow10")

@@ -15,6 +15,7 @@ from . import statistics
 NAMES = {"he": "He", "lecun": "LeCun", "ntk": "NTK", "power": "non-lazy", "gain": "gain"}
 MAIN_READING = ("mnist", "raw", "cross_entropy", "full")  # the reading of the paper's figures
 JUMP = 2.0  # P is interpolated only between evaluation points at which it differs by less than this factor
+WIDEST = 20  # columns of a table on a page
 MUCH_GREATER = 10  # a >> b is read as a >= 10 b: the theorems give no factor
 
 # What may differ between the rows of one reading. Rows that differ in anything else are never pooled.
@@ -24,6 +25,14 @@ FREE = {"width", "depth", "seed", "init", "power", "gain", "epochs", "lr"}
 def curve_name(init: str, power=None, depth=None) -> str:
     """Such as "non-lazy (c = 2), L=2"."""
     return NAMES[init] + (f" (c = {power:g})" if pandas.notna(power) else "") + (f", L={depth}" if depth else "")
+
+
+def readable(table: pandas.DataFrame) -> pandas.DataFrame:
+    """A table as it is shown: initialisations by their names, and on its side if it is wider than a page."""
+    table = table.replace({"init": NAMES}) if "init" in table else table
+    if table.shape[1] <= WIDEST:
+        return table
+    return table.set_index(table.columns[0]).T.reset_index(names="").rename_axis(columns=None)
 
 
 def listed(values) -> str:
@@ -52,6 +61,19 @@ def of_reading(rows: pandas.DataFrame, wanted: tuple, exactly: bool = True) -> p
     """The rows of one reading, or of all that begin with it."""
     of = [reading_of(row) for row in rows.to_dict("records")]
     return rows[[(reading if exactly else reading[: len(wanted)]) == wanted for reading in of]]
+
+
+# Words for readings, as reading_of writes them.
+WORDS = {"cross_entropy": "cross-entropy", "milestones=()": "constant learning rate", "target=parity": "one output"}
+WORDS |= {"n_train=": "n = ", "batch_size=": "batch ", "stop_loss=": "to loss ", "flow10": "short schedule"}
+WORDS |= {"lr_rule=inverse_width": "learning rate 1/m", "model=cnn": "CNN", "head=": ""}
+
+
+def in_words(text: str) -> str:
+    """A reading for people to read."""
+    for word, plain in WORDS.items():
+        text = text.replace(word, plain)
+    return text
 
 
 def reading_rank(item, wanted=MAIN_READING) -> tuple:

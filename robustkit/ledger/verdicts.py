@@ -1,6 +1,6 @@
 """The ledger: the verdict that rows give on each statement of the paper, as a table and as a page.
 
-Criteria were fixed after a small pilot and before the shipped runs, but for the rules that PREAMBLE names.
+Criteria were fixed after a small pilot and before the shipped runs, but for those that RULES names.
 Verdicts are computed, never typed.
 """
 
@@ -20,7 +20,7 @@ from ..checks import check_choice
 from ..files import figures_folder, write_atomically
 from ..profiles import READINGS, cheapest_first, named_cells, twin_cells
 from . import proxy_schedule
-from .claims import CLAIMS, PREAMBLE, THEOREM_1_READING, Claim
+from .claims import CLAIMS, LEAD, RULES, THEOREM_1_READING, Claim
 from .criteria import Part
 from .rows import MAIN_READING, after_epochs, curve_name, curve_of, reading_of, reading_rank, usable
 
@@ -313,9 +313,8 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
 def to_markdown(table: pandas.DataFrame) -> str:
     """The ledger as a page: a table of verdicts, then each claim in the paper's words with criterion and evidence."""
     template = Path(__file__).with_name("claims.md.jinja").read_text(encoding="utf-8")
-    return Template(template, trim_blocks=True, lstrip_blocks=True).render(
-        rows=list(table.itertuples()), preamble=PREAMBLE
-    )
+    values = {"rows": list(table.itertuples()), "lead": LEAD, "rules": RULES}
+    return Template(template, trim_blocks=True, lstrip_blocks=True).render(values)
 
 
 def save(table: pandas.DataFrame, profile: str) -> pandas.DataFrame:

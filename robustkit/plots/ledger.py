@@ -18,6 +18,7 @@ from matplotlib.path import Path
 from ..checks import check_choice
 from ..ledger import proxy_schedule
 from ..ledger.claims import HEADLINES
+from ..ledger.rows import in_words
 from .style import HUES, label, legend, look, nothing, record, set_axes
 
 # Verdict -> colour of its square, symbol, and colour of the symbol. The symbols tell the verdicts apart in grey too.
@@ -32,16 +33,6 @@ STYLE = {
     "measured": (HUES[4], "d", "black"),
     "missing": ("white", "_", "0.4"),
 }
-# Words for readings, as ledger.rows.reading_of writes them.
-WORDS = {"cross_entropy": "cross-entropy", "milestones=()": "constant learning rate", "target=parity": "one output"}
-WORDS |= {"n_train=": "n = ", "batch_size=": "batch ", "stop_loss=": "to loss ", "flow10": "short schedule"}
-WORDS |= {"lr_rule=inverse_width": "learning rate 1/m", "model=cnn": "CNN", "head=": ""}
-
-
-def _in_words(text: str) -> str:
-    for word, plain in WORDS.items():
-        text = text.replace(word, plain)
-    return text
 
 
 def ledger_picture(table: pandas.DataFrame, ax):
@@ -113,7 +104,7 @@ def _short_names(columns: Sequence[str]) -> list[str]:
     own = [[word for word in reading if not all(word in other for other in words)] for reading in words]
     short = own[:1] + [[word for word in reading if word not in own[0]] for reading in own[1:]]
     distinct = [names for names in (short, own) if all(names) and len({*map(tuple, names)}) == len(names)]
-    names = [_in_words(", ".join(reading)) for reading in (*distinct, words)[0]]
+    names = [in_words(", ".join(reading)) for reading in (*distinct, words)[0]]
     return [name.replace(" ", "\xa0").replace(",\xa0", ", ") for name in names]  # lines end at commas alone
 
 
@@ -183,7 +174,7 @@ def proxy_ratios(rows: pandas.DataFrame, axes) -> pandas.DataFrame:
     """
     table = proxy_schedule.pairs(rows)
     kinds = [", ".join([line.reading[1], *line.reading[4:], label("init", line.init)]) for line in table.itertuples()]
-    table = table.assign(kind=[_in_words(kind) for kind in kinds], moved=table["moved"].astype(bool))
+    table = table.assign(kind=[in_words(kind) for kind in kinds], moved=table["moved"].astype(bool))
     parts = {kind: table[table["kind"] == kind] for kind in ("raw, He", "raw, LeCun")}
     others = table[~table["kind"].isin(parts)]
     kinds, ratio = sorted(others["kind"].unique()), "$P$, short over full schedule"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import pandas
 
+from ..checks import InputError
+from ..datasets import dataset_info
 from ..files import figures_folder, write_atomically
+from ..ledger.rows import readable
 from .style import finish, label
 
 SEVERAL = 8  # of a place in the grid with more points missing than these, none is named
@@ -34,7 +38,9 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     cells = [rows[name].fillna(0) for name in POINT]
     counts = (rows["status"] == "ok").groupby(cells).sum()
     # A further measure has points of its own, whatever its runs were measured on.
-    points = rows.attrs.get("points", sorted(rows["points"].unique()))
+    points = rows.attrs.get(
+        "points", sorted({_used(*pair) for pair in zip(rows["dataset"], rows["points"], strict=True)})
+    )
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     words = (
         f"profile {profile}: {data}, {scaling} scaling, {schedule}, {loss}; "
@@ -46,6 +52,13 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     if gaps:
         words += f"\nunfinished: {len(gaps)} of {len(rows) + len(gaps)} runs are missing{_gaps(gaps, rows)}"
     return words
+
+
+def _used(dataset: str, points: int) -> int:
+    """The number of test points where a run asks for so many: at most all, as far as the dataset is still there."""
+    with contextlib.suppress(InputError):
+        return min(points, dataset_info(dataset).n_test)
+    return points
 
 
 def _gaps(cells, rows: pandas.DataFrame) -> str:
@@ -89,7 +102,7 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
     csv = path.with_name(f"{name}.csv")
     pictures = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
     there = all(path.with_name(f"{name}.{ending}").exists() for ending in pictures)
-    if not there or not csv.exists() or csv.read_text() != content:
+    if not there or not csv.exists() or csv.read_text(encoding="utf-8") != content:
         for ending, metadata in pictures.items():
             picture = io.BytesIO()
             figure.savefig(picture, format=ending, metadata=metadata)
@@ -98,11 +111,15 @@ def save(figure, name: str, profile: str, rows: pandas.DataFrame | None) -> None
 
 
 def save_table(table: pandas.DataFrame, name: str, profile: str) -> pandas.DataFrame:
-    """Write a table as figures/<profile>/<name>.md, .tex and .csv with 6 significant digits, and return it."""
-    path = figures_folder(profile) / name
+    """Write a table as figures/<profile>/<name>.md, .tex and .csv with 6 significant digits, and return it.
+
+    What is read, the .md and the .tex, names initialisations and lies on its side if need be; the .csv does not.
+    """
+    path, csv = figures_folder(profile) / name, table.to_csv(index=False, float_format="%.6g")
+    table = readable(table)
     cells = [[f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
     lines = [" | ".join(line) for line in [list(map(str, table.columns)), ["---"] * table.shape[1], *cells]]
     write_atomically(path.with_name(f"{name}.md"), "".join(f"| {line} |\n" for line in lines))
-    write_atomically(path.with_name(f"{name}.csv"), table.to_csv(index=False, float_format="%.6g"))
+    write_atomically(path.with_name(f"{name}.csv"), csv)
     write_atomically(path.with_name(f"{name}.tex"), table.to_latex(index=False, float_format="%.6g"))
     return table

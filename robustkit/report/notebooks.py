@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import multiprocessing
 import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
 
 from ..checks import InputError, check_choice
@@ -26,7 +27,7 @@ def notebooks(only=()) -> list[Path]:
 
 def parameters_of(path: Path) -> dict:
     """Names and defaults of a notebook's parameters: the assignments of literals in the cell tagged `parameters`."""
-    for cell in json.loads(path.read_text())["cells"]:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             lines = ast.parse("".join(cell["source"])).body
             return {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
@@ -57,19 +58,22 @@ def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
 def execute(profile: str, *, only=(), parameters: dict | None = None, workers: int = 2) -> list[str]:
     """Run the notebooks for a profile, `workers` at a time; their copies lie in results/local/notebooks/<profile>/.
 
-    Returns a sentence for each notebook that failed; the others are finished all the same.
+    Returns a sentence for each notebook that failed, in whatever way; the others are finished all the same.
     """
     paths = notebooks(only)
     given = check_parameters(paths, {"profile": profile} | (parameters or {}))
     folder = results_folder() / "notebooks" / profile
     folder.mkdir(parents=True, exist_ok=True)
-    spawn, failed = multiprocessing.get_context("spawn"), []
-    with ProcessPoolExecutor(min(workers, len(paths)), mp_context=spawn) as pool:
+    failed = []
+    with _pool(min(workers, len(paths))) as pool:
         try:
             # The last one, the ledger, takes longest: begun first, it does not run on alone.
             jobs = {path: pool.submit(_execute, path, folder / path.name, given[path]) for path in reversed(paths)}
             for path in paths:
-                problem = jobs[path].result()
+                try:
+                    problem = jobs[path].result()
+                except BrokenExecutor:  # a process of the pool died, and took those of the others with it
+                    problem = _alone(path, folder / path.name, given[path])
                 print(f"{path.stem}: {'failed' if problem else 'done'}", flush=True)
                 if problem:
                     failed.append(f"{path.stem}: {problem}")
@@ -80,29 +84,55 @@ def execute(profile: str, *, only=(), parameters: dict | None = None, workers: i
     return failed
 
 
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _alone(path: Path, copy: Path, parameters: dict) -> str | None:
+    try:
+        with _pool(1) as pool:
+            return pool.submit(_execute, path, copy, parameters).result()
+    except BrokenExecutor:
+        return "its process died (killed, or out of memory)"
+
+
 def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
+    """Run one notebook in this process, and keep a copy of it as far as it came; what went wrong, if anything did."""
     import papermill
 
-    os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
-    os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which do not move on a page
-    options = {
-        "kernel_name": "python3",
-        "cwd": NOTEBOOKS,
-        "progress_bar": False,
-        "extra_arguments": ["--log-level=50"],
-    }
-    problem = None
+    options = {"kernel_name": "python3", "cwd": NOTEBOOKS, "progress_bar": False}
+    problem, braces = None, str.maketrans({"{": "{{", "}": "}}"})  # papermill formats its paths
     try:
         with tempfile.TemporaryDirectory() as folder:
+            _set_environment(folder)
             part = Path(folder) / copy.name
+            names = (str(name).translate(braces) for name in (path, part))
             try:
-                papermill.execute_notebook(path, part, parameters, **options)
+                papermill.execute_notebook(*names, parameters, extra_arguments=["--log-level=50"], **options)
             except papermill.PapermillExecutionError as error:
                 problem = f"{error.ename}: {error.evalue} (in {copy})"
-            write_atomically(copy, part.read_bytes())
+            except Exception as error:  # a kernel may end, or not begin, in many ways
+                problem = f"{type(error).__name__}: {str(error).strip()} (in {copy})"
+            if part.exists():
+                write_atomically(copy, part.read_bytes())
     except OSError as error:
         return f"{error.strerror or error}: {error.filename or copy}"
     return problem
+
+
+def _set_environment(folder: str) -> None:
+    """A kernel of this Python that draws PNG, whatever the user's Jupyter, IPython and Matplotlib are set to."""
+    import matplotlib
+    from ipykernel.kernelspec import write_kernel_spec
+
+    write_kernel_spec(Path(folder) / "kernels" / "python3", extra_arguments=["--InlineBackend.figure_formats=png"])
+    for name in [name for name in os.environ if name.startswith(("JUPYTER_", "IPYTHON", "PYTHONSTARTUP"))]:
+        del os.environ[name]
+    os.environ |= {"JUPYTER_PATH": folder, "JUPYTER_RUNTIME_DIR": folder, "IPYTHONDIR": folder}
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    os.environ["MATPLOTLIBRC"] = os.path.join(matplotlib.get_data_path(), "matplotlibrc")
+    os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
+    os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which do not move on a page
 
 
 def build_notebooks() -> None:
@@ -130,10 +160,15 @@ def build_notebook(source: Path, outputs: Path) -> None:
         "jupytext": {"cell_metadata_filter": "tags,-all", "notebook_metadata_filter": "kernelspec,-all"},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     }
+    count = itertools.count(1)  # without the cell that papermill put in
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
+        if cell.get("execution_count"):
+            cell.execution_count = next(count)
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         for output in cell.get("outputs", ()):
             output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     write_atomically(source.with_suffix(".ipynb"), nbformat.writes(nbformat.from_dict(notebook)) + "\n")

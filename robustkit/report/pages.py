@@ -17,7 +17,9 @@ from pygments.formatters import HtmlFormatter
 
 from ..datasets import dataset_info
 from ..files import ROOT, figures_folder, results_folder, write_atomically
-from ..ledger.claims import HEADLINES
+from ..ledger.claims import ANSWER, HEADLINES, LEAD, RULES
+from ..ledger.rows import readable
+from ..ledger.verdicts import LEDGER_COLUMNS
 from ..profiles import profile_cells
 from ..sweep import store
 from ..training.group import commit
@@ -27,6 +29,7 @@ from .notebooks import notebooks
 from .progress import count_runs
 
 INDEX = ("index.html", "All figures and tables")
+LONG = 50_000  # characters of a page that is folded
 LIBRARIES = ("torch", "numpy", "pandas", "matplotlib", "nbconvert")
 
 
@@ -37,7 +40,7 @@ def write_html(profile: str, failed: Iterable[str] = ()) -> Path:
     """
     figures, copies = figures_folder(profile), results_folder() / "notebooks" / profile
     paths = [copies / path.name for path in notebooks() if (copies / path.name).is_file()]
-    executed = {path.stem: nbformat.read(path, as_version=4) for path in paths}
+    executed = {path.stem: _as_run(nbformat.read(path, as_version=4)) for path in paths}
     titles = {stem: _title(notebook) for stem, notebook in executed.items()}
     places = {  # figure or table -> where it is saved
         name: {"notebook": stem, "cell": cell.get("id", ""), "heading": heading}
@@ -55,20 +58,32 @@ def write_html(profile: str, failed: Iterable[str] = ()) -> Path:
         links = [(f"{s}.html", f"\u2190 {titles[s]}") for s in stems[max(at - 1, 0) : at]]
         links += [(f"{s}.html", f"\u2192 {titles[s]}") for s in stems[at + 1 : at + 2]]
         write(f"{stem}.html", title=titles[stem], body=_notebook_html(notebook, figures), links=[INDEX, *links])
-    if (figures / "claims.md").is_file():
-        body = _link_claims(markdown.to_html((figures / "claims.md").read_text()), "")
-        body = re.sub(r"<h2>(\w+):", r'<h2 id="\1">\1:', body)
-        write("claims.html", title="The ledger", body=body, links=[INDEX])
+    results = _results(figures, places)
+    if results["claims"] is not None:
+        values = {"claims": results["claims"], "headlines": HEADLINES, "lead": LEAD, "rules": RULES}
+        write("claims.html", "claims.html", title="The ledger", links=[INDEX], **values)
     for picture in figures.glob("*.png"):
         for path in filter(Path.is_file, (picture, picture.with_suffix(".csv"))):
             write_atomically(figures / "report" / path.name, path.read_bytes())
     values = {"title": f"robustkit: {profile}", "profile": profile, "titles": titles, "places": places}
     values["failed"] = [sentence.replace(f"{ROOT}/", "") for sentence in failed]
-    write("index.html", "index.html", **values, **_results(figures, places), **_provenance(profile))
+    write("index.html", "index.html", **values, **results, **_provenance(profile))
     return figures / "report" / "index.html"
 
 
 # ---------------------------------------------------------------------------------------------- notebooks
+
+
+def _as_run(notebook):
+    """The notebook with the values that papermill gave in place of the defaults, and not in a cell behind them."""
+    tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", ())}
+    if "injected-parameters" in tagged:
+        given, own = tagged["injected-parameters"], tagged["parameters"]
+        for name, value in re.findall(r"^(\w+) = (.*)$", given.source, re.MULTILINE):
+            assignment = re.compile(rf"^{name} = .*?(?=  #|$)", re.MULTILINE)
+            own.source = assignment.sub(lambda _, line=f"{name} = {value}": line, own.source)
+        notebook.cells.remove(given)
+    return notebook
 
 
 def _headings(notebook) -> list[tuple]:
@@ -99,7 +114,7 @@ def _notebook_html(notebook, figures: Path) -> str:
             for kind in set(kinds) - {"text/plain", "text/html", "text/markdown", "image/png"}:
                 del kinds[kind]  # scripts and widgets, which would ask for more
             if "text/markdown" in kinds:  # made of rows: unlike a cell's own Markdown, it has no tags
-                kinds["text/html"] = markdown.to_html(kinds.pop("text/markdown"))
+                kinds["text/html"] = _folded(markdown.to_html(kinds.pop("text/markdown")))
             if "image/png" in kinds:
                 said = f"{markdown.plain(heading)}. Drawn by the cell above."
                 output.metadata["image/png"] = {"alt": _picture(figures, names[0], heading)["alt"] if names else said}
@@ -108,18 +123,28 @@ def _notebook_html(notebook, figures: Path) -> str:
     return HTMLExporter(template_name="basic", **options).from_notebook_node(notebook)[0]
 
 
+def _folded(page: str) -> str:
+    """What is longer than a few screens is opened by a click on its title."""
+    title = re.match(r"<h\d>(.*?)</h\d>", page)
+    if title is None or len(page) < LONG:
+        return page
+    return f"<details><summary>{title[1]}</summary>{page[title.end() :]}</details>"
+
+
 def _picture(figures: Path, name: str, heading: str) -> dict:
-    """The caption is the first line of a figure's numbers; the alternative text adds heading and quantities."""
+    """A figure's size, and its alternative text: heading, quantities, and caption, the first line of its numbers."""
     path, caption, drawn = figures / f"{name}.csv", "there are no numbers beside this picture", ""
     if path.is_file():
-        first = path.read_text().partition("\n")[0]
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
         caption = first[2:] if first.startswith("# ") else caption
         table = pandas.read_csv(path, skiprows=1, dtype=str)
         if "quantity" in table and table["quantity"].notna().any():
             drawn = f" Drawn: {', '.join(table['quantity'].dropna().str.replace('_', ' ').unique())}."
     about = markdown.plain(heading) or name
     alt = f"{about}{'' if about.endswith('?') else '.'}{drawn} {caption}"
-    return {"caption": caption, "alt": alt, "numbers": path.is_file()}
+    head = (figures / f"{name}.png").read_bytes()[16:24] if (figures / f"{name}.png").is_file() else b""
+    width, height = (int.from_bytes(head[at : at + 4]) for at in (0, 4))  # of a PNG
+    return {"alt": alt, "numbers": path.is_file(), "width": width, "height": height}
 
 
 # ---------------------------------------------------------------------------------------------- the index
@@ -131,19 +156,24 @@ def _results(figures: Path, places: dict[str, dict]) -> dict:
     def read(name: str) -> pandas.DataFrame:
         return pandas.read_csv(figures / f"{name}.csv", dtype=str, keep_default_na=False)
 
-    pictures, tables = ({path.stem for path in figures.glob(f"*.{ending}")} for ending in ("png", "md"))
+    pictures, tables, numbers = ({path.stem for path in figures.glob(f"*.{end}")} for end in ("png", "md", "csv"))
     shown, gallery = (pictures | tables) - {"ledger", "claims", "found"}, {}
     for name in [*(name for name in places if name in shown), *sorted(shown - places.keys())]:
         gallery.setdefault(places[name]["notebook"] if name in places else "others", []).append(name)
+    # As sentences.found writes them, without the verdict, which stands in the ledger.
+    said = re.compile(r"^- \*\*(\w+)\*\* (.*?)(?: \*[^*]+\*[^*]*)?$", re.MULTILINE)
+    claims = read("claims").reindex(columns=LEDGER_COLUMNS, fill_value="") if "claims" in numbers else None
+    found = (figures / "found.md").read_text(encoding="utf-8") if "found" in tables else ""
     return {
-        "claims": read("claims") if (figures / "claims.csv").is_file() else None,
-        "claims_page": "claims" in tables,
+        "claims": claims,
         "headlines": HEADLINES,
-        "findings": markdown.to_html((figures / "found.md").read_text()) if "found" in tables else "",
+        "answer": ANSWER,
+        "sentences": dict(said.findall(found)),
+        "short": dict(said.findall(re.sub(r" \[[^]]*\]", "", found))),  # without intervals
         "notebooks": [path.stem for path in notebooks()],
         "gallery": gallery,
         "pictures": {name: _picture(figures, name, places.get(name, {}).get("heading", "")) for name in pictures},
-        "tables": {name: read(name) for name in tables & shown},
+        "tables": {name: readable(read(name)) for name in tables & shown},
     }
 
 
@@ -188,11 +218,6 @@ def _table(rows: pandas.DataFrame) -> str:
         return rows.to_html(index=False, border=0)
 
 
-def _link_claims(tables: str, page: str) -> str:
-    """Each id in tables of claims as a link to its section of a page."""
-    return re.sub(r"<td>([A-Z]\d+)</td>", rf'<td><a href="{page}#\1">\1</a></td>', tables)
-
-
 def _self_contained(page: str) -> str:
     """A picture that lies elsewhere becomes its words; each table scrolls in a box of its own."""
     elsewhere = re.compile(r'<img\b[^>]*\bsrc="(?:https?:)?//[^>]*>')
@@ -207,6 +232,5 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters |= {"inline": markdown.inline, "plain": markdown.plain}
-TEMPLATES.filters |= {"table": _table, "link_claims": _link_claims}
+TEMPLATES.filters |= {"inline": markdown.inline, "plain": markdown.plain, "table": _table}
 TEMPLATES.globals["highlighting"] = lambda style: HtmlFormatter(style=style).get_style_defs(".highlight")

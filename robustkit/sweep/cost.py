@@ -47,7 +47,7 @@ def room_bytes(device: str) -> int:
     room = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [sys.maxsize]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups, version 2 and 1
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            room.append(int((CONTROL_GROUP / name).read_text()))
+            room.append(int((CONTROL_GROUP / name).read_text(encoding="utf-8")))
     return min(room)
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..cell import Cell, schedule_name
 from ..checks import InputError, check_choice, check_number
 from ..data import load_dataset
+from ..ledger.rows import curve_name, in_words, reading_of
 from ..profiles import cheapest_first, named_cells
 from ..training import checkpoint
 from ..training.group import GroupRun, over_time
@@ -143,30 +144,54 @@ def _check_writable() -> None:
 @contextlib.contextmanager
 def _progress(todo: Sequence[Cell], kind: type[GroupRun]) -> Iterator[Callable[[dict], None]]:
     """To be called with each row: a bar with the time left in a terminal, one line per finished run elsewhere."""
-    costs, started = {kind.key(cell): cost.relative_cost(cell) for cell in todo}, time.time()
-    done, bad, spent, steps = 0, 0, 0.0, 0
+    costs, started = {kind.key(cell): cost.relative_cost(cell) for cell in todo}, time.monotonic()
+    common, total = set.intersection(*(set(_reading(cell.as_dict())) for cell in todo)), sum(costs.values())
+    passed, bad, steps = [(0.0, 0.0)], 0, 0  # (seconds, cost) after each run
 
     def add(row: dict) -> None:
-        nonlocal done, bad, spent, steps
-        cell, value, seconds = row["cell"], row["measures"].get("stability"), time.time() - started
-        done, bad, spent = done + 1, bad + (row["status"] != "ok"), spent + costs[row["key"]]
-        steps += Cell(**cell).steps
-        speed = f"{steps / seconds:.0f} network-steps/s"
+        nonlocal bad, steps
+        cell, value, seconds = row["cell"], row["measures"].get("stability"), time.monotonic() - started + 1e-9
+        passed.append((seconds, passed[-1][1] + costs[row["key"]]))
+        bad, steps = bad + (row["status"] != "ok"), steps + Cell(**cell).steps * (row["status"] == "ok")
+        done, speed, left = (
+            len(passed) - 1,
+            f"{steps / seconds:.0f} network-steps/s" if steps else "",
+            _left(passed, total),
+        )
         bar.update(costs[row["key"]])
-        bar.set_description_str(f"{done}/{len(todo)} runs" + (f", {bad} not ok" if bad else "") + f", {speed}")
+        words = [f"{done}/{len(todo)} runs", f"{bad} not ok" if bad else "", speed]
+        bar.set_description_str(", ".join(filter(None, words)), refresh=False)
+        bar.set_postfix_str(left)
         if bar.disable and not os.environ.get("TQDM_DISABLE"):
             reason = row["status"] + (f": {row['reason']}" if row["reason"] else "")
-            power = "" if cell["power"] is None else f" {cell['power']:g}"
-            model = "" if cell["model"] == "fcn" else f"{cell['model']} {cell['head'] or cell['dataset']}, "
-            where = f"{model}{cell['init']}{power}, depth {cell['depth']}, width {cell['width']}, seed {cell['seed']}"
+            place = (f"{name} {cell[name]}" for name in ("depth", "width", "seed"))
+            own = (word for word in _reading(cell) if word not in common)
+            where = in_words(", ".join((curve_name(cell["init"], cell["power"]), *place, *own)))
             result = f"P/eps {value:.4g}" if value is not None else reason
-            left = f"{seconds * (sum(costs.values()) / spent - 1):.0f} s left"
-            print(f"[{done}/{len(todo)}] {where}: {result} ({row['seconds']:.0f} s; {speed}, {left})", flush=True)
+            facts = [f"{row['seconds']:.0f} s", speed if row["status"] != "failed" else "", left]
+            print(f"[{done}/{len(todo)}] {where}: {result} ({', '.join(filter(None, facts))})", flush=True)
 
-    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed, {remaining} left"
-    options = {"total": sum(costs.values()), "desc": f"0/{len(todo)} runs", "bar_format": layout}
+    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed{postfix}"
+    options = {"total": total, "desc": f"0/{len(todo)} runs", "bar_format": layout}
     with tqdm(**options, disable=None, file=sys.stderr) as bar:
         yield add
+
+
+def _reading(cell: dict) -> tuple:
+    return reading_of(cell | {"schedule": schedule_name(cell["epochs"], cell["lr"])})
+
+
+def _left(passed: Sequence[tuple[float, float]], total: float) -> str:
+    """The time left, at the rate of the second half of the time so far: the runs now are the most like those to come.
+
+    passed: (seconds, cost) from (0, 0) on. Empty until a tenth is done.
+    """
+    seconds, spent = passed[-1]
+    if spent < total / 10:
+        return ""
+    before, by_then = next(one for one in reversed(passed) if one[0] <= seconds / 2)
+    minutes = math.ceil((total - spent) * (seconds - before) / (spent - by_then) / 60)
+    return f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min left"
 
 
 # ---------------------------------------------------------------------------------------------- frames

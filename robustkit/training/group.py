@@ -91,7 +91,7 @@ class GroupRun:
     name: str | None = None  # of a further measure; None for the run's own row
     columns: tuple[str, ...]  # the measures that a row holds
     optional: tuple[str, ...] = ()  # measures that the rows of some cells hold in addition
-    scale: str  # the measure that is 0 where every hidden unit is dead
+    scale: str  # the measure that is 0 where every hidden unit is dead, or where numbers underflow
     points: int | None = None  # fixed test points, and training points, to measure on; None: the cell's own number
 
     def __init__(self, cells: Sequence[Cell], device: str, engine: type | None = None):
@@ -183,7 +183,8 @@ class GroupRun:
                 reason = f"{bad[0]} is not finite"
                 measures |= dict.fromkeys(bad)
             elif measured[self.scale] == 0:
-                reason = "every hidden unit is dead: the stability is exactly 0"
+                small = f"numbers are too small for {str(self.nets.dtype).removeprefix('torch.')}"
+                reason = f"the stability is exactly 0: every hidden unit is dead, or {small}"
             else:
                 measures |= measured
         status, facts = "diverged" if reason else "ok", {"engine": self.nets.name, "group": len(self.cells)}
@@ -250,5 +251,5 @@ def commit() -> str | None:
     """The commit of this copy of the package, "-dirty" after it where files have changed; None outside of git."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     return None

@@ -145,6 +145,8 @@ def test_a_misspelt_field_is_refused_with_the_nearest_spelling(wrong, right):
         ({"power": 2.0}, "power is 2.0, but init is 'he'"),
         ({"init": "gain"}, "gain is None"),
         ({"init": "gain", "gain": 0}, "gain is 0"),
+        ({"init": "gain", "gain": 1e200}, "gain is 1e+200, but must be"),
+        ({"init": "power", "power": -500}, "power is -500, but must be"),
         ({"init": "ntk", "gain": 1.5}, "gain is 1.5, but init is 'ntk'"),
         ({"init": "power", "power": 2.0, "gain": 1.5}, "gain is 1.5, but init is 'power'"),
         ({"target": "parity"}, "target is 'parity', but loss is 'cross_entropy': it must be 'squared'"),

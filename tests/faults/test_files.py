@@ -1,5 +1,6 @@
 """Data files that are missing, damaged, swapped or hostile: refused by size and SHA-256, never unpickled."""
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -7,6 +8,7 @@ import http.server
 import io
 import pickle
 import tarfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,8 +192,8 @@ def offline(monkeypatch):
     monkeypatch.setattr(data, "MIRRORS", dict.fromkeys(data.MIRRORS, [url]))
 
 
-@pytest.mark.guard(21, "robustkit/data.py", "Put {wanted} there", "Put them there")
-@pytest.mark.guard(21, "robustkit/data.py", "{dataset} is not in {folder} and", "It")
+@pytest.mark.guard(21, "robustkit/data.py", "put {wanted} into {folder}", "put them there")
+@pytest.mark.guard(21, "robustkit/data.py", "it is not in {folder} and", "it")
 @pytest.mark.parametrize(
     ("name", "place", "files"),
     [
@@ -204,9 +206,47 @@ def test_offline_it_says_which_file_goes_where(folder, offline, name, place, fil
     with pytest.raises(InputError) as refused:
         load_dataset(name)
     said = str(refused.value)
-    assert f"is not in {folder / place} and could not be downloaded" in said and "ROBUSTKIT_DATA" in said
+    assert said.startswith(f"put {files[0]} (") and f" into {folder / place}, or point ROBUSTKIT_DATA at" in said
+    assert f"it is not in {folder / place} and could not be downloaded" in said
     assert all(file in said for file in files)
     assert not any(path.is_file() or "part" in path.name for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def dripping(monkeypatch):
+    """A server that says how long a file is, and then a byte of it now and then: so many seconds lie between two."""
+    pause, stop = SimpleNamespace(seconds=0.05), threading.Event()
+
+    class Drip(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "10000000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not stop.wait(pause.seconds):
+                    self.wfile.write(b"x")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Drip) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setitem(data.MIRRORS, "mnist", [f"http://127.0.0.1:{server.server_port}/"])
+        yield pause
+        stop.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("pause", "said"), [(0.05, "slower than 1e\\+07 bytes a second"), (600, "timed out")])
+def test_a_server_that_drips_or_is_silent_is_given_up(folder, dripping, monkeypatch, pause, said):
+    """A server that sent a byte a minute kept the command waiting for ever."""
+    dripping.seconds = pause
+    monkeypatch.setattr(data, "SILENCE", 1)
+    monkeypatch.setattr(data, "SLOWEST", 1e7)
+    with pytest.raises(InputError, match=f"could not be downloaded from http://127.*{said}"):
+        load_dataset("mnist")
+    assert not any(path.is_file() for path in folder.rglob("*"))
 
 
 # ------------------------------------------------------------------------------------------------ hostile files

@@ -76,6 +76,7 @@ def test_markdown_has_a_short_table_and_the_papers_words():
     )
     assert sum(line.startswith("> All of the five curves confirm the phase transition") for line in lines) == 1
     assert sum(line.startswith("## ") for line in lines) == len(table) == len(verdicts.CLAIMS)
+    assert lines[-1] == verdicts.RULES and len(lines[2]) < 300  # the history of the rules stood before everything
 
 
 # ---------------------------------------------------------------------------------------------- E06, E11: peaks

@@ -184,6 +184,15 @@ def test_the_caption_says_what_is_shown_and_what_is_missing():
     assert output.caption(None, "smoke") == "a drawing, no data"
 
 
+def test_the_caption_says_how_many_points_were_used_where_more_were_asked_for():
+    """Figures of runs on digits, which have 360 test points, said that they show a thousand."""
+    rows = several()
+    rows["points"] = 1000
+    assert "360 test points" in output.caption(rows, "smoke")
+    rows["dataset"] = "no longer there.npz"
+    assert "1000 test points" in output.caption(rows, "smoke")
+
+
 def test_the_caption_of_a_further_measure_counts_its_own_points():
     rows = several()
     rows.attrs["points"] = [100]
@@ -269,16 +278,25 @@ def test_a_figures_folder_that_is_a_file_is_named(monkeypatch, tmp_path):
 
 def test_a_table_is_written_three_ways_with_six_digits():
     table = pandas.DataFrame({"init": ["he", "lecun"], "P": [1 / 3, 2e-7], "n": [3, 5]})
-    assert output.save_table(table, "T", "smoke") is table
+    assert list(output.save_table(table, "T", "smoke")["init"]) == ["He", "LeCun"]
     folder = figures_folder("smoke")
     assert (folder / "T.md").read_text().splitlines() == [
         "| init | P | n |",
         "| --- | --- | --- |",
-        "| he | 0.333333 | 3 |",
-        "| lecun | 2e-07 | 5 |",
+        "| He | 0.333333 | 3 |",
+        "| LeCun | 2e-07 | 5 |",
     ]
     assert (folder / "T.csv").read_text() == "init,P,n\nhe,0.333333,3\nlecun,2e-07,5\n"
-    assert "0.333333" in (folder / "T.tex").read_text() and "tabular" in (folder / "T.tex").read_text()
+    assert "He & 0.333333" in (folder / "T.tex").read_text() and "tabular" in (folder / "T.tex").read_text()
+
+
+def test_a_table_that_is_wider_than_a_page_is_read_on_its_side():
+    """The table of hypotheses had 38 columns."""
+    table = pandas.DataFrame({"kind": ["met", "n"]} | {f"run {i}": ["yes", i] for i in range(37)})
+    output.save_table(table, "T", "smoke")
+    lines = (figures_folder("smoke") / "T.md").read_text().splitlines()
+    assert lines[0] == "|  | met | n |" and lines[2] == "| run 0 | yes | 0 |" and len(lines) == 39
+    assert (figures_folder("smoke") / "T.csv").read_text() == table.to_csv(index=False)
 
 
 def test_the_drawing_of_the_network_needs_no_data():

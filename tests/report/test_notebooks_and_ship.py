@@ -61,6 +61,8 @@ def with_outputs(path):
         cell.metadata["execution"] = {"iopub.execute_input": "2022-11-28"}
     given = nbformat.v4.new_code_cell("profile = 'smoke'", metadata={"tags": ["injected-parameters"]})
     notebook.cells = [*cells[:2], given, *cells[2:]]
+    for number, cell in enumerate(notebook.cells[1:], 1):
+        cell.execution_count = number
     notebook.metadata["papermill"] = {"output_path": "/somewhere"}
     notebook.metadata["widgets"] = {"state": {}}
     copy = path.with_name(f"run_{path.name}")
@@ -105,6 +107,8 @@ def test_outputs_of_unchanged_cells_are_kept_and_nothing_of_the_run_that_made_th
     ]
     assert built.cells[2].outputs[0]["data"] == {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}
     assert built.cells[3].outputs[0]["text"] == "shipped\n"
+    assert [cell.execution_count for cell in built.cells[1:]] == [1, 2, 3]  # papermill's numbers: 1, 3, 4
+    assert built.cells[2].outputs[0]["execution_count"] == 2
     assert not re.search(r"papermill|widgets|iopub|somewhere|needs|injected", text)
     assert built.metadata["kernelspec"] == {"display_name": "Python 3", "language": "python", "name": "python3"}
 

@@ -1,6 +1,7 @@
 """The HTML report: one folder that opens from disk, says what it holds and lacks, and asks nothing of a network."""
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from robustkit.__main__ import main
 from robustkit.files import ROOT, figures_folder, results_folder
-from robustkit.ledger.claims import HEADLINES
+from robustkit.ledger.claims import ANSWER, HEADLINES, RULES
 from robustkit.profiles import profile_cells
 from robustkit.report import notebooks as report
 from robustkit.report import pages
@@ -151,15 +152,42 @@ def test_every_picture_is_described_by_what_it_shows_and_lacks(shipped):
 # ---------------------------------------------------------------------------------------------- what the index holds
 
 
-def test_the_ledger_comes_first_then_its_headline_verdicts(shipped):
+def test_the_answer_comes_first_then_the_figures_then_the_ledger(shipped):
+    """One read a list of ten, with every interval, behind a picture of forty lines."""
     index = read(shipped)["index.html"]
-    assert index.images[0]["src"] == "ledger.png"
     table = pandas.read_csv(FIGURES / "claims.csv", keep_default_na=False).set_index("id")
-    for name in HEADLINES:
-        row = rf'claims.html#{name}">{name}</a></td>\s*<td>[^<]*</td>\s*<td>{table.loc[name, "verdict"]}</td>'
-        assert re.search(row, index.text), name
-        assert f"<strong>{name}</strong>" in index.text, f"what was found of {name}"
-    assert set(table.index) <= read(shipped)["claims.html"].ids
+    answer, figures, ledger = re.split(r'<h2 id="(?:figures|ledger)">', index.text)
+    assert all(image.get("loading") == "lazy" and int(image["height"]) > 100 for image in index.images)
+    assert "<img" not in answer and 'src="ledger.png"' in ledger
+    for part, names in ((answer, ANSWER), (ledger.partition("<h2")[0], HEADLINES)):
+        assert re.findall(r'claims.html#(\w+)">\1</a>', part) == list(names)
+        lines = part.split("<li>")[1:]
+        for name, line in zip(names, lines, strict=True):
+            assert html.unescape(line).split("</a> ")[1].startswith(table.loc[name, "claim"]), name
+            assert f"<b>{table.loc[name, 'verdict']}</b>" in line and len(line) > 150, name
+    assert "falls" in answer and not re.search(r"\d \[\d", answer) and re.search(r"\d \[\d", ledger)
+
+
+def test_the_ledger_is_a_list_of_lines_that_open(shipped):
+    """The page was 39 000 pixels long, 95 000 on a phone, and began with the history of its rules."""
+    page = read(shipped)["claims.html"]
+    table = pandas.read_csv(FIGURES / "claims.csv", keep_default_na=False)
+    lines = page.text.split("<details")[1:]
+    assert [re.search(r'<div id="(\w+)">', line)[1] for line in lines] == list(table["id"])
+    for line, row in zip(lines, table.itertuples(), strict=True):
+        summary, _, inside = html.unescape(line).partition("</summary>")
+        assert row.claim in summary and row.verdict in summary
+        assert all(text in inside for text in (row.quote, row.criterion, row.hypotheses))
+        assert inside.count("<li>") == len(row.evidence.split("\n"))
+    assert page.text.index(html.escape(RULES[:40])) > page.text.rindex("</details>")
+
+
+def test_tables_of_the_report_are_read_as_their_markdown_is(shipped):
+    index = read(shipped)["index.html"].text
+    table = index.partition("Table N_initial")[2].partition("</table>")[0]
+    assert "<td>LeCun</td>" in table and "<td>lecun</td>" not in table
+    hypotheses = index.partition("Table hypotheses")[2].partition("</table>")[0]
+    assert hypotheses.count("<th>") < 25 and hypotheses.count("<tr") > 35
 
 
 def test_every_figure_table_and_notebook_is_there(shipped):
@@ -178,11 +206,11 @@ def test_the_counts_are_those_of_status_and_the_command_fills_the_gaps(shipped, 
     monkeypatch.setattr(store, "SHIPPED", ROOT / "results" / "shipped.jsonl")
     assert main(["status", "shipped"]) == 0
     index = read(shipped)["index.html"].text
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert len(lines) > 5
-    for *counts, running, missing in lines:
+    lines = [line.split(maxsplit=6) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len(lines) > 20
+    for *counts, running, missing, shared in [[*line, ""][:7] for line in lines]:
         assert running == "0"
-        assert re.search(r"\s*".join(f"<td>{word}</td>" for word in (*counts, missing)), index), counts
+        assert re.search(r"\s*".join(f"<td>{word}</td>" for word in (*counts, missing, shared)), index), counts
     assert f"{missing} are missing: <code>python -m robustkit run laptop</code>" in index
     for row in store.read_rows(store.SHIPPED)[:20]:
         assert row["commit"] in index and row["versions"]["torch"] in index and row["engine"]["name"] in index
@@ -225,9 +253,9 @@ def test_words_from_rows_are_text_wherever_a_page_shows_them():
     (figures / "N4a.png").write_bytes(b"")
     (figures / "N4a.csv").write_text(f"# scaling {tag}\nquantity\n{tag}\n")
     (figures / "W7_slopes.csv").write_text(f"scaling\n{tag}\n")
-    (figures / "claims.csv").write_text(f"id,claim,verdict,readings\n{HEADLINES[0]},a {tag},{tag},scaling {tag}\n")
-    for name in ("W7_slopes", "claims", "found"):
-        (figures / f"{name}.md").write_text(f"Scaling {tag}\n\n{tag}\n")
+    (figures / "claims.csv").write_text(f"id,claim,verdict,readings\n{ANSWER[0]},a {tag},{tag},scaling {tag}\n")
+    (figures / "W7_slopes.md").write_text(f"{tag}\n")
+    (figures / "found.md").write_text(f"- **{ANSWER[0]}** Scaling {tag}. *Partly*; readings {tag}.\n")
     cell = profile_cells("smoke")[0]
     words = {"commit": tag, "versions": {"torch": tag}, "engine": {"name": tag, "device": tag, "dtype": tag}}
     row = {"key": cell.key, "status": "ok", "cell": dataclasses.asdict(cell), "measures": {}, "seconds": 1.0}
@@ -240,7 +268,46 @@ def test_words_from_rows_are_text_wherever_a_page_shows_them():
     index = found["index.html"]
     assert index.text.count("&lt;script&gt;") >= 15
     assert index.images[0]["alt"] == found[name].images[0]["alt"] == f"0. A title. Drawn: {tag}. scaling {tag}"
-    assert "Scaling &lt;script&gt;" in found["claims.html"].text
+    assert found["claims.html"].text.count("&lt;script&gt;") >= 3
+
+
+def test_no_page_may_run_a_script_even_one_that_came_in(shipped):
+    """Words of a forged row became 28 scripts in the report; now a page that held one would not run it."""
+    for name, page in read(shipped).items():
+        (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy"\s+content="([^"]*)"', page.text)
+        assert policy.startswith("default-src 'none';") and "script" not in policy, name
+
+
+def test_a_browser_runs_no_script_of_a_page(tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here; Debian's package is chromium")
+    script = "<script>document.title = 'it ran'</script><img src=x onerror=\"document.title = 'it ran'\">"
+    name = executed("smoke", markdown(f"# 0. A title\n\n{script}"))
+    page = pages.write_html("smoke").parent / name
+    assert "<script>" in page.read_text()
+    for policy, title in ((True, "0. A title"), (False, "it ran")):
+        (tmp_path / name).write_text(page.read_text() if policy else page.read_text().replace("Security", "No"))
+        command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'user'}", (tmp_path / name).as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert f"<title>{title}</title>" in done.stdout
+
+
+def test_the_parameters_of_a_page_are_those_it_was_made_with_in_one_cell():
+    """A stray cell of parameters followed the one with the defaults."""
+    own = code('profile = "shipped"  # type: str  # the rows\nseeds = None  # type: list|None\nwidth = 64')
+    given = code('# Parameters\nprofile = "smoke"\nseeds = [0, 1]\n')
+    own.metadata["tags"], given.metadata["tags"] = ["parameters"], ["injected-parameters"]
+    name = executed("smoke", markdown("# 0. A title"), own, given, code("print(1)"))
+    page = read(pages.write_html("smoke").parent)[name]
+    shown = html.unescape(re.sub("<[^>]*>", "", page.text))
+    assert 'profile = "smoke"  # type: str  # the rows\nseeds = [0, 1]  # type: list|None\nwidth = 64' in shown
+    assert "# Parameters" not in shown and shown.count("profile =") == 1
+
+
+def test_a_very_long_table_of_a_notebook_is_folded(shipped):
+    """The notebook of the ledger ends with all of it: its page was 54 000 pixels long."""
+    page = read(shipped)[f"{NOTEBOOKS[-1].stem}.html"].text
+    assert page.count("<details>") == 1 and "<summary>The paper's statements" in html.unescape(page)
 
 
 def test_writing_it_twice_gives_the_same_bytes():

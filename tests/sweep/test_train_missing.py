@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
@@ -253,3 +254,48 @@ def test_the_shipped_profile_reads_shipped_rows_alone_and_trains_nothing(no_trai
 
 def test_the_cpu_has_one_name():
     assert train_missing.resolve_device("cpu") == train_missing.resolve_device("cpu:0") == "cpu"
+
+
+# ------------------------------------------------------------------------------------------------ what is said
+
+
+def said_of(capsys, cells, **options):
+    train_missing.run(cells, device="cpu", **options)
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+
+
+def test_a_line_names_what_differs_between_the_runs_and_nothing_else(capsys):
+    """Two runs that differed in schedule, scaling or stop were told apart by nothing."""
+    others = [{}, {"scaling": "unit"}, {"epochs": 2}, {"stop_loss": 1.5}, {"model": "cnn", "head": "pooling"}]
+    lines = said_of(capsys, [cell(**fields) for fields in others])
+    for words in ("He, depth 2, width 4, seed 0, raw", "unit", "2 epochs at 0.001", "to loss 1.5", "CNN, pooling"):
+        assert sum(words in line for line in lines) in (1, 4), (words, lines)
+    assert len(lines) == 5 and not any("digits" in line or "cross" in line or "points" in line for line in lines)
+
+
+def test_time_left_is_in_minutes_and_not_said_before_a_tenth_is_done(capsys):
+    """It was said in seconds, after the first and smallest of the runs."""
+    first, *_, before_last, last = said_of(capsys, [cell(4, epochs=0.1), *(cell(4, seed) for seed in range(20))])
+    assert "left" not in first and "left" in before_last and last.endswith("0 min left)")
+    assert re.search(r", \d+ min left\)$", before_last)
+
+
+@pytest.mark.parametrize(
+    ("passed", "said"),
+    [
+        ([(0, 0), (60, 9)], ""),
+        ([(0, 0), (60, 10)], "9 min left"),
+        ([(0, 0), (60, 20), (600, 25)], "2 h 15 min left"),  # 540 s for the last 5: the runs to come are as slow
+        ([(0, 0), (600, 25), (601, 25.5)], "30 min left"),
+    ],
+)
+def test_time_left_follows_the_rate_of_late(passed, said):
+    assert train_missing._left(passed, 100) == said
+
+
+def test_a_run_that_failed_has_no_speed(capsys, monkeypatch):
+    """It was said to be faster than those that were trained."""
+    fail_at(monkeypatch, CELLS[1], RuntimeError("no luck"))
+    lines = said_of(capsys, CELLS)
+    assert [("network-steps/s" in line) for line in lines] == ["no luck" not in line for line in lines]
+    assert sum("no luck" in line for line in lines) == 1

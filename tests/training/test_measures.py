@@ -312,3 +312,13 @@ def test_a_cell_trains_in_the_precision_of_products_that_it_asks_for(monkeypatch
     )
     measure(Cell(width=4, depth=2, epochs=1, points=8, precision=precision))
     assert seen == [wanted]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"alpha": 1e300}, {"init": "gain", "gain": 1e-30}, {"init": "power", "power": 30}]
+)
+def test_a_scale_that_float32_cannot_hold_is_said(fields):
+    """Where alpha, the gain or m^-c underflows, the row blamed dead hidden units alone."""
+    row = measure(cell(width=16, epochs=0.05, precision="float32", **fields))
+    said = "the stability is exactly 0: every hidden unit is dead, or numbers are too small for float32"
+    assert (row["status"], row["reason"]) == ("diverged", said)

@@ -33,9 +33,6 @@ CONSTANTS = {
 # The headline claims of the README, in its order.
 HEADLINES = ("E01", "E03", "E05", "E06", "E07", "E08", "E09", "E10", "E15", "T12")
 
-# Of these, the paper's answer in five lines: width, depth under He and LeCun, lazy against non-lazy, the theory.
-ANSWER = ("E06", "E09", "E10", "E07", "T12")
-
 # Readings that some claims are judged under in place of the main one.
 SHORT_READING = (*MAIN_READING[:3], "flow10")
 SCALAR_READING = ("mnist", "unit", "squared", "400 epochs at 0.05", "n_train=16")

@@ -17,11 +17,12 @@ from matplotlib.path import Path
 
 from ..checks import check_choice
 from ..ledger import proxy_schedule
-from ..ledger.claims import HEADLINES
+from ..ledger.claims import HEADLINES, THEOREM_1_READING
 from ..ledger.rows import in_words
 from .style import HUES, label, legend, look, nothing, record, set_axes
 
 # Verdict -> colour of its square, symbol, and colour of the symbol. The symbols tell the verdicts apart in grey too.
+THEOREM_1 = ", ".join(THEOREM_1_READING)
 TICK = Path([(-0.6, 0.0), (-0.2, -0.5), (0.6, 0.6)])
 HALF = Path([(-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5)], closed=True)
 STYLE = {
@@ -36,7 +37,7 @@ STYLE = {
 
 
 def ledger_picture(table: pandas.DataFrame, ax):
-    """The ledger at a glance: a row per claim, its main verdict, then a small square for each other reading.
+    """The ledger at a glance: a row per claim, its main verdict, that under Theorem 1's hypotheses, other readings.
 
     "Holds in k of n" counts the readings with a verdict of reproduced among those that are decided; the others
     are open. A reading with a note in readings_notes (curves missing, networks at their start) is drawn small and not
@@ -46,10 +47,16 @@ def ledger_picture(table: pandas.DataFrame, ax):
     lines = table.to_dict("records")
     readings = [_readings(line) or {"": line["verdict"]} for line in lines]
     most = max([1, *map(len, readings)])
-    _squares(ax, lines, readings, *_rows(ax, lines, len(HEADLINES), 64, most + 1), lambda i, _: i + 0.2 * (i > 0))
-    for x, word, side_of in ((0.4, "main", "right"), (0.9, "other readings", "left"))[: min(most, 2)]:
+
+    def place(i: int, names: list[str]) -> float:  # a column for the reading under Theorem 1's hypotheses
+        second = names[1:2] == [THEOREM_1]
+        return 1.2 * i if i == 0 or (i == 1 and second) else i + (0.4 if second else 1.4)
+
+    _squares(ax, lines, readings, *_rows(ax, lines, len(HEADLINES), 64, most + 2), place)
+    heads = ((0.0, "figure", "center"), (1.2, "Thm. 1", "center"), (2.1, "other readings", "left"))
+    for x, word, side_of in heads[: 1 if most == 1 else 3]:
         ax.text(x, -0.8, word, ha=side_of, va="center", fontsize=6, color="0.4")
-    ax.set(xlim=(-0.7, max(most, 4) + 0.2), xticks=[])
+    ax.set(xlim=(-0.7, max(most, 4) + 1.4), xticks=[])
     return ax
 
 
@@ -70,7 +77,7 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
     columns = sorted(dict.fromkeys(tried), key=lambda r: (r != max(mains, key=mains.count), -tried.count(r)))
     places, side = _rows(ax, lines, 0, 44, len(columns) + 1)
     ax.hlines(places, 0, 1, transform=ax.get_yaxis_transform(), color="0.93", linewidth=0.6, zorder=0)
-    _squares(ax, lines, readings, places, side, lambda _, name: columns.index(name))
+    _squares(ax, lines, readings, places, side, lambda i, names: columns.index(names[i]))
     ax.set(xlim=(-0.7, len(columns) + 0.3), xticks=range(len(columns)))
     ax.figure.draw_without_rendering()  # the layout decides where a label may be broken
     names, pitch = _short_names(columns), 72 * ax.bbox.width / ax.figure.dpi / (len(columns) + 1)
@@ -138,14 +145,14 @@ def _count(line: dict) -> str:
     return ", ".join(words)
 
 
-def _squares(ax, lines, readings, places, side: float, x_of: Callable[[int, str], float]) -> None:
+def _squares(ax, lines, readings, places, side: float, x_of: Callable[[int, list[str]], float]) -> None:
     """Draw and record a square with its symbol for each reading, the first with a frame; name the symbols above."""
     table = []
     for y, line, verdicts in zip(places, lines, readings, strict=True):
         for i, (name, verdict) in enumerate(verdicts.items()):
             size = side * (1 if i == 0 else 0.45 if name in _notes(line) else 0.8)
             for style in _marks(verdict, size, i == 0):
-                ax.plot([x_of(i, name)], [y], **style, label="_square", clip_on=False)
+                ax.plot([x_of(i, list(verdicts))], [y], **style, label="_square", clip_on=False)
             table.append(("verdict", verdict, line["id"], name, i == 0))
     table = pandas.DataFrame(table, columns=["quantity", "verdict", "id", "reading", "main"])
     record(ax, table, "verdict")

@@ -17,7 +17,7 @@ from pygments.formatters import HtmlFormatter
 
 from ..datasets import dataset_info
 from ..files import ROOT, figures_folder, results_folder, write_atomically
-from ..ledger.claims import ANSWER, HEADLINES, LEAD, RULES
+from ..ledger.claims import HEADLINES, LEAD, RULES
 from ..ledger.rows import readable
 from ..ledger.verdicts import LEDGER_COLUMNS
 from ..profiles import profile_cells
@@ -157,19 +157,20 @@ def _results(figures: Path, places: dict[str, dict]) -> dict:
         return pandas.read_csv(figures / f"{name}.csv", dtype=str, keep_default_na=False)
 
     pictures, tables, numbers = ({path.stem for path in figures.glob(f"*.{end}")} for end in ("png", "md", "csv"))
-    shown, gallery = (pictures | tables) - {"ledger", "claims", "found"}, {}
+    shown, gallery = (pictures | tables) - {"ledger", "claims", "found", "answer"}, {}
     for name in [*(name for name in places if name in shown), *sorted(shown - places.keys())]:
         gallery.setdefault(places[name]["notebook"] if name in places else "others", []).append(name)
     # As sentences.found writes them, without the verdict, which stands in the ledger.
     said = re.compile(r"^- \*\*(\w+)\*\* (.*?)(?: \*[^*]+\*[^*]*)?$", re.MULTILINE)
     claims = read("claims").reindex(columns=LEDGER_COLUMNS, fill_value="") if "claims" in numbers else None
-    found = (figures / "found.md").read_text(encoding="utf-8") if "found" in tables else ""
+    found, answer = (
+        (figures / f"{name}.md").read_text(encoding="utf-8") if name in tables else "" for name in ("found", "answer")
+    )
     return {
         "claims": claims,
         "headlines": HEADLINES,
-        "answer": ANSWER,
+        "answer": markdown.to_html(answer),
         "sentences": dict(said.findall(found)),
-        "short": dict(said.findall(re.sub(r" \[[^]]*\]", "", found))),  # without intervals
         "notebooks": [path.stem for path in notebooks()],
         "gallery": gallery,
         "pictures": {name: _picture(figures, name, places.get(name, {}).get("heading", "")) for name in pictures},

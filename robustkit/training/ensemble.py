@@ -8,7 +8,6 @@ a GPU a step is one CUDA graph. `loop.Loop` is the slow twin: one network, autog
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from ..cell import Cell
 from ..networks import build
 from ..stability import gram_eigenvalues
+from .cuda_graph import GraphedStep
 from .loop import CHUNK, Engine, targets
 
 JACOBIAN_FLOATS = 2**20  # entries of one network's chunk of Jacobians, so that it stays in cache
@@ -53,12 +53,6 @@ def groups(cells: Sequence[Cell], device: str, workers: int = 1) -> list[list[Ce
         size = min(group_size(members[0], device), share)
         result += [members[start : start + size] for start in range(0, len(members), size)]
     return result
-
-
-@functools.cache
-def _side_stream(device: int) -> torch.cuda.Stream:
-    # One per device, for good: every stream that products run on keeps a workspace of its own.
-    return torch.cuda.Stream(device)
 
 
 def _up_to_16(size: int) -> int:
@@ -119,15 +113,14 @@ class Ensemble(Engine):
         # What outputs are compared with, one row per point: one-hot classes, or +-1 and 0 for the padding.
         goals = targets(y, dataclasses.replace(self.cells[0], loss="squared"), self.dtype)
         goals = torch.nn.functional.pad(goals, (0, 1)) if self.d_out == 1 else goals
-        # Two sizes, as the last batch of an epoch is small; both ready before any step, since a capture takes time.
+        # Two sizes, as the last batch of an epoch is small.
         points, size = self._points(x), self.cells[0].batch_size
-        ready = {count: self._step(points, goals, count) for count in {size, len(x) % size or size}}
+        ready = {count: GraphedStep(self._step(points, goals, count)) for count in {size, len(x) % size or size}}
         return lambda batch: ready[batch.shape[1]](batch)
 
     def _step(self, points: Tensor, goals: Tensor, size: int) -> Callable[[Tensor], None]:
         """A function of a batch of indices (networks, size) that makes one step; its buffers are made once."""
         weights, networks, depth = self.weights, len(self.cells), len(self.weights)
-        index = torch.zeros(networks * size, dtype=torch.int64, device=self.device)
         x = torch.empty(networks * size, points.shape[1], dtype=self.dtype, device=self.device)
         goal = torch.empty(networks * size, goals.shape[1], dtype=self.dtype, device=self.device)
         hidden = [x.view(networks, size, -1), *(self._blocks(size, len(w[0])) for w in weights[:-1])]
@@ -135,7 +128,8 @@ class Ensemble(Engine):
         spare = [self._blocks(size, len(weights[0][0])) for _ in range(2)]
         cross_entropy = self.cells[0].loss == "cross_entropy"
 
-        def step() -> None:
+        def step(batch: Tensor) -> None:
+            index = batch.reshape(-1)
             torch.index_select(points, 0, index, out=x)
             torch.index_select(goals, 0, index, out=goal)
             for weight, below, h in zip(weights[:-1], hidden[:-1], hidden[1:], strict=True):
@@ -151,29 +145,7 @@ class Ensemble(Engine):
                 weights[layer].baddbmm_(back.mT, hidden[layer], alpha=-1)
                 back = below if layer else None
 
-        replay = self._capture(step) if str(self.device).startswith("cuda") else step
-
-        def run(batch: Tensor) -> None:
-            index.view(networks, size).copy_(batch)
-            replay()
-
-        return run
-
-    def _capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The step as a CUDA graph. Warming up is done at learning rate 0, which leaves the weights as they are."""
-        with torch.cuda.device(self.device):  # a graph is captured on the current device
-            side, rate = _side_stream(torch.cuda.current_device()), self.rate.clone()
-            self.rate.zero_()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    step()
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=side):
-                step()
-            self.rate.copy_(rate)
-        return graph.replay
+        return step
 
     def _hidden(self, points: Tensor) -> Iterator[Tensor]:
         """h_1 .. h_{L-1} of every network at points (n, d), one after another: (networks, n, width) each."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 
 import pandas
-import torch
 from tqdm import tqdm
 
 from ..cell import Cell, schedule_name
@@ -25,22 +24,9 @@ from ..training.group import GroupRun, over_time
 from ..training.measures import RunMeasures
 from ..training.remeasure import FURTHER
 from . import cost, store
+from .device import resolve_device
 from .locks import RunLocks
 from .workers import failed_row, measured_rows
-
-
-def resolve_device(device: str = "auto") -> str:
-    """ "auto" is the first GPU if there is one, else the CPU. Raises InputError if the device is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        known = torch.device(device)
-        torch.empty(0, device=known)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device is {device!r}, but must be auto, cpu or a GPU that is there ({error})") from error
-    if known.type not in ("cpu", "cuda"):
-        raise InputError(f"device is {device!r}, but must be auto, cpu, cuda, cuda:1, ...")
-    return "cpu" if known.type == "cpu" else str(known)
 
 
 def missing(cells: Sequence[Cell], statuses: dict[str, str], kind: type[GroupRun] = RunMeasures) -> list[Cell]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..cell import Cell
 from ..networks import build
-from ..stability import gram_eigenvalues
+from ..stability import gram, spectrum
 from .cuda_graph import GraphedStep
 from .loop import CHUNK, Engine, targets
 
@@ -183,5 +183,5 @@ class Ensemble(Engine):
                 torch.bmm(rows.flatten(1, 2), weight, out=other.flatten(1, 2))
                 rows, other = other.mul_(mask[:, :, None]), rows
             jacobians = (r[:, : self.d_out] @ first for r, first in zip(rows, firsts, strict=True))
-            parts.append(torch.stack([gram_eigenvalues(jacobian) for jacobian in jacobians]))
-        return torch.cat(parts, 1) / self.alpha.double().square()
+            parts.append(torch.stack([gram(jacobian) for jacobian in jacobians]))
+        return spectrum(torch.cat(parts, 1)) / self.alpha.double().square()

@@ -198,26 +198,25 @@ def _finite(value) -> bool:
 def mean_losses(nets, x, y, cell: Cell) -> list[float]:
     """Mean loss of each network over points x with `targets` y."""
     loss_of = loss_function(cell.loss)
-    return mean_over_points(nets, x, y, lambda outputs, goals: loss_of(outputs, goals).item() * len(goals))
+    return mean_over_points(nets, x, y, lambda outputs, goals: loss_of(outputs, goals).double() * len(goals))
 
 
 def accuracies(nets, x, y, cell: Cell) -> list[float]:
     """Share of points that each network classifies as y; for one output, agreement in sign with the parity of y."""
 
-    def right(outputs, classes) -> int:
+    def right(outputs, classes):
         parity = cell.target == "parity"
-        return ((outputs[:, 0] > 0) == (classes % 2 == 1) if parity else outputs.argmax(1) == classes).sum().item()
+        return ((outputs[:, 0] > 0) == (classes % 2 == 1) if parity else outputs.argmax(1) == classes).sum()
 
     return mean_over_points(nets, x, y, right)
 
 
 def mean_over_points(nets, x, y, total_of: Callable) -> list[float]:
-    """Mean over points x for each network; total_of(outputs, goals) is the sum over a part of them."""
-    totals = [0.0 for _ in nets.cells]
+    """Mean over points x for each network; total_of(outputs, goals) is the sum over a part of them, a tensor."""
+    totals = torch.zeros(len(nets.cells), dtype=torch.float64, device=x.device)
     for part, goals in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-        for s, outputs in enumerate(nets.logits(part)):
-            totals[s] += total_of(outputs, goals)
-    return [total / len(x) for total in totals]
+        totals += torch.stack([total_of(outputs, goals) for outputs in nets.logits(part)])
+    return [total / len(x) for total in totals.tolist()]  # the one number read from a GPU
 
 
 def row_of(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..cell import Cell
 from ..data import stream_generator
 from ..networks import build
-from ..stability import gram_eigenvalues, jacobian
+from ..stability import gram, jacobian, spectrum
 from .checkpoint import Saved
 from .cuda_graph import GraphedStep
 
@@ -167,7 +167,7 @@ class Loop(Engine):
     def eigenvalues(self, x: Tensor) -> Float[Tensor, " 1 n rank"]:
         """Eigenvalues of J J^T at each point, ascending, float64; the rank is at most min(d_out, d_in)."""
         chunk = 64 if self.cells[0].model == "resnet" and x.device.type == "cpu" else 256  # bounds memory
-        return torch.cat([gram_eigenvalues(jacobian(self.model, part)) for part in x.split(chunk)])[None]
+        return spectrum(torch.cat([gram(jacobian(self.model, part)) for part in x.split(chunk)]))[None]
 
 
 class CropFlip:

@@ -57,6 +57,7 @@ def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
 def execute(profile: str, *, only=(), parameters: dict | None = None, workers: int = 2) -> list[str]:
     """Run the notebooks for a profile, `workers` at a time; their copies lie in results/local/notebooks/<profile>/.
 
+    They draw what the store holds, say what is missing, and train nothing.
     Returns a sentence for each notebook that failed; the others are finished all the same.
     """
     paths = notebooks(only)
@@ -84,7 +85,9 @@ def _execute(path: Path, copy: Path, parameters: dict) -> str | None:
     import papermill
 
     os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "1")
-    os.environ["ROBUSTKIT_STATIC"] = "1"  # pictures in place of sliders, which do not move on a page
+    os.environ["ROBUSTKIT_STATIC"] = (
+        "1"  # nothing is trained; pictures in place of sliders, which do not move on a page
+    )
     options = {
         "kernel_name": "python3",
         "cwd": NOTEBOOKS,

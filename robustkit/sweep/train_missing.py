@@ -29,9 +29,19 @@ from .locks import RunLocks
 from .workers import failed_row, measured_rows
 
 
+def kind_of(name: str | None) -> type[GroupRun]:
+    """A further measure by its name; what any other name stands for is the run's own row."""
+    return FURTHER.get(name, RunMeasures)
+
+
 def missing(cells: Sequence[Cell], statuses: dict[str, str], kind: type[GroupRun] = RunMeasures) -> list[Cell]:
     """The cells without a finished row (a failed row does not count), cheapest first; see `store.load_statuses`."""
     return cheapest_first(cell for cell in cells if statuses.get(kind.key(cell), "failed") == "failed")
+
+
+def reporting() -> bool:
+    """Whether `report` runs this notebook, which then shows what the store holds: nothing is trained."""
+    return bool(os.environ.get("ROBUSTKIT_STATIC"))
 
 
 def run(
@@ -39,6 +49,7 @@ def run(
 ) -> pandas.DataFrame:
     """Train what the store lacks, save each row as it comes, and return the rows of `cells`, one per cell.
 
+    Under `report`, which sets ROBUSTKIT_STATIC, nothing is trained: the rows are those that the store has.
     workers: processes on the CPU, one thread each (a GPU takes one). executor: any concurrent.futures executor, used
     instead (for Dask's see dask.py); a GPU that is named is then its workers'. minutes: stop in time; what is not
     finished by then is left for the next run.
@@ -48,17 +59,17 @@ def run(
     return _run(cells, RunMeasures, device, workers, executor, minutes)
 
 
-def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: int = 1) -> pandas.DataFrame:
-    """Measure what the store lacks of one further measure, as `run` does; one row per cell.
+def further(cells: Sequence[Cell], name: str, **options) -> pandas.DataFrame:
+    """Measure what the store lacks of one further measure, as `run` does with these options; one row per cell.
 
     Columns are those of `load_further`; `.attrs["missing"]` lists the cells that have no row.
     Raises InputError as `run` does, and on an unknown name.
     """
     check_choice("a further measure", name, FURTHER)
-    return _run(cells, FURTHER[name], device, workers)
+    return _run(cells, FURTHER[name], **options)
 
 
-def _run(cells, kind: type[GroupRun], device, workers, executor: Executor | None = None, minutes=None):
+def _run(cells, kind: type[GroupRun], device="auto", workers=1, executor: Executor | None = None, minutes=None):
     if not isinstance(cells, Iterable):
         raise InputError(f"cells is {cells!r}, but must be a list of Cell")
     cells = list(cells)
@@ -72,6 +83,8 @@ def _run(cells, kind: type[GroupRun], device, workers, executor: Executor | None
     workers = check_number("workers", workers, low=1, high=1000, integer=True)
     minutes = check_number("minutes", minutes, above=0, optional=True)
     deadline = time.time() + 60 * minutes if minutes else math.inf
+    if reporting():
+        return frame(cells, kind)
     if executor is None or not str(device).startswith("cuda"):  # else it is on machines that have one
         device = resolve_device(device)
     if todo := missing(cells, store.load_statuses(), kind):
@@ -170,13 +183,13 @@ def frame(
 
 
 def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1, **choices) -> pandas.DataFrame:
-    """Rows behind a figure, a reading, a control or "all".
+    """Rows behind a figure, a reading, a control, a further measure or "all".
 
-    "shipped" reads committed rows; other profiles train what is missing.
+    "shipped" reads committed rows; other profiles train what is missing, as `run` does.
     choices: seeds, widths, depths in place of the profile's own (see `grid`).
     """
-    cells = named_cells(figure, profile, **choices)
-    return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
+    cells, kind = named_cells(figure, profile, **choices), kind_of(figure)
+    return frame(cells, kind, local=False) if profile == "shipped" else _run(cells, kind, device, workers)
 
 
 def to_frame(rows: Sequence[dict], kind: type[GroupRun] = RunMeasures) -> pandas.DataFrame:

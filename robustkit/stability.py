@@ -74,7 +74,7 @@ def gram(jacobian: Tensor) -> Tensor:
 
 
 def spectrum(gram: Tensor) -> Tensor:
-    """Eigenvalues of J J^T, ascending, or NaN where it is not finite: (..., k, k) -> (..., k). A call waits for a GPU."""
+    """Eigenvalues of J J^T, ascending, or NaN where it is not finite: (..., k, k) -> (..., k)."""
     finite = gram.isfinite().all(-1).all(-1)[..., None]
     return torch.linalg.eigvalsh(gram.where(finite[..., None], 0)).clamp(min=0).where(finite, math.nan)
 

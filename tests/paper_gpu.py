@@ -65,8 +65,8 @@ class Placement(TorchFunctionMode):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if there and kwargs.get("generator") is not None:
             raise RuntimeError(f"{name}: expected a 'cuda' device type for generator but found 'cpu'")
-        if name == "pin_memory":
-            return args[0]
+        if name in ("pin_memory", "device"):
+            return args[0] if name == "pin_memory" else function(*args)
         args, kwargs = tree_map(on_cpu, (args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             if name in MOVES[:2] and gpu[0] != there:  # between devices it is a copy
@@ -154,6 +154,7 @@ def paper_gpu(monkeypatch):
     here = {"is_available": lambda: True, "get_device_name": lambda *_: "a GPU of paper", "current_device": lambda: 0}
     here |= {"current_stream": Stream, "Stream": Stream, "stream": context, "device": context}
     here |= {"CUDAGraph": Graph, "graph": Capture, "synchronize": lambda *_: None}
+    here |= {"mem_get_info": lambda *_: (2**37, 2**37)}
     with monkeypatch.context() as patch:
         for name, value in here.items():
             patch.setattr(torch.cuda, name, value)

@@ -1,8 +1,11 @@
 """Many fully connected networks of one shape trained together, with a backward pass by hand.
 
 The first axis of every tensor is the networks of the group: each has its own weights, data order and learning rate,
-and all are multiplied at once (baddbmm). The update is fused into the weight write, so no gradient is ever stored. On
-a GPU a step is one CUDA graph. `loop.Loop` is the slow twin: one network, autograd.
+and all are multiplied at once (baddbmm). The update is fused into the weight write, so no gradient is ever stored.
+`loop.Loop` is the slow twin: one network, autograd.
+
+On a GPU a step is one CUDA graph, which reads learning rates from a tensor, and groups are larger. There a network's
+numbers agree with those of another group, or of the CPU, to rounding alone: cuBLAS chooses its kernel by the sizes.
 """
 
 from __future__ import annotations
@@ -62,9 +65,9 @@ def _up_to_16(size: int) -> int:
 class Ensemble(Engine):
     """The networks of `cells` (one group of `groups`), as initialised from their seeds, on one device.
 
-    `weights[l]` is (networks, fan_out, fan_in). A network's numbers do not depend on the others', to the bit: its
-    block begins on a boundary of 64 bytes, inputs are padded with zeros to a multiple of 16, and a single output to
-    two, since BLAS takes another routine for a lone row, or for memory that is not aligned.
+    `weights[l]` is (networks, fan_out, fan_in). On a CPU a network's numbers do not depend on the others', to the
+    bit: its block begins on a boundary of 64 bytes, inputs are padded with zeros to a multiple of 16, and a single
+    output to two, since BLAS takes another routine for a lone row, or for memory that is not aligned.
     """
 
     name = "ensemble"

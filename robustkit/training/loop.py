@@ -1,4 +1,7 @@
-"""Stochastic gradient descent as cells say, and the plain loop for any module."""
+"""Stochastic gradient descent as cells say, and the plain loop for any module.
+
+Weights and the order of the data are drawn on the CPU, so that a seed names one network whatever the device.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,11 @@ class Engine:
 
 
 class Loop(Engine):
-    """One network of any kind under autograd: the reference that `ensemble.Ensemble` is compared with."""
+    """One network of any kind under autograd: the reference that `ensemble.Ensemble` is compared with.
+
+    On a GPU a step of a whole batch is one CUDA graph per learning rate, crops and flips before it. There numbers do
+    not repeat to the bit, since sums in the gradient of a convolution come in any order.
+    """
 
     name = "loop"
 

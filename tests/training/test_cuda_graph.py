@@ -5,6 +5,9 @@ import torch
 from paper_gpu import OnGpu, paper_gpu
 
 from robustkit.cell import Cell
+from robustkit.sweep import train_missing
+from robustkit.sweep.cost import estimate_seconds
+from robustkit.sweep.device import resolve_device
 from robustkit.training import checkpoint, ensemble, loop
 from robustkit.training.cuda_graph import GraphedStep
 from robustkit.training.ensemble import Ensemble
@@ -45,8 +48,7 @@ def test_rows_from_a_gpu_of_paper_are_those_of_the_cpu_to_the_bit(group, monkeyp
     assert {row["engine"]["device"] for row in rows} == {"a GPU of paper"}
 
 
-@pytest.mark.parametrize("name", FURTHER)
-@pytest.mark.parametrize("of", ["fcn", "cnn"])
+@pytest.mark.parametrize(("name", "of"), [*((name, "parity") for name in FURTHER), ("attack", "cnn")])
 def test_further_measures_too(name, of, monkeypatch):
     expected = measures(measure_group(GROUPS[of], kind=FURTHER[name]))
     with paper_gpu(monkeypatch):
@@ -79,6 +81,15 @@ def test_a_step_is_captured_once_per_learning_rate_and_replayed(monkeypatch):
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: made.append(graph()) or made[-1])
         measure_group(GROUPS["cnn"], "cuda")
         assert [replayed.count(one) for one in made] == [5, 1, 0]
+
+
+def test_a_gpu_is_found_planned_for_and_used(monkeypatch):
+    group = GROUPS["fcn"]
+    with paper_gpu(monkeypatch):
+        assert estimate_seconds(group, resolve_device()) > 0
+        rows = train_missing.run(group)
+    assert set(rows["status"]) == {"ok"} and {engine["device"] for engine in rows["engine"]} == {"a GPU of paper"}
+    assert [row["stability"] for row in measures(measure_group(group))] == list(rows["stability"])
 
 
 # ------------------------------------------------------------------------------------------------ faults, planted

@@ -54,8 +54,8 @@ def over_time(column: str) -> bool:
 def torch_set_for(cell: Cell, device: str) -> Iterator[None]:
     """One CPU thread, the precision that a cell asks for, else torch as it starts; afterwards as the caller had it.
 
-    Several workers are faster than several threads, and on a CPU the bits depend neither on the machine's cores nor on
-    the caller's default dtype or device, autocast, gradient mode or precision switches.
+    Several workers are faster than several threads, and on a CPU the bits depend neither on its cores nor on the
+    caller's default dtype or device, autocast, gradient mode or precision switches.
     """
     backends = torch.backends
     switches = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)

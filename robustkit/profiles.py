@@ -113,10 +113,10 @@ for _n, _widths in ((8, _FAR), (16, _FAR), (32, (*_FAR, 32768))):  # full batche
 TWINS = dict.fromkeys(("unit", "standard", "inverse_width"), (64, (2, 6))) | {"W6": (8, (4, 10))}
 
 # The runs that are repeated for a further measure: its name -> (figures or controls, choices in place of the
-# profile's). Smoke takes the first two widths.
+# profile's). Smoke takes every second width.
 REPEATED = {
     "jacobian_change": (("lemma4",), {}),
-    "attack": (("N4a", "N3"), {"seeds": range(3), "depths": (2, 6, 10), "widths": (16, 64, 32, 128)}),
+    "attack": (("N4a", "N3"), {"seeds": range(3), "depths": (2, 6, 10), "widths": (16, 32, 64, 128)}),
 }
 
 # What the "Your turn" cells of the notebooks show until a reader changes them, so that a report need not train it:
@@ -162,7 +162,7 @@ def named_cells(name: str, profile: str, *, seeds=None, widths=None, depths=None
         return SEVERAL[name](profile, seeds=seeds, widths=widths, depths=depths, **fields)
     if name in REPEATED:
         figures, own = REPEATED[name]
-        own = own | ({"widths": own["widths"][:2]} if profile == "smoke" and "widths" in own else {})
+        own = own | ({"widths": own["widths"][::2]} if profile == "smoke" and "widths" in own else {})
         given = {"seeds": seeds, "widths": widths, "depths": depths}
         choices = own | {choice: values for choice, values in given.items() if values} | fields
         return [cell for figure in figures for cell in named_cells(figure, profile, **choices)]

@@ -60,8 +60,6 @@ import robustkit as rk
 from robustkit import plots
 from robustkit.ledger import sentences, verdicts
 from robustkit.plots import interactive
-from robustkit.profiles import grid
-from robustkit.sweep.train_missing import further
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 
@@ -223,10 +221,7 @@ plots.save_table(table, "W_Lemma4", profile).map("{:.4g}".format)
 # Jacobians is recorded.
 
 # %%
-if profile == "shipped":
-    moved = rk.load_further("jacobian_change", local=False)
-else:
-    moved = further(grid("theorem1", profile, depths=[2, 4], seeds=seeds, widths=widths), "jacobian_change")
+moved = rk.collect("jacobian_change", profile, device=device, seeds=seeds, widths=widths)
 figure, (left, right) = plots.panels(2)
 plots.against(moved, left, y="jacobian_change").set_ylabel(r"$\mathbb{E}\|J_T - J_0\|_2$")
 plots.against(moved, right, y="jacobian_init").set_ylabel(r"$\mathbb{E}\|J_0\|_2$")

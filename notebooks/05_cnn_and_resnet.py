@@ -60,7 +60,6 @@ from robustkit.data import stream_generator
 from robustkit.ledger import verdicts, worst_case
 from robustkit.plots import interactive
 from robustkit.profiles import grid
-from robustkit.sweep.train_missing import further
 
 # %% [markdown]
 # ## Figure 6: the CNN beside the fully connected net
@@ -209,15 +208,7 @@ plots.save_table(pandas.DataFrame({"c": list(scales), "change of the logits": ch
 # this, so there is no verdict.
 
 # %%
-few = [16, 64] if profile == "smoke" else [16, 32, 64, 128]
-small = dict(seeds=seeds or [0, 1, 2], widths=widths or few, depths=depths or [2, 6, 10])
-attackable = [cell for name in ("N4a", "N3") for cell in grid(name, profile, **small)]
-if profile == "shipped":
-    attacked = rk.load_further("attack", local=False)
-else:
-    attacked = further(attackable, "attack", device=device)
-
-# %%
+attacked = rk.collect("attack", profile, device=device, seeds=seeds, widths=widths, depths=depths)
 figure, axes = plots.panels(4, width=2.6)
 plots.average_against_worst(attacked, axes[0])
 plots.average_against_worst(attacked, axes[1], y="spectral_product")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from concurrent.futures import BrokenExecutor
@@ -17,7 +19,7 @@ from pathlib import Path
 from .cell import Cell
 from .checks import InputError, check_choice, check_number
 from .files import ROOT
-from .profiles import NOTEBOOKS, PROFILES, named_cells
+from .profiles import NOTEBOOKS, PROFILES, REPEATED, named_cells
 from .report import notebooks
 from .sweep import locks, store
 
@@ -106,10 +108,13 @@ def plan(chosen: argparse.Namespace) -> int:
     """Say what a profile lacks: runs, operations, memory, time."""
     from .sweep import cost, train_missing
 
-    cells, device = _cells(chosen), train_missing.resolve_device(chosen.device)
+    device, statuses, todo = train_missing.resolve_device(chosen.device), store.load_statuses(), []
     workers = chosen.workers if device == "cpu" else 1
-    todo = train_missing.missing(cells, store.load_statuses())
-    print(f"profile {chosen.profile}: {len(cells) - len(todo)} of {len(cells)} runs done, {len(todo)} missing")
+    for measure, cells in _jobs(chosen).items():
+        left = train_missing.missing(cells, statuses, train_missing.kind_of(measure))
+        done = f"{len(cells) - len(left)} of {len(cells)} runs {'repeated' if measure else 'done'}"
+        print(f"{measure or f'profile {chosen.profile}'}: {done}, {len(left)} missing")
+        todo += left
     if todo:
         largest = max(todo, key=lambda cell: cell.parameters)
         memory = f"{cost.memory_bytes(largest) / 2**30:.2f} GiB (width {largest.width}, depth {largest.depth})"
@@ -130,23 +135,27 @@ def run(chosen: argparse.Namespace) -> int:
         raise InputError("profile is 'shipped', which trains nothing; run smoke, laptop or paper")
     if chosen.dry_run:
         return plan(chosen)
-    cells = _cells(chosen)
-    if not cells:
+    jobs, failed = _jobs(chosen), False
+    if not jobs:
         print("nothing to train")
         return 0
-    options = contextlib.nullcontext({"device": chosen.device, "workers": chosen.workers})
-    with dask.dask(chosen.dask, chosen.device) if chosen.dask else options as options:
-        rows = train_missing.run(cells, minutes=chosen.minutes, **options)
-    missing = train_missing.missing(cells, store.load_statuses())
     about = f"claim {chosen.claim}" if chosen.claim else f"profile {chosen.profile}"
     about += f", notebooks {' '.join(chosen.only)}" if chosen.only else ""
-    left = len(rows.attrs["missing"])  # without those that failed
-    about = f"time is up, {left} left; {about}" if chosen.minutes and left else about
-    print(f"{about}: {len(cells) - len(missing)} of {len(cells)} runs done")
-    for row in rows[rows["status"] != "ok"].itertuples():
-        place = f"depth {row.depth}, width {row.width}, seed {row.seed}"
-        print(f"{row.status}: {curve_name(row.init, row.power)}, {place}: {row.reason}")
-    return 1 if (rows["status"] == "failed").any() else 0
+    options, began = contextlib.nullcontext({"device": chosen.device, "workers": chosen.workers}), time.time()
+    with dask.dask(chosen.dask, chosen.device) if chosen.dask else options as options:
+        for measure, cells in jobs.items():
+            options["minutes"] = chosen.minutes and max(1e-9, chosen.minutes - (time.time() - began) / 60)
+            train = functools.partial(train_missing.further, name=measure) if measure else train_missing.run
+            rows = train(cells, **options)
+            done = f"{len(rows) - (rows['status'] == 'failed').sum()} of {len(cells)} runs"
+            left = len(rows.attrs["missing"])  # without those that failed
+            print(f"time is up, {left} left; " if chosen.minutes and left else "", end="")
+            print(f"{measure}: {done} repeated" if measure else f"{about}: {done} done")
+            for row in rows[rows["status"] != "ok"].itertuples():
+                place = f"depth {row.depth}, width {row.width}, seed {row.seed}"
+                print(f"{row.status}: {curve_name(row.init, row.power)}, {place}: {row.reason}")
+            failed |= (rows["status"] == "failed").any()
+    return int(failed)
 
 
 def status(chosen: argparse.Namespace) -> int:
@@ -154,7 +163,7 @@ def status(chosen: argparse.Namespace) -> int:
     from .report.progress import count_runs
 
     statuses = store.load_statuses(local=chosen.profile != "shipped")
-    keys = [cell.key for cell in _cells(chosen)]
+    keys = [cell.key for cell in _jobs(chosen).get(None, ())]
     begun = locks.running([key for key in keys if statuses.get(key, "failed") == "failed"])
     statuses |= dict.fromkeys(begun, "running")
     names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
@@ -192,14 +201,24 @@ def test(chosen: argparse.Namespace) -> int:
 
 
 def _choices(chosen: argparse.Namespace) -> dict:
-    return {name: getattr(chosen, name) for name in ("seeds", "widths", "depths")}
+    """Seeds, widths and depths in place of the profile's: what is drawn with -p is what is trained."""
+    return {name: dict(chosen.parameters).get(name, getattr(chosen, name)) for name in ("seeds", "widths", "depths")}
 
 
-def _cells(chosen: argparse.Namespace) -> list[Cell]:
+def _jobs(chosen: argparse.Namespace) -> dict[str | None, list[Cell]]:
+    """The runs to train, and by the name of a further measure those that are repeated for it."""
     choices = _choices(chosen)
-    if not chosen.claim:
-        names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
-        return list(dict.fromkeys(cell for name in names for cell in named_cells(name, chosen.profile, **choices)))
+    if chosen.claim:
+        return {None: _cells_of_claim(chosen, choices)}
+    names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]
+    jobs: dict[str | None, dict[Cell, None]] = {None: {}}
+    for name in [*names, *(REPEATED if "all" in names else ())]:
+        cells = jobs.setdefault(name if name in REPEATED else None, {})
+        cells |= dict.fromkeys(named_cells(name, chosen.profile, **choices))
+    return {measure: list(cells) for measure, cells in jobs.items() if cells}
+
+
+def _cells_of_claim(chosen: argparse.Namespace, choices: dict) -> list[Cell]:
     from .ledger import verdicts
 
     if chosen.seeds and len(chosen.seeds) == 1:

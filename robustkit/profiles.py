@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 
 from .cell import Cell
 from .checks import InputError, check_choice
@@ -111,15 +112,34 @@ for _n, _widths in ((8, _FAR), (16, _FAR), (32, (*_FAR, 32768))):  # full batche
 # serve for "flow10", and the controls that end in _full for "ntk", "gain" and some of "inverse_width".
 TWINS = dict.fromkeys(("unit", "standard", "inverse_width"), (64, (2, 6))) | {"W6": (8, (4, 10))}
 
+# The runs that are repeated for a further measure: its name -> (figures or controls, choices in place of the
+# profile's). Smoke takes every second width.
+REPEATED = {
+    "jacobian_change": (("lemma4",), {}),
+    "stability_path": (("N4b", "W7"), {"widths": PAPER_WIDTHS[:6]}),
+    "attack": (("N4a", "N3"), {"seeds": range(3), "depths": (2, 6, 10), "widths": (16, 32, 64, 128)}),
+}
+
+# What the "Your turn" cells of the notebooks show until a reader changes them, so that a report need not train it:
+# fields of the network, and what it stands among.
+_AMONG = {"width": (16, 64, 128), "depth": (2, 4), "seed": (0, 1)}
+YOUR_TURN = [
+    ({"init": "ntk", "width": 32, "depth": 3}, _AMONG),
+    ({"init": "he", "width": 32, "depth": 3}, _AMONG),
+    ({"init": "lecun", "width": 32, "depth": 5}, {"depth": (2, 4, 6), "width": (16, 64), "seed": (0, 1)}),
+    ({"init": "power", "power": 1.25, "width": 32}, _AMONG | {"depth": (2,), "power": (1.0, 1.5, 2.0)}),
+    ({"model": "cnn", "head": "pooling", "width": 12, "depth": 4}, {"width": (8, 16), "depth": (4, 6)}),
+]
+
 # The names that each notebook draws, by its number; 06 judges all of them.
 NOTEBOOKS = {
     "00": (),
     "01": ("N2", "N3", "W7", "constant_rate", "N4a", "N5b", "ntk"),
-    "02": ("N4a", "flow10", "theorem1", "theorem1_wide", "lemma4", "N4b", "ntk_full", "inverse_width")
-    + ("inverse_width_full", "common_loss", "early"),
+    "02": ("N4a", "flow10", "theorem1", "theorem1_wide", "lemma4", "jacobian_change", "N4b", "ntk_full")
+    + ("inverse_width", "inverse_width_full", "common_loss", "early"),
     "03": ("N5a", "N5b", "unit", "ntk_full", "gain_full"),
     "04": ("W7", "N3", "theorem2", "theorem3_n8", "theorem3_n16", "theorem3_n32"),
-    "05": ("W6", "WT4"),
+    "05": ("W6", "WT4", "attack"),
     "06": ("all",),
 }
 
@@ -128,20 +148,25 @@ NOTEBOOKS = {
 
 
 def named_cells(name: str, profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
-    """The cells of a figure, a reading, a control, "twins", or "all" of a profile; keywords replace its choices.
+    """The cells of a figure, a reading, a control, a further measure, "twins", "your_turn", or "all" of a profile.
 
-    Empty where none of the depths occurs. Raises InputError on an unknown name, profile or field, and on a
-    list that is empty or repeats itself.
+    Keywords replace the profile's choices. Empty where none of the depths occurs. Raises InputError on an unknown
+    name, profile or field, and on a list that is empty or repeats itself.
     """
-    check_choice("figure", name, (*FIGURES, *READINGS, *CONTROLS, "twins", "all"))
+    check_choice("figure", name, (*FIGURES, *READINGS, *CONTROLS, *REPEATED, *SEVERAL))
     check_choice("profile", profile, PROFILES)
     for field in ("width", "depth", "seed"):
         if field in fields:
             raise InputError(f"{field} is {fields[field]!r}, but a grid takes {field}s, a list")
     seeds, widths, depths = _list("seeds", seeds), _list("widths", widths), _list("depths", depths)
-    if name in ("twins", "all"):
-        several = twin_cells if name == "twins" else profile_cells
-        return several(profile, seeds=seeds, widths=widths, depths=depths, **fields)
+    if name in SEVERAL:
+        return SEVERAL[name](profile, seeds=seeds, widths=widths, depths=depths, **fields)
+    if name in REPEATED:
+        figures, own = REPEATED[name]
+        own = own | ({"widths": own["widths"][::2]} if profile == "smoke" and "widths" in own else {})
+        given = {"seeds": seeds, "widths": widths, "depths": depths}
+        choices = own | {choice: values for choice, values in given.items() if values} | fields
+        return [cell for figure in figures for cell in named_cells(figure, profile, **choices)]
     profile = "laptop" if profile == "shipped" else profile
     smoke, base = profile == "smoke", SETTINGS[profile]
     seeds = seeds or (range(2) if smoke else None)
@@ -249,13 +274,23 @@ def twin_cells(profile: str, **choices) -> list[Cell]:
 
 def profile_names(profile: str) -> list[str]:
     """The names whose cells a profile trains: every figure, then the readings and controls that it takes."""
-    small = [name for name in CONTROLS if name not in ("theorem1_wide", "early")]
-    beside = {"smoke": ["unit", *small], "paper": []}.get(profile, [*READINGS, *CONTROLS, "twins"])
-    return [*FIGURES, *beside]
+    small = ["unit", *(name for name in CONTROLS if name not in ("theorem1_wide", "early"))]
+    return [*FIGURES, *(small if profile == "smoke" else (*READINGS, *CONTROLS)), "twins", "your_turn"]
+
+
+def your_turn_cells(profile: str, *, seeds=None, widths=None, depths=None, **fields) -> list[Cell]:
+    """Of smoke, the cells that YOUR_TURN names, as far as they are among the choices."""
+    chosen = {"seed": seeds, "width": widths, "depth": depths}
+    cells = []
+    for own, among in YOUR_TURN if profile == "smoke" else ():
+        start = named_cells("W6" if "model" in own else "N4a", "smoke")[0]
+        others = [dict(zip(among, values, strict=True)) for values in product(*among.values())]
+        cells += [replace(start, **own | other | fields) for other in ({}, *others)]
+    return [c for c in dict.fromkeys(cells) if all(v is None or getattr(c, n) in v for n, v in chosen.items())]
 
 
 def profile_cells(profile: str, **choices) -> list[Cell]:
-    """Every cell of a profile, cheapest first."""
+    """Every cell of a profile, with its readings and controls, cheapest first (not those of REPEATED)."""
     names = profile_names(profile)
     return cheapest_first(cell for name in names for cell in named_cells(name, profile, **choices))
 
@@ -263,3 +298,6 @@ def profile_cells(profile: str, **choices) -> list[Cell]:
 def cheapest_first(cells: Iterable[Cell]) -> list[Cell]:
     """The cells, each once, by the operations of their training."""
     return sorted(dict.fromkeys(cells), key=lambda cell: (cell.flops, cell.seed))
+
+
+SEVERAL = {"twins": twin_cells, "your_turn": your_turn_cells, "all": profile_cells}

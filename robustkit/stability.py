@@ -61,11 +61,20 @@ def expected_norm(jacobian: Tensor, radius: float = 1.0) -> Tensor:
 
 def gram_eigenvalues(jacobian: Tensor) -> Tensor:
     """Eigenvalues of J J^T (or the smaller J^T J), float64, ascending, or NaN: (..., d_out, d_in) -> (..., min)."""
+    return spectrum(gram(jacobian))
+
+
+def gram(jacobian: Tensor) -> Tensor:
+    """J J^T (or the smaller J^T J), float64: (..., d_out, d_in) -> (..., min, min)."""
     if jacobian.shape[-2] > jacobian.shape[-1]:
         jacobian = jacobian.mT
     # A block of columns at a time: with a thousand logits one Jacobian is large enough in its own precision.
     blocks = jacobian.split(max(64, BLOCK * jacobian.shape[-1] // max(1, jacobian.numel())), -1)
-    gram = sum(block @ block.mT for block in map(Tensor.double, blocks))
+    return sum(block @ block.mT for block in map(Tensor.double, blocks))
+
+
+def spectrum(gram: Tensor) -> Tensor:
+    """Eigenvalues of J J^T, ascending, or NaN where it is not finite: (..., k, k) -> (..., k)."""
     finite = gram.isfinite().all(-1).all(-1)[..., None]
     return torch.linalg.eigvalsh(gram.where(finite[..., None], 0)).clamp(min=0).where(finite, math.nan)
 

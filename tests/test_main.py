@@ -48,13 +48,34 @@ def test_a_plan_says_what_is_done_and_what_the_rest_costs(capsys):
     said, aside = capsys.readouterr()
     assert "0 of 29 runs done, 29 missing" in said
     assert aside == "measuring how fast cpu trains each shape of network (1) ...\n"
-    # 2 + 4 operations a weight and point. 19 nets of 16 (64 + 10) weights, 1437 points, one epoch; with one output,
-    # 400 epochs: nine on 8, 16 and 32 points, one on 1437.
+    # 2 + 4 operations a weight and point. 22 nets of 16 (64 + 10) weights, three of them for a further measure, 1437
+    # points, one epoch; with one output, 400 epochs: nine on 8, 16 and 32 points, one on 1437.
     scalar = 16 * 65 * 400 * (3 * (8 + 16 + 32) + 1437)
-    assert f"operations: {6 * (19 * 16 * 74 * 1437 + scalar):.2e}" in said
+    assert f"operations: {6 * (22 * 16 * 74 * 1437 + scalar):.2e}" in said
     assert re.search(r"memory of the largest: 0\.\d\d GiB \(width 16, depth 2\)", said)
     assert re.search(r"time on cpu with 2 worker\(s\): about \d+ s", said)
     assert not results_folder().exists()
+
+
+@pytest.mark.parametrize("words", [["--only", "02", "--only", "05"], []])
+def test_a_plan_names_the_runs_that_are_repeated_for_further_measures(words, capsys):
+    assert call("plan", "smoke", *SMALL, "--device", "cpu", *words) == 0
+    said = capsys.readouterr().out
+    assert "jacobian_change: 0 of 1 runs repeated, 1 missing" in said
+    assert "attack: 0 of 2 runs repeated, 2 missing" in said  # He and non-lazy
+    assert call("plan", "smoke", *SMALL, "--device", "cpu", "--only", "03") == 0
+    assert "repeated" not in capsys.readouterr().out
+
+
+def test_parameters_of_the_notebooks_restrict_what_is_trained(capsys):
+    """Only what was drawn was restricted: ./run_all.sh smoke --only 02 -p widths=[16] trained every width."""
+    words = ["--only", "02", "-p", "widths=[16]", "-p", "seeds=[0]", "-p", "depths=[2]", "--device", "cpu"]
+    chosen = command_line._parser().parse_args(["reproduce", "smoke", *words])
+    command_line._check(chosen)
+    chosen.profile = "smoke"
+    jobs = command_line._jobs(chosen)
+    assert {(c.width, c.seed, c.depth) for cells in jobs.values() for c in cells} == {(16, 0, 2)}
+    assert list(jobs) == [None, "jacobian_change"]
 
 
 def test_run_status_and_plan_agree_on_what_is_there(capsys):
@@ -78,7 +99,8 @@ def test_run_status_and_plan_agree_on_what_is_there(capsys):
     assert "0 of 29 runs done, 29 missing" in capsys.readouterr().out
     assert not results_folder().exists()
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
-    assert "profile smoke: 29 of 29 runs done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "profile smoke: 29 of 29 runs done" in said and "attack: 2 of 2 runs repeated" in said
     full = table()
     assert full == {name: (n, 0, 0, 0, 0) for name, (*_, n) in empty.items()}
     assert call("plan", "smoke", *SMALL, "--device", "cpu") == 0
@@ -98,6 +120,8 @@ def test_a_run_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypa
         broken.setattr(workers, "measure_group", fail)
         broken.setitem(profiles.SETTINGS["smoke"], "lr", 0.01)
         broken.setattr(profiles, "CONTROLS", {})  # some have a learning rate of their own, and are done
+        broken.setattr(profiles, "YOUR_TURN", [])
+        broken.setattr(command_line, "REPEATED", {})
         assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 1
         said = capsys.readouterr().out
         assert "profile smoke: 0 of 9 runs done" in said

@@ -19,7 +19,7 @@ import papermill
 import pytest
 
 from robustkit.files import figures_folder, results_folder
-from robustkit.profiles import grid, profile_cells
+from robustkit.profiles import REPEATED, grid
 from robustkit.report import badges, pages
 from robustkit.report import notebooks as report
 from robustkit.report.notebooks import NOTEBOOKS
@@ -279,17 +279,20 @@ GRID = {"widths": [16, 32], "seeds": [0, 1], "depths": [2, 4]}
 
 
 def save_short_runs(folder):
-    """Rows of the grid as if measured, by runs on 128 training points; those of the first figure are left to do."""
+    """Rows of the grid as if measured, by runs on 128 training points at most."""
     choices = {name: GRID[name] for name in ("widths", "seeds")}  # the notebook of the ledger takes every depth
-    left = grid("N2", "smoke", **choices)
-    cells = [cell for cell in profile_cells("smoke", **choices) if cell.n_train is None and cell not in left]
-    short = [dataclasses.replace(cell, n_train=128, points=20) for cell in cells]
-    with pytest.MonkeyPatch.context() as elsewhere:
-        elsewhere.setenv("ROBUSTKIT_RESULTS", str(folder / "short"))
-        train_missing.run(short, device="cpu")
-        rows = {row["key"]: row for row in store.load_rows()}
-    for cell, shorter in zip(cells, short, strict=True):
-        store.append(rows[shorter.key] | {"key": cell.key, "cell": dataclasses.asdict(cell)})
+    for name in ("all", *REPEATED):
+        kind, cells = train_missing.kind_of(name), grid(name, "smoke", **(GRID if name in REPEATED else choices))
+        own = [{} if cell.n_train else {"n_train": 128, "points": 20} for cell in cells]
+        short = [dataclasses.replace(cell, **fields) for cell, fields in zip(cells, own, strict=True)]
+        with pytest.MonkeyPatch.context() as elsewhere:
+            elsewhere.setenv("ROBUSTKIT_RESULTS", str(folder / "short"))
+            train = train_missing.further if kind.name else train_missing.run
+            train(short, *filter(None, [kind.name]), device="cpu")
+            rows = {row["key"]: row for row in store.load_rows(measure=kind.name)}
+        for cell, shorter in zip(cells, short, strict=True):
+            row = rows[kind.key(shorter)] | {"cell": dataclasses.asdict(cell)}
+            store.append(row | kind.identity(cell))
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +305,10 @@ def executed(made_once):
             here.setenv("ROBUSTKIT_FIGURES", str(folder / "figures"))
             here.setattr(store, "SHIPPED", folder / "shipped.jsonl")
             save_short_runs(folder)
+            rows = store.local_path().read_bytes()
             failed = report.execute("smoke", parameters=GRID, workers=2)
+            if store.local_path().read_bytes() != rows:
+                failed.append("the notebooks have trained")
             page = pages.write_html("smoke", failed)
             return failed, *map(str, (results_folder() / "notebooks" / "smoke", figures_folder("smoke"), page))
 

@@ -5,19 +5,23 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from robustkit.cell import Cell, schedule_name
 from robustkit.checks import InputError
+from robustkit.plots import interactive
 from robustkit.profiles import (
     CONTROLS,
     FIGURES,
     NOTEBOOKS,
     PROFILES,
+    REPEATED,
     grid,
-    named_cells,
     profile_cells,
 )
+from robustkit.sweep import train_missing
+from robustkit.training.remeasure import FURTHER
 
 EIGHT, ELEVEN = [2**k for k in range(4, 10)], [2**k for k in range(4, 15)]
 
@@ -70,7 +74,7 @@ def flow_time(cell):
 
 
 def test_the_schedules_flow_for_about_the_same_time():
-    theirs = {c for c in profile_cells("paper") if c.model != "resnet"}
+    theirs = {c for figure in FIGURES if figure != "WT4" for c in grid(figure, "paper")}
     assert {c.dataset for c in theirs} == {"mnist"} and schedules(theirs) == {"full", "50 epochs at 0.01"}
     faster = {(c.model, c.head) for c in theirs if c.lr == 0.01}
     assert faster == {("cnn", "pooling"), ("fcn", None)}  # Figure 6 at ten times the rate
@@ -85,10 +89,9 @@ def test_the_schedules_flow_for_about_the_same_time():
 def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
     cells = profile_cells(profile)
     assert len(cells) == len({c.key for c in cells})
-    readings = {"smoke": ["unit"], "paper": []}.get(profile, ["unit", "standard", "flow10"])
-    beside = {c for reading in readings for c in grid(reading, profile)}
-    beside |= {c for control in CONTROLS if profile != "paper" for c in grid(control, profile)}
-    beside |= set(named_cells("twins", profile))
+    small = ["unit", *(CONTROLS.keys() - {"theorem1_wide", "early"})]
+    own = small if profile == "smoke" else ["unit", "standard", "flow10", *CONTROLS]
+    beside = {c for name in (*own, "twins", "your_turn") for c in grid(name, profile)}
     assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)} | beside
     assert set(grid("N4a", profile)) < set(cells)
     flops = [c.flops for c in cells]
@@ -218,6 +221,35 @@ def test_lists_may_come_as_a_user_writes_them(given):
 def test_a_bad_grid_is_refused(figure, profile, choices, said):
     with pytest.raises(InputError, match=said):
         grid(figure, profile, **choices)
+
+
+def test_what_notebooks_collect_is_in_the_profile():
+    """1526 runs of the paper profile, and 66 repeats, were in no plan: the notebooks trained them."""
+    assert REPEATED.keys() <= FURTHER.keys()
+    names = {name for names in NOTEBOOKS.values() for name in names} - {"all"}
+    for profile in ("laptop", "paper"):
+        planned = {name: set(grid(name, profile)) for name in (*REPEATED, "all")}
+        for name in names:
+            assert set(grid(name, profile)) <= planned[name if name in REPEATED else "all"], (profile, name)
+    assert (len(grid("jacobian_change", "paper")), len(grid("jacobian_change", "laptop"))) == (66, 36)
+    assert len(grid("attack", "paper")) == len(grid("attack", "laptop")) == 48
+    assert {(c.width, c.seed) for c in grid("attack", "smoke", widths=[8], seeds=[4])} == {(8, 4)}
+
+
+def test_smoke_trains_what_the_turns_of_the_reader_show_unchanged(monkeypatch):
+    """A report trained these networks, in whatever profile."""
+    shown = []
+    monkeypatch.setattr(
+        train_missing, "run", lambda cells, device: shown.append(cells) or pandas.DataFrame({"key": []})
+    )
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.py")):
+        cell = path.read_text().partition("## Your turn")[2].partition("# %%\n")[2]
+        if "interactive.your_turn" in cell:
+            exec(cell.partition("figure,")[0], {"interactive": interactive})
+    planned = set(grid("your_turn", "smoke"))
+    assert planned == {c for cells in shown for c in cells} <= set(profile_cells("smoke"))
+    assert all(own[0] in planned for own in shown) and len(shown) == 5
+    assert grid("your_turn", "paper") == [] and {c.width for c in grid("your_turn", "smoke", widths=[64])} == {64}
 
 
 def test_what_a_notebook_draws_is_what_its_source_collects():

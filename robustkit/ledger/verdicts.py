@@ -18,7 +18,7 @@ from jinja2 import Template
 from ..cell import Cell
 from ..checks import check_choice
 from ..files import figures_folder, write_atomically
-from ..profiles import READINGS, cheapest_first, named_cells, twin_cells
+from ..profiles import cheapest_first, named_cells, twin_cells
 from . import proxy_schedule
 from .claims import CLAIMS, LEAD, RULES, THEOREM_1_READING, Claim
 from .criteria import Part
@@ -40,8 +40,7 @@ def cells_of(claim: str, profile: str, **choices) -> list[Cell]:
     """The runs of a profile that decide a claim; choices as in `grid`. Empty if it needs none."""
     check_choice("claim", claim, BY_ID)
     wanted = BY_ID[claim]
-    grids = [name for name in wanted.grids if name not in READINGS or profile != "paper"]
-    cells = [cell for name in grids for cell in named_cells(name, profile, **choices)]
+    cells = [cell for name in wanted.grids for cell in named_cells(name, profile, **choices)]
     if wanted.curves:
         cells = [cell for cell in cells if (cell.init, cell.power, cell.depth) in wanted.single_curves]
     return cheapest_first(cells)

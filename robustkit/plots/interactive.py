@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
@@ -31,10 +30,10 @@ MNIST = {"d_in": math.prod(dataset_info("mnist").shape), "d_out": dataset_info("
 def sliders(draw: Callable[..., None], start: dict, **choices: Sequence) -> None:
     """Call draw(**chosen) under a slider for each of `choices`, from the values in `start`.
 
-    Where nobody is there to move a slider (papermill sets ROBUSTKIT_STATIC) or ipywidgets is not installed, the
-    picture at `start` is drawn alone.
+    Where nobody is there to move a slider (in a report) or ipywidgets is not installed, the picture at `start` is
+    drawn alone.
     """
-    if os.environ.get("ROBUSTKIT_STATIC") or not importlib.util.find_spec("ipywidgets"):
+    if train_missing.reporting() or not importlib.util.find_spec("ipywidgets"):
         return draw(**start)
     from ipywidgets import SelectionSlider, interact
 
@@ -95,7 +94,7 @@ def your_turn(dataset: str = "digits", *, among: dict[str, Sequence], **mine) ->
 
     The others differ from it in the fields of `among` alone. On digits they are trained as well, at the values in
     `among`. On MNIST, under the short schedule (a tenth of the steps at ten times the learning rate), they are the
-    rows that the store has. Runs that the store has are not repeated.
+    rows that the store has. Runs that the store has are not repeated; a report shows these alone.
     Raises InputError on a bad field, and where MNIST's files are not there: nothing is downloaded.
     """
     check_choice("dataset", dataset, ("digits", "mnist"))
@@ -128,7 +127,7 @@ def show_yours(rows: pandas.DataFrame, ax, *, x: str = "width", y: str = "stabil
     """Rows of `your_turn`: the others as curves, yours as a star, and below them what the picture shows."""
     mine, others = rows[rows["yours"]], rows[~rows["yours"]]
     against(others, ax, x=x, y=y, by=by, log=log)
-    value = f": {mine[y].item():.4g}" if mine[y].notna().all() else ""
+    value = f": {mine[y].item():.4g}" if mine[y].notna().any() else ""
     ax.plot(mine[x], mine[y], "k*", markersize=9, zorder=5, label=f"yours{value}")
     ax.set_xticks(sorted(set(rows[x])))
     legend(ax)
@@ -136,10 +135,11 @@ def show_yours(rows: pandas.DataFrame, ax, *, x: str = "width", y: str = "stabil
 
 
 def _said(mine: pandas.DataFrame, others: pandas.DataFrame, among: Sequence[str]) -> str:
-    (own,), names = mine.to_dict("records"), ("power", "head", "width", "depth", "seed")
-    values = [f"{name} {own[name]}" for name in names if pandas.notna(own[name])]
-    star = f"Star: yours, {', '.join([label('init', own['init']), *values])}"
-    star += "" if own["status"] == "ok" else f", which {own['status']} and is not drawn: {own['reason']}"
+    star, names = "Star: yours, which has no row yet: run this cell", ("power", "head", "width", "depth", "seed")
+    for own in mine.to_dict("records"):
+        values = [f"{name} {own[name]}" for name in names if pandas.notna(own[name])]
+        star = f"Star: yours, {', '.join([label('init', own['init']), *values])}"
+        star += "" if own["status"] == "ok" else f", which {own['status']} and is not drawn: {own['reason']}"
     free = " or ".join(filter(None, (", ".join(among[:-1]), among[-1])))
     shown = caption(others if len(others) else mine, "yours").partition(": ")[2]
     return f"{star}. {'The others differ' if len(others) else 'No row differs'} from it in {free} alone: {shown}"

@@ -58,6 +58,7 @@ def check_parameters(paths: list[Path], given: dict) -> dict[Path, dict]:
 def execute(profile: str, *, only=(), parameters: dict | None = None, workers: int = 2) -> list[str]:
     """Run the notebooks for a profile, `workers` at a time; their copies lie in results/local/notebooks/<profile>/.
 
+    They draw what the store holds, say what is missing, and train nothing.
     Returns a sentence for each notebook that failed, in whatever way; the others are finished all the same.
     """
     paths = notebooks(only)

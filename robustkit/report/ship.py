@@ -38,9 +38,12 @@ def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
 
 def ship_notebooks() -> list[str]:
     """Run every notebook on the shipped rows and write the outputs into the committed .ipynb; returns what failed."""
+    from ..sweep.train_missing import run
+
     build_notebooks()
     for picture in figures_folder("shipped").glob("*.png"):
         picture.unlink()  # drawn anew even where only the style changed
+    run(named_cells("your_turn", "smoke"), device="cpu")  # what the notebooks show of a reader's turn
     failed = execute("shipped")
     if not failed:
         for path in notebooks():

@@ -18,6 +18,7 @@ from ..cell import EVALUATION_POINTS, FRACTIONS, Cell
 from ..data import stream_generator
 from ..datasets import dataset_info
 from ..files import ROOT
+from ..training.cuda_graph import GraphedStep
 from ..training.ensemble import groups
 from ..training.group import LOSS_POINTS, dtype_of, engine_of, mean_losses, torch_set_for
 from ..training.loop import CHUNK, targets
@@ -81,8 +82,12 @@ def _start_seconds() -> float:
 
 @functools.cache
 def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float]:
-    """Seconds per step, per point of the loss and per point of the stability, for so many networks together."""
+    """Seconds per step, per point of the loss and per point of the stability, for so many networks together.
+
+    In the precision that the cell is trained in, and past the capture of the step.
+    """
     dtype, every, times = dtype_of(cell), 8 if cell.model == "fcn" else 1, []
+    early = 2 if device == "cpu" else GraphedStep.EARLY + 1  # observations: warming up, and capturing the step
     x, y = _noise(cell.train_points, dataset_info(cell.dataset).shape)
     x, y = x.to(device, dtype), (y % cell.d_out if cell.target == "class" else y).to(device)
 
@@ -93,12 +98,12 @@ def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float
 
     def observe(_) -> list[bool]:
         times.append(now())
-        return [len(times) < 5 or times[-1] - times[2] < 0.2] * networks
+        return [len(times) < early + 3 or times[-1] - times[early] < 0.2] * networks
 
     with torch_set_for(cell, device):
         nets = engine_of(cell)([cell] * networks, device, dtype)
         nets.train(x, y, evaluate_at=range(0, cell.steps, every), observe=observe)
-        seconds = [(times[-1] - times[2]) / (every * (len(times) - 3))]
+        seconds = [(times[-1] - times[early]) / (every * (len(times) - 1 - early))]
         # A GPU takes as long for one as for many; a deep convolutional net takes long for a few.
         few = CHUNK if device != "cpu" else 200 if cell.model == "fcn" else 4
         points, goals = x[:few], targets(y[:few], cell, dtype)

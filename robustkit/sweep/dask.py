@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from ..checks import InputError
-from .train_missing import resolve_device
+from .device import resolve_device
 
 SECONDS = 30  # for the scheduler to answer
 

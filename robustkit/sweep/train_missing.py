@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 
 import pandas
-import torch
 from tqdm import tqdm
 
 from ..cell import Cell, schedule_name
@@ -26,22 +25,14 @@ from ..training.group import GroupRun, over_time
 from ..training.measures import RunMeasures
 from ..training.remeasure import FURTHER
 from . import cost, store
+from .device import resolve_device
 from .locks import RunLocks
 from .workers import failed_row, measured_rows
 
 
-def resolve_device(device: str = "auto") -> str:
-    """ "auto" is the first GPU if there is one, else the CPU. Raises InputError if the device is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        known = torch.device(device)
-        torch.empty(0, device=known)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device is {device!r}, but must be auto, cpu or a GPU that is there ({error})") from error
-    if known.type not in ("cpu", "cuda"):
-        raise InputError(f"device is {device!r}, but must be auto, cpu, cuda, cuda:1, ...")
-    return "cpu" if known.type == "cpu" else str(known)
+def kind_of(name: str | None) -> type[GroupRun]:
+    """A further measure by its name; what any other name stands for is the run's own row."""
+    return FURTHER.get(name, RunMeasures)
 
 
 def missing(cells: Sequence[Cell], statuses: dict[str, str], kind: type[GroupRun] = RunMeasures) -> list[Cell]:
@@ -49,11 +40,17 @@ def missing(cells: Sequence[Cell], statuses: dict[str, str], kind: type[GroupRun
     return cheapest_first(cell for cell in cells if statuses.get(kind.key(cell), "failed") == "failed")
 
 
+def reporting() -> bool:
+    """Whether `report` runs this notebook, which then shows what the store holds: nothing is trained."""
+    return bool(os.environ.get("ROBUSTKIT_STATIC"))
+
+
 def run(
     cells: Sequence[Cell], *, device: str = "auto", workers: int = 1, executor: Executor | None = None, minutes=None
 ) -> pandas.DataFrame:
     """Train what the store lacks, save each row as it comes, and return the rows of `cells`, one per cell.
 
+    Under `report`, which sets ROBUSTKIT_STATIC, nothing is trained: the rows are those that the store has.
     workers: processes on the CPU, one thread each (a GPU takes one). executor: any concurrent.futures executor, used
     instead (for Dask's see dask.py); a GPU that is named is then its workers'. minutes: stop in time; what is not
     finished by then is left for the next run.
@@ -63,17 +60,17 @@ def run(
     return _run(cells, RunMeasures, device, workers, executor, minutes)
 
 
-def further(cells: Sequence[Cell], name: str, *, device: str = "auto", workers: int = 1) -> pandas.DataFrame:
-    """Measure what the store lacks of one further measure, as `run` does; one row per cell.
+def further(cells: Sequence[Cell], name: str, **options) -> pandas.DataFrame:
+    """Measure what the store lacks of one further measure, as `run` does with these options; one row per cell.
 
     Columns are those of `load_further`; `.attrs["missing"]` lists the cells that have no row.
     Raises InputError as `run` does, and on an unknown name.
     """
     check_choice("a further measure", name, FURTHER)
-    return _run(cells, FURTHER[name], device, workers)
+    return _run(cells, FURTHER[name], **options)
 
 
-def _run(cells, kind: type[GroupRun], device, workers, executor: Executor | None = None, minutes=None):
+def _run(cells, kind: type[GroupRun], device="auto", workers=1, executor: Executor | None = None, minutes=None):
     if not isinstance(cells, Iterable):
         raise InputError(f"cells is {cells!r}, but must be a list of Cell")
     cells = list(cells)
@@ -87,6 +84,8 @@ def _run(cells, kind: type[GroupRun], device, workers, executor: Executor | None
     workers = check_number("workers", workers, low=1, high=1000, integer=True)
     minutes = check_number("minutes", minutes, above=0, optional=True)
     deadline = time.time() + 60 * minutes if minutes else math.inf
+    if reporting():
+        return frame(cells, kind)
     if executor is None or not str(device).startswith("cuda"):  # else it is on machines that have one
         device = resolve_device(device)
     if todo := missing(cells, store.load_statuses(), kind):
@@ -209,13 +208,13 @@ def frame(
 
 
 def collect(figure: str, profile: str, *, device: str = "auto", workers: int = 1, **choices) -> pandas.DataFrame:
-    """Rows behind a figure, a reading, a control or "all".
+    """Rows behind a figure, a reading, a control, a further measure or "all".
 
-    "shipped" reads committed rows; other profiles train what is missing.
+    "shipped" reads committed rows; other profiles train what is missing, as `run` does.
     choices: seeds, widths, depths in place of the profile's own (see `grid`).
     """
-    cells = named_cells(figure, profile, **choices)
-    return frame(cells, local=False) if profile == "shipped" else run(cells, device=device, workers=workers)
+    cells, kind = named_cells(figure, profile, **choices), kind_of(figure)
+    return frame(cells, kind, local=False) if profile == "shipped" else _run(cells, kind, device, workers)
 
 
 def to_frame(rows: Sequence[dict], kind: type[GroupRun] = RunMeasures) -> pandas.DataFrame:

@@ -1,14 +1,16 @@
 """Many fully connected networks of one shape trained together, with a backward pass by hand.
 
 The first axis of every tensor is the networks of the group: each has its own weights, data order and learning rate,
-and all are multiplied at once (baddbmm). The update is fused into the weight write, so no gradient is ever stored. On
-a GPU a step is one CUDA graph. `loop.Loop` is the slow twin: one network, autograd.
+and all are multiplied at once (baddbmm). The update is fused into the weight write, so no gradient is ever stored.
+`loop.Loop` is the slow twin: one network, autograd.
+
+On a GPU a step is one CUDA graph, which reads learning rates from a tensor, and groups are larger. There a network's
+numbers agree with those of another group, or of the CPU, to rounding alone: cuBLAS chooses its kernel by the sizes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,7 +20,8 @@ from torch import Tensor
 
 from ..cell import Cell
 from ..networks import build
-from ..stability import gram_eigenvalues
+from ..stability import gram, spectrum
+from .cuda_graph import GraphedStep
 from .loop import CHUNK, Engine, targets
 
 JACOBIAN_FLOATS = 2**20  # entries of one network's chunk of Jacobians, so that it stays in cache
@@ -55,12 +58,6 @@ def groups(cells: Sequence[Cell], device: str, workers: int = 1) -> list[list[Ce
     return result
 
 
-@functools.cache
-def _side_stream(device: int) -> torch.cuda.Stream:
-    # One per device, for good: every stream that products run on keeps a workspace of its own.
-    return torch.cuda.Stream(device)
-
-
 def _up_to_16(size: int) -> int:
     return -(-size // 16) * 16
 
@@ -68,9 +65,9 @@ def _up_to_16(size: int) -> int:
 class Ensemble(Engine):
     """The networks of `cells` (one group of `groups`), as initialised from their seeds, on one device.
 
-    `weights[l]` is (networks, fan_out, fan_in). A network's numbers do not depend on the others', to the bit: its
-    block begins on a boundary of 64 bytes, inputs are padded with zeros to a multiple of 16, and a single output to
-    two, since BLAS takes another routine for a lone row, or for memory that is not aligned.
+    `weights[l]` is (networks, fan_out, fan_in). On a CPU a network's numbers do not depend on the others', to the
+    bit: its block begins on a boundary of 64 bytes, inputs are padded with zeros to a multiple of 16, and a single
+    output to two, since BLAS takes another routine for a lone row, or for memory that is not aligned.
     """
 
     name = "ensemble"
@@ -119,15 +116,14 @@ class Ensemble(Engine):
         # What outputs are compared with, one row per point: one-hot classes, or +-1 and 0 for the padding.
         goals = targets(y, dataclasses.replace(self.cells[0], loss="squared"), self.dtype)
         goals = torch.nn.functional.pad(goals, (0, 1)) if self.d_out == 1 else goals
-        # Two sizes, as the last batch of an epoch is small; both ready before any step, since a capture takes time.
+        # Two sizes, as the last batch of an epoch is small.
         points, size = self._points(x), self.cells[0].batch_size
-        ready = {count: self._step(points, goals, count) for count in {size, len(x) % size or size}}
+        ready = {count: GraphedStep(self._step(points, goals, count)) for count in {size, len(x) % size or size}}
         return lambda batch: ready[batch.shape[1]](batch)
 
     def _step(self, points: Tensor, goals: Tensor, size: int) -> Callable[[Tensor], None]:
         """A function of a batch of indices (networks, size) that makes one step; its buffers are made once."""
         weights, networks, depth = self.weights, len(self.cells), len(self.weights)
-        index = torch.zeros(networks * size, dtype=torch.int64, device=self.device)
         x = torch.empty(networks * size, points.shape[1], dtype=self.dtype, device=self.device)
         goal = torch.empty(networks * size, goals.shape[1], dtype=self.dtype, device=self.device)
         hidden = [x.view(networks, size, -1), *(self._blocks(size, len(w[0])) for w in weights[:-1])]
@@ -135,7 +131,8 @@ class Ensemble(Engine):
         spare = [self._blocks(size, len(weights[0][0])) for _ in range(2)]
         cross_entropy = self.cells[0].loss == "cross_entropy"
 
-        def step() -> None:
+        def step(batch: Tensor) -> None:
+            index = batch.reshape(-1)
             torch.index_select(points, 0, index, out=x)
             torch.index_select(goals, 0, index, out=goal)
             for weight, below, h in zip(weights[:-1], hidden[:-1], hidden[1:], strict=True):
@@ -151,29 +148,7 @@ class Ensemble(Engine):
                 weights[layer].baddbmm_(back.mT, hidden[layer], alpha=-1)
                 back = below if layer else None
 
-        replay = self._capture(step) if str(self.device).startswith("cuda") else step
-
-        def run(batch: Tensor) -> None:
-            index.view(networks, size).copy_(batch)
-            replay()
-
-        return run
-
-    def _capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The step as a CUDA graph. Warming up is done at learning rate 0, which leaves the weights as they are."""
-        with torch.cuda.device(self.device):  # a graph is captured on the current device
-            side, rate = _side_stream(torch.cuda.current_device()), self.rate.clone()
-            self.rate.zero_()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    step()
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=side):
-                step()
-            self.rate.copy_(rate)
-        return graph.replay
+        return step
 
     def _hidden(self, points: Tensor) -> Iterator[Tensor]:
         """h_1 .. h_{L-1} of every network at points (n, d), one after another: (networks, n, width) each."""
@@ -211,5 +186,5 @@ class Ensemble(Engine):
                 torch.bmm(rows.flatten(1, 2), weight, out=other.flatten(1, 2))
                 rows, other = other.mul_(mask[:, :, None]), rows
             jacobians = (r[:, : self.d_out] @ first for r, first in zip(rows, firsts, strict=True))
-            parts.append(torch.stack([gram_eigenvalues(jacobian) for jacobian in jacobians]))
-        return torch.cat(parts, 1) / self.alpha.double().square()
+            parts.append(torch.stack([gram(jacobian) for jacobian in jacobians]))
+        return spectrum(torch.cat(parts, 1)) / self.alpha.double().square()

@@ -54,7 +54,7 @@ def over_time(column: str) -> bool:
 def torch_set_for(cell: Cell, device: str) -> Iterator[None]:
     """One CPU thread, the precision that a cell asks for, else torch as it starts; afterwards as the caller had it.
 
-    Several workers are faster than several threads, and the bits depend neither on the machine's cores nor on the
+    Several workers are faster than several threads, and on a CPU the bits depend neither on its cores nor on the
     caller's default dtype or device, autocast, gradient mode or precision switches.
     """
     backends = torch.backends
@@ -199,26 +199,25 @@ def _finite(value) -> bool:
 def mean_losses(nets, x, y, cell: Cell) -> list[float]:
     """Mean loss of each network over points x with `targets` y."""
     loss_of = loss_function(cell.loss)
-    return mean_over_points(nets, x, y, lambda outputs, goals: loss_of(outputs, goals).item() * len(goals))
+    return mean_over_points(nets, x, y, lambda outputs, goals: loss_of(outputs, goals).double() * len(goals))
 
 
 def accuracies(nets, x, y, cell: Cell) -> list[float]:
     """Share of points that each network classifies as y; for one output, agreement in sign with the parity of y."""
 
-    def right(outputs, classes) -> int:
+    def right(outputs, classes):
         parity = cell.target == "parity"
-        return ((outputs[:, 0] > 0) == (classes % 2 == 1) if parity else outputs.argmax(1) == classes).sum().item()
+        return ((outputs[:, 0] > 0) == (classes % 2 == 1) if parity else outputs.argmax(1) == classes).sum()
 
     return mean_over_points(nets, x, y, right)
 
 
 def mean_over_points(nets, x, y, total_of: Callable) -> list[float]:
-    """Mean over points x for each network; total_of(outputs, goals) is the sum over a part of them."""
-    totals = [0.0 for _ in nets.cells]
+    """Mean over points x for each network; total_of(outputs, goals) is the sum over a part of them, a tensor."""
+    totals = torch.zeros(len(nets.cells), dtype=torch.float64, device=x.device)
     for part, goals in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-        for s, outputs in enumerate(nets.logits(part)):
-            totals[s] += total_of(outputs, goals)
-    return [total / len(x) for total in totals]
+        totals += torch.stack([total_of(outputs, goals) for outputs in nets.logits(part)])
+    return [total / len(x) for total in totals.tolist()]  # the one number read from a GPU
 
 
 def row_of(

@@ -1,9 +1,11 @@
-"""Stochastic gradient descent as cells say, and the plain loop for any module."""
+"""Stochastic gradient descent as cells say, and the plain loop for any module.
+
+Weights and the order of the data are drawn on the CPU, so that a seed names one network whatever the device.
+"""
 
 from __future__ import annotations
 
 import functools
-import gc
 from collections.abc import Callable, Collection, Sequence
 
 import torch
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 from ..cell import Cell
 from ..data import stream_generator
 from ..networks import build
-from ..stability import gram_eigenvalues, jacobian
+from ..stability import gram, jacobian, spectrum
 from .checkpoint import Saved
+from .cuda_graph import GraphedStep
 
 CHUNK = 1_000  # points evaluated at once
 
@@ -90,7 +93,11 @@ class Engine:
 
 
 class Loop(Engine):
-    """One network of any kind under autograd: the reference that `ensemble.Ensemble` is compared with."""
+    """One network of any kind under autograd: the reference that `ensemble.Ensemble` is compared with.
+
+    On a GPU a step of a whole batch is one CUDA graph per learning rate, crops and flips before it. There numbers do
+    not repeat to the bit, since sums in the gradient of a convolution come in any order.
+    """
 
     name = "loop"
 
@@ -122,19 +129,27 @@ class Loop(Engine):
 
     def _prepare(self, x: Tensor, y: Tensor) -> Callable[[Tensor], None]:
         cell, goals = self.cells[0], targets(y, self.cells[0], self.dtype)
-        loss_of, forward = loss_function(cell.loss), _by_size(self.model, x, cell.batch_size)
+        model, optimizer, loss_of = self.model, self.optimizer, loss_function(cell.loss)
         augment = CropFlip(x, self.augment_draws) if cell.augment == "crop_flip" else None
 
-        def step(batch: Tensor) -> None:
-            points = augment(x[batch[0]]) if augment else x[batch[0]]
-            self.optimizer.zero_grad()
-            loss_of(forward(points), goals[batch[0]]).backward()
-            self.optimizer.step()
+        def step(points: Tensor, goal: Tensor) -> None:
+            optimizer.zero_grad()
+            loss_of(model(points), goal).backward()
+            optimizer.step()
 
-        return step
+        self.graphed = graphed = GraphedStep(step)
+
+        def make_step(batch: Tensor) -> None:
+            points = augment(x[batch[0]]) if augment else x[batch[0]]
+            (graphed if len(points) == cell.batch_size else step)(points, goals[batch[0]])
+
+        return make_step
 
     def _set_rates(self, rates: Sequence[float]) -> None:
-        (self.optimizer.param_groups[0]["lr"],) = rates
+        (group,) = self.optimizer.param_groups
+        if [group["lr"]] != rates:
+            (group["lr"],) = rates
+            self.graphed.forget()  # its graph has the learning rate as a constant
 
     def _own_states(self) -> list[dict[str, Tensor]]:
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -159,24 +174,7 @@ class Loop(Engine):
     def eigenvalues(self, x: Tensor) -> Float[Tensor, " 1 n rank"]:
         """Eigenvalues of J J^T at each point, ascending, float64; the rank is at most min(d_out, d_in)."""
         chunk = 64 if self.cells[0].model == "resnet" and x.device.type == "cpu" else 256  # bounds memory
-        return torch.cat([gram_eigenvalues(jacobian(self.model, part)) for part in x.split(chunk)])[None]
-
-
-def _by_size(model: nn.Module, x: Tensor, size: int) -> Callable[[Tensor], Tensor]:
-    """The model; on a GPU a ResNet takes batches of this size as CUDA graphs, as launching its kernels takes longer.
-
-    Warming up moves the running statistics of batch normalisation, which are then restored. Each batch is copied into
-    the sample, which must not be a view of x.
-    """
-    if not (x.is_cuda and any(isinstance(module, nn.BatchNorm2d) for module in model.modules())):
-        return model
-    gc.collect()  # a model with graphs refers to itself: without this, the one before would keep its memory
-    plain, before = model.forward, {name: value.clone() for name, value in model.state_dict().items()}
-    model.train()
-    with torch.cuda.device(x.device):  # a graph is captured on the current device
-        torch.cuda.make_graphed_callables(model, (x[:size].clone(memory_format=torch.channels_last),))
-    model.load_state_dict(before)
-    return lambda points: model(points) if len(points) == size else plain(points)
+        return spectrum(torch.cat([gram(jacobian(self.model, part)) for part in x.split(chunk)]))[None]
 
 
 class CropFlip:
@@ -195,12 +193,15 @@ class CropFlip:
     def __call__(self, images: Float[Tensor, " n channels height width"]) -> Tensor:
         """A changed copy of a batch."""
         n, channels, high, wide = images.shape
-        shift = torch.randint(2 * self.PAD + 1, (n, 2, 1), generator=self.generator).to(images.device)
-        mirror = (torch.rand(n, 1, generator=self.generator) < 0.5).to(images.device)
+        shift = torch.randint(2 * self.PAD + 1, (n, 2), generator=self.generator)
+        draws = torch.cat([shift, torch.rand(n, 1, generator=self.generator) < 0.5], 1)
+        if images.is_cuda:  # from pinned memory, so that nobody waits for the copy
+            draws = draws.pin_memory().to(images.device, non_blocking=True)
+        down, right, mirror = draws.split(1, 1)  # (n, 1) each
         canvas = self.black.expand(n, channels, high + 2 * self.PAD, wide + 2 * self.PAD).clone()
         canvas[:, :, self.PAD : -self.PAD, self.PAD : -self.PAD] = images
         along = torch.arange(wide, device=images.device)
-        rows = shift[:, 0] + torch.arange(high, device=images.device)  # (n, height)
-        columns = shift[:, 1] + torch.where(mirror, along.flip(0), along)  # (n, width)
+        rows = down + torch.arange(high, device=images.device)  # (n, height)
+        columns = right + torch.where(mirror > 0, along.flip(0), along)  # (n, width)
         each = torch.arange(n, device=images.device)[:, None, None]
         return canvas[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

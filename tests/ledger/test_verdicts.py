@@ -75,7 +75,7 @@ def test_markdown_has_a_short_table_and_the_papers_words():
     table = verdicts.ledger(frame(hump))
     lines = verdicts.to_markdown(table).splitlines()
     assert (
-        "| E06 | P rises and then falls with width at all five depths | reproduced |  | 3 counted: 3 reproduced | 165 |"
+        "| E06 | P rises and then falls with width at all five depths | reproduced |  | 3 counted: 3 reproduced |"
         in "\n".join(lines)
     )
     assert sum(line.startswith("> All of the five curves confirm the phase transition") for line in lines) == 1

@@ -93,6 +93,12 @@ def test_the_first_term_of_theorem_3_is_the_larger_one_from_n_cubed_on():
 AMONG = {"width": [8, 16], "depth": [2], "seed": [0, 1]}
 
 
+@pytest.fixture
+def live(monkeypatch):
+    """At the keyboard, where networks are trained."""
+    monkeypatch.delenv("ROBUSTKIT_STATIC")
+
+
 def shown(rows, **choices):
     """The axes and the words below a picture of `your_turn`."""
     figure, (ax,) = style.panels(1)
@@ -100,7 +106,7 @@ def shown(rows, **choices):
     return ax, figure.get_supxlabel().replace("\n", " ")
 
 
-def test_a_network_of_ones_own_is_trained_once_and_shown_among_others_that_are_alike():
+def test_a_network_of_ones_own_is_trained_once_and_shown_among_others_that_are_alike(live):
     rows = interactive.your_turn(width=12, depth=3, init="lecun", scaling="unit", among=AMONG)
     stored = store.local_path().read_bytes()
     again = interactive.your_turn(width=12, depth=3, init="lecun", scaling="unit", among=AMONG)
@@ -112,7 +118,7 @@ def test_a_network_of_ones_own_is_trained_once_and_shown_among_others_that_are_a
     assert set(rows["dataset"]) == {"digits"} and set(rows["scaling"]) == {"unit"} and set(rows["init"]) == {"lecun"}
 
 
-def test_the_picture_marks_ones_own_network_and_says_what_the_others_are():
+def test_the_picture_marks_ones_own_network_and_says_what_the_others_are(live):
     rows = interactive.your_turn(width=12, depth=3, among=AMONG)
     ax, words = shown(rows)
     (star,) = (line for line in ax.get_lines() if line.get_marker() == "*")
@@ -129,12 +135,25 @@ def test_the_picture_marks_ones_own_network_and_says_what_the_others_are():
     assert f"yours: {rows['stability'].iloc[0]:.4g}" in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_a_network_that_diverged_has_no_star_and_the_words_say_why():
+def test_a_network_that_diverged_has_no_star_and_the_words_say_why(live):
     rows = interactive.your_turn(width=8, depth=2, init="power", power=-30, among={"power": [1.0], "seed": [0]})
     ax, words = shown(rows, by="power")
     (star,) = (line for line in ax.get_lines() if line.get_marker() == "*")
     assert np.isnan(star.get_ydata()).all()
     assert "which diverged and is not drawn: the training loss is" in words
+
+
+def test_in_a_report_it_shows_what_the_store_holds_and_trains_nothing(live, monkeypatch):
+    interactive.your_turn(width=8, depth=2, among=AMONG)
+    stored = store.local_path().read_bytes()
+    monkeypatch.setenv("ROBUSTKIT_STATIC", "1")
+    rows = interactive.your_turn(width=12, depth=2, among=AMONG)
+    ax, words = shown(rows)
+    assert (
+        words.startswith("Star: yours, which has no row yet: run this cell. The others differ") and "n = 2" in words
+    )
+    assert "no rows yet" in shown(interactive.your_turn(width=12, depth=3, init="ntk", among=AMONG))[1]
+    assert store.local_path().read_bytes() == stored
 
 
 def test_what_is_no_network_is_refused_before_anything_is_trained():
@@ -152,7 +171,7 @@ def test_mnist_is_never_downloaded_unasked(monkeypatch, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_network_on_mnist_stands_among_the_rows_there_are_and_trains_no_other(monkeypatch, tmp_path):
+def test_a_network_on_mnist_stands_among_the_rows_there_are_and_trains_no_other(live, monkeypatch, tmp_path):
     monkeypatch.setenv("ROBUSTKIT_DATA", str(tmp_path))
     for name in MNIST_FILES:  # empty: reading them would raise
         (tmp_path / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
 """Estimates of time and memory: they grow with the work, for every cell there may be."""
 
 import pytest
+import torch
 
 from robustkit.cell import Cell
 from robustkit.sweep import cost
 from robustkit.sweep.cost import estimate_seconds, memory_bytes
+from robustkit.training.loop import Loop
 
 
 def cell(width=16, seed=0, **fields):
@@ -38,6 +40,21 @@ def test_workers_share_the_time_and_cost_a_start(steady):
 def test_a_measured_speed_is_kept_for_the_next_cell():
     few, many = (estimate_seconds([cell(epochs=epochs)], "cpu") for epochs in (10, 1000))
     assert 0 < few < many < 100 * few  # beside the steps, what is measured along training is a fixed part
+
+
+def test_a_model_is_timed_in_the_precision_that_it_is_trained_in(monkeypatch):
+    """A ResNet-110 was timed in full precision, and trains in TF32."""
+    seen = []
+
+    class Seen(Loop):
+        def train(self, *given, **named):
+            seen.append((self.dtype, torch.backends.cudnn.conv.fp32_precision))
+            super().train(*given, **named)
+
+    monkeypatch.setattr(cost, "engine_of", lambda one: Seen)
+    for precision in ("float64", "tf32", "float32"):
+        assert estimate_seconds([cell(momentum=0.5, precision=precision)], "cpu") > 0
+    assert seen == [(torch.float64, "ieee"), (torch.float32, "tf32"), (torch.float32, "ieee")]
 
 
 @pytest.mark.parametrize(

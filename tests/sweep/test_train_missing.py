@@ -12,7 +12,7 @@ import torch
 from processes import CONTEXT
 
 from robustkit.cell import Cell, InputError
-from robustkit.profiles import profile_cells
+from robustkit.profiles import named_cells, profile_cells
 from robustkit.sweep import store, train_missing, workers
 from robustkit.training.measures import MEASURES
 
@@ -250,6 +250,17 @@ def test_the_shipped_profile_reads_shipped_rows_alone_and_trains_nothing(no_trai
     rows = train_missing.collect("N2", "shipped", widths=[16, 32], seeds=[0])
     assert len(rows) == 0
     assert [(c.width, c.dataset) for c in rows.attrs["missing"]] == [(16, "mnist"), (32, "mnist")]
+
+
+def test_under_a_report_nothing_is_trained_and_what_is_missing_is_listed(no_training, monkeypatch):
+    """The notebooks of a report trained what the store lacked, two at a time, past --minutes."""
+    store_before = store.local_path().exists()
+    monkeypatch.setenv("ROBUSTKIT_STATIC", "1")
+    for figure in ("N2", "jacobian_change", "all"):
+        rows = train_missing.collect(figure, "smoke", device="cuda:9", widths=[4], seeds=[0])
+        assert len(rows) == 0 and rows.attrs["missing"] == named_cells(figure, "smoke", widths=[4], seeds=[0])
+    assert len(train_missing.run(CELLS)) == len(train_missing.further(CELLS, "attack")) == 0
+    assert store.local_path().exists() == store_before is False
 
 
 def test_the_cpu_has_one_name():

@@ -1,6 +1,5 @@
 """Networks trained together: the same numbers as one at a time under autograd, and the same bits in any company."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -253,56 +252,6 @@ def test_weights_as_small_as_the_widest_non_lazy_net_do_not_underflow():
 
 
 # ------------------------------------------------------------------------------------------------ written for a GPU
-
-
-class Called(str):
-    """A device that says "cuda" where the engine asks, and is the CPU where tensors are made."""
-
-    def __str__(self):
-        return "cuda"
-
-
-@pytest.fixture
-def captures(monkeypatch):
-    """In place of torch's graphs, ones that replay the step on the CPU; counts them."""
-    made = []
-
-    class Graph:
-        def replay(self):
-            made[made.index(self)].step()
-
-    class Stream:
-        def wait_stream(self, other):
-            pass
-
-    def capture(nets, step, real=Ensemble._capture):
-        before, rate = [w.clone() for w in nets.weights], nets.rate.clone()
-        real(nets, step)
-        assert all(torch.equal(a, b) for a, b in zip(before, nets.weights, strict=True)), "warming up moved a weight"
-        assert torch.equal(rate, nets.rate)
-        made[-1].step = step
-        return made[-1].replay
-
-    nothing = lambda *others, **named: contextlib.nullcontext()  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: made.append(Graph()) or made[-1])
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr("robustkit.training.ensemble._side_stream", lambda device: Stream())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda *others: Stream())
-    for name in ("graph", "stream", "device"):
-        monkeypatch.setattr(torch.cuda, name, nothing)
-    monkeypatch.setattr(Ensemble, "_capture", capture)
-    return made
-
-
-def test_one_graph_a_batch_size_replays_the_steps_of_the_cpu(captures):
-    """The rate falls twice on the way: it must be read from its tensor, not from the graph."""
-    cells = [cell(seed=seed, precision="float32", lr=rate) for seed, rate in ((0, 0.2), (1, 1e6), (2, 0.1))]
-    here, there = trained(Ensemble, cells), trained(Ensemble, cells, device=Called("cpu"))
-    assert len(captures) == 2
-    for s in (0, 2):
-        assert all(torch.equal(a, b) for a, b in zip(here.network(s), there.network(s), strict=True))
-        assert distance(here.network(s), trained(Ensemble, cells[s : s + 1]).network(0)) == 0
-    assert there.network(1)[0].abs().max() > 1000
 
 
 def test_the_largest_network_holds_little_more_than_its_weights_twice(monkeypatch):

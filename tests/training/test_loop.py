@@ -1,6 +1,5 @@
 """The plain loop against a backward pass written by hand in numpy, float64."""
 
-import contextlib
 import dataclasses
 import math
 
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from robustkit.cell import Cell
 from robustkit.data import load_dataset, stream_generator
 from robustkit.movement import layer_movement, lazy_ratio
-from robustkit.networks import ResNet, build
-from robustkit.training import loop as training
+from robustkit.networks import build
+from robustkit.training.cuda_graph import GraphedStep
 from robustkit.training.loop import CropFlip, Loop, loss_function, targets
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # small networks are faster on one
@@ -291,36 +290,7 @@ def test_augmentation_belongs_to_the_seed_and_not_to_the_device_or_the_global_se
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and there is none")
 
 
-class OnGpu(torch.Tensor):
-    """Points that say they lie on a GPU."""
-
-    is_cuda = True
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_capturing_a_resnet_leaves_its_statistics_and_the_data_as_they_are(channels, monkeypatch):
-    """What torch does, without a GPU: warm up three times on the sample, then copy each batch into it."""
-
-    def capture(model, samples):
-        plain = model.forward
-        for _ in range(3):
-            plain(samples[0])
-        model.forward = lambda points: plain(samples[0].copy_(points))
-
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    model = ResNet(depth=8, d_out=10, in_channels=channels, base_width=4)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    x = torch.rand(20, channels, 8, 8)
-    forward, points = training._by_size(model, x.as_subclass(OnGpu), 8), x.clone()
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    for size in (8, 4):
-        assert forward(x[-size:]).shape == (size, 10)
-    assert torch.equal(x, points)
-
-
 @needs_gpu
-@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream")  # the engine waits for the other stream itself
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
 def test_on_a_gpu_a_resnet_trains_as_on_the_cpu_with_graphs_and_without(augment, monkeypatch):
     """In float64, where 18 steps leave only roundings; the running statistics too, which warming up must not move."""
@@ -328,7 +298,7 @@ def test_on_a_gpu_a_resnet_trains_as_on_the_cpu_with_graphs_and_without(augment,
     for device, graphs in (("cpu", False), ("cuda", False), ("cuda", True)):
         with monkeypatch.context() as patch:
             if not graphs:
-                patch.setattr(training, "_by_size", lambda model, *_: model)
+                patch.setattr(GraphedStep, "EARLY", 10**9)
             nets, seen = Loop([cell], device, torch.float64), []
             _, x, y = prepared(cell)
             observe = lambda step: [seen.append(step) or True]  # noqa: B023, E731

@@ -22,10 +22,10 @@ def answer(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
     rows: every row, as from robustkit.load(). ledger: as from verdicts.ledger.
     """
     figure, theorem, one_loss = (of_reading(rows, r) for r in (MAIN_READING, THEOREM_1_READING, TO_ONE_LOSS))
-    words = {"shape": _shape(curve_of(figure, "he")), "shape_theorem": _shape(curve_of(theorem, "he"))}
+    words = {"shape": shape(curve_of(figure, "he")), "shape_theorem": shape(curve_of(theorem, "he"))}
     for init in ("he", "lecun"):
-        words |= {init: _ways(curve_of(figure, init)), f"{init}_theorem": _ways(curve_of(theorem, init))}
-    words["lecun_early"] = _ways(curve_of(after_epochs(figure, 2.5), "lecun"))
+        words |= {init: ways(curve_of(figure, init)), f"{init}_theorem": ways(curve_of(theorem, init))}
+    words["lecun_early"] = ways(curve_of(after_epochs(figure, 2.5), "lecun"))
     for name, own in (("ratio", figure), ("ratio_at_loss", one_loss)):
         pair = curve_of(own, "he", depth=2), curve_of(own, "power", 2, 2)
         words[name] = ends_of(statistics.compare(*(values_by(curve, "stability") for curve in pair))[1])
@@ -35,7 +35,7 @@ def answer(rows: pandas.DataFrame, ledger: pandas.DataFrame) -> str:
     return FIVE_LINES.format(**words)
 
 
-def _shape(rows: pandas.DataFrame) -> str:
+def shape(rows: pandas.DataFrame) -> str:
     """At which depths P rises and then falls with width, and by how much it changes at the others."""
     if rows.empty:
         return "no runs yet"
@@ -53,7 +53,7 @@ def _shape(rows: pandas.DataFrame) -> str:
     return f"{text}, on widths {rows['width'].min()} to {rows['width'].max()}"
 
 
-def _ways(rows: pandas.DataFrame) -> str:
+def ways(rows: pandas.DataFrame) -> str:
     """At how many widths P rises and falls with depth, and by which factors."""
     found: dict[str, dict] = {}
     for width, curve in rows.groupby("width"):

@@ -259,6 +259,7 @@ def test_words_from_rows_are_text_wherever_a_page_shows_them():
     (figures / "claims.csv").write_text(f"id,claim,verdict,readings\n{HEADLINES[0]},a {tag},{tag},scaling {tag}\n")
     (figures / "W7_slopes.md").write_text(f"{tag}\n")
     (figures / "found.md").write_text(f"- **{HEADLINES[0]}** Scaling {tag}. *Partly*; readings {tag}.\n")
+    (figures / "answer.md").write_text(f"- **Width** {tag} (*{tag}*)\n\n{tag}\n")
     cell = profile_cells("smoke")[0]
     words = {"commit": tag, "versions": {"torch": tag}, "engine": {"name": tag, "device": tag, "dtype": tag}}
     row = {"key": cell.key, "status": "ok", "cell": dataclasses.asdict(cell), "measures": {}, "seconds": 1.0}

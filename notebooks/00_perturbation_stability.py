@@ -74,6 +74,8 @@ from robustkit.training.measures import measure
 
 torch.set_num_threads(1)  # these networks are small: more threads would only wait for each other
 
+where = plots.folder(profile)
+
 # %% [markdown]
 # ## The network
 #
@@ -87,7 +89,7 @@ torch.set_num_threads(1)  # these networks are small: more threads would only wa
 # %%
 figure, (ax,) = plots.panels(1, width=6)
 plots.schematic(ax)
-plots.save(figure, "N1", profile, None)
+plots.save(figure, "N1", where, None)
 
 # %% [markdown]
 # | symbol | meaning | in `robustkit` |
@@ -238,7 +240,7 @@ quotients = [
 ]
 linear["quotient / derivative"] = [a / b for a, b in zip(quotients[::2], quotients[1::2])]
 print(f"mean length of an image: {x_test[points].norm(dim=1).mean():.2f}")
-plots.save_table(linear, "N_linear", profile)
+plots.save_table(linear, "N_linear", where)
 
 # %% [markdown]
 # Sampled and exact $P/\epsilon$ agree over three decades of $\epsilon$, up to sampling noise. The last column
@@ -314,7 +316,7 @@ sandwich = pandas.DataFrame(
     ]
 )
 assert all((r > low * (1 - 1e-9)).all() and (r < high * (1 + 1e-9)).all() for r in ratios.values())
-plots.save_table(sandwich, "N_sandwich", profile)
+plots.save_table(sandwich, "N_sandwich", where)
 
 # %% [markdown]
 # All points lie between the limits: rank-one Jacobians on the lower one, the identity close to the upper one. The
@@ -358,7 +360,7 @@ initial["mean of 50"] = means.mean(1)
 initial["standard error"] = means.std(1) / math.sqrt(50)
 initial["exact"] = [theory.stability_at_init(i, width=m, depth=L, d_in=64, d_out=10) for i, m, L in grid]
 initial["z"] = (initial["mean of 50"] - initial["exact"]) / initial["standard error"]
-plots.save_table(initial, "N_initial", profile).round(3)
+plots.save_table(initial, "N_initial", where).round(3)
 
 # %% [markdown]
 # ## How many seeds an initial value needs
@@ -396,7 +398,7 @@ spread["its standard error"] = response.square().mean(2).std(1) / math.sqrt(50) 
 spread["formula"] = [theory.stability_spread(width=m, depth=L, d_out=10) for _, m, L in grid]
 spread["relative variance, averaged over u"] = mean_response.var(1) / (64 * second) ** 2
 spread["its bound"] = spread["formula"] - 1
-plots.save_table(spread, "N_spread", profile).round(3)
+plots.save_table(spread, "N_spread", where).round(3)
 
 # %% [markdown]
 # Narrow and deep networks scatter most, under every scheme: there, a curve of initial values over a few seeds is
@@ -421,7 +423,7 @@ table1 = pandas.DataFrame(
     ]
 )
 table1["second term / exact"] = table1["B.2, second term"] / table1["exact at initialisation"]
-plots.save_table(table1, "N_Table1", profile).round(4)
+plots.save_table(table1, "N_Table1", where).round(4)
 
 # %% [markdown]
 # The last column is what Jensen's inequality over directions and weights costs. It is the same for every scheme,
@@ -450,7 +452,7 @@ ours = {version: [theory.table2(**s, version=version)["ours"] for s in sizes2] f
 table2 = pandas.DataFrame([{"m": s["width"], "L": s["depth"]} | theory.table2(**s) for s in sizes2])
 table2 = table2.rename(columns={"ours": "ours, neurips"})
 table2.insert(3, "ours, workshop", ours["workshop"])
-plots.save_table(table2, "N_Table2", profile).round(2)
+plots.save_table(table2, "N_Table2", where).round(2)
 
 # %% [markdown]
 # ## Measure your own model

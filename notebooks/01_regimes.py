@@ -61,6 +61,8 @@ from robustkit import plots
 from robustkit.ledger import verdicts
 from robustkit.plots import interactive
 
+where = plots.folder(profile, seeds=seeds, widths=widths)
+
 # %% [markdown]
 # ## Figure 2: He initialisation, two layers
 #
@@ -72,7 +74,7 @@ lazy = rk.collect("N2", profile, device=device, seeds=seeds, widths=widths)
 figure, (left, right) = plots.panels(2)
 plots.over_time(lazy, left)
 plots.against(lazy, right, y="kappa")
-plots.save(figure, "N2", profile, lazy)
+plots.save(figure, "N2", where, lazy)
 
 # %% [markdown]
 # (a) Left: $\kappa$ over epochs, one line per width; thin lines are single seeds, and grey verticals mark the drops
@@ -83,7 +85,7 @@ plots.save(figure, "N2", profile, lazy)
 figure, (left, right) = plots.panels(2)
 plots.over_time(lazy, left, y="loss_over_time")
 plots.against(lazy, right, y="test_accuracy", log=False)
-plots.save(figure, "N2_training", profile, lazy)
+plots.save(figure, "N2_training", where, lazy)
 
 # %% [markdown]
 # ## Figure 3: non-lazy initialisation, $\beta_1 = \beta_2 = 1/m^2$
@@ -104,13 +106,13 @@ nonlazy = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
 figure, (left, right) = plots.panels(2)
 plots.over_time(nonlazy, left)
 plots.against(nonlazy, right, y="kappa")
-plots.save(figure, "N3", profile, nonlazy)
+plots.save(figure, "N3", where, nonlazy)
 
 # %%
 figure, (left, right) = plots.panels(2)
 plots.over_time(nonlazy, left, y="loss_over_time")
 plots.against(nonlazy, right, y="test_accuracy", log=False)
-plots.save(figure, "N3_training", profile, nonlazy)
+plots.save(figure, "N3_training", where, nonlazy)
 
 # %% [markdown]
 # ### Why is it not a straight line?
@@ -135,7 +137,7 @@ plots.over_time(one, left, by="power").set(yscale="log", title=f"$m$ = {one['wid
 plots.over_time(one.assign(kappa_over_time=ends), middle, by="power").set_ylabel(r"$\kappa$ over its last value")
 middle.set_title(left.get_title())
 plots.against(powers, right, y="kappa", by="power")
-plots.save(figure, "N3_readings", profile, powers)
+plots.save(figure, "N3_readings", where, powers)
 
 # %% [markdown]
 # ## Does $\kappa$ go on growing?
@@ -155,7 +157,7 @@ steady = rk.collect("constant_rate", profile, device=device, seeds=seeds, widths
 figure, (left, right) = plots.panels(2)
 plots.over_time(steady[steady["init"] == "he"], left).set_ylabel(r"$\kappa$, He, constant learning rate")
 plots.over_time(steady[steady["init"] == "power"], right).set_ylabel(r"$\kappa$, non-lazy, constant learning rate")
-plots.save(figure, "N23_constant_rate", profile, steady)
+plots.save(figure, "N23_constant_rate", where, steady)
 
 # %% [markdown]
 # Row E16 of the ledger fits laws of growth to the second half of training:
@@ -180,7 +182,7 @@ he, lecun, ntk = [rk.collect(name, profile, **choices) for name in ("N4a", "N5b"
 figure, (left, right) = plots.panels(2, sharey=True)
 plots.against(he, left, y="kappa").set_xlabel("width $m$, He")
 plots.against(lecun, right, y="kappa").set_xlabel("width $m$, LeCun")
-plots.save(figure, "N_lazy", profile, plots.together(he, lecun))
+plots.save(figure, "N_lazy", where, plots.together(he, lecun))
 
 # %% [markdown]
 # All three schemes side by side. On MNIST these runs use the short schedule. Values can be compared within this
@@ -189,14 +191,14 @@ plots.save(figure, "N_lazy", profile, plots.together(he, lecun))
 # %%
 figure, (ax,) = plots.panels(1, width=5.5)
 plots.against(plots.named(ntk), ax, y="kappa", by="curve")
-plots.save(figure, "N_lazy_schemes", profile, ntk)
+plots.save(figure, "N_lazy_schemes", where, ntk)
 
 # %% [markdown]
 # The table fits a power of $m$ to each curve, with a 95 % interval from the spread over seeds. "Lazier with width"
 # is a negative power; an interval that contains 0 decides nothing.
 
 # %%
-plots.save_table(plots.powers(plots.together(he, lecun, ntk), "kappa"), "N_lazy_powers", profile)
+plots.save_table(plots.powers(plots.together(he, lecun, ntk), "kappa"), "N_lazy_powers", where)
 
 # %% [markdown]
 # ## Your turn

@@ -60,6 +60,7 @@ from robustkit.ledger.rows import after_epochs
 from robustkit.plots import interactive
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
+where = plots.folder(profile, seeds=seeds, widths=widths, depths=depths)
 
 # %%
 rows = rk.collect("N4a", profile, **choices)
@@ -83,7 +84,7 @@ figure, (left, right) = plots.panels(2, width=3.8, height=3.4)
 plots.against(rows, left, y="stability")  # this line draws Figure 4(a)
 plots.mark_transitions(rows, left)
 plots.against(rows, right, y="train_loss")
-plots.save(figure, "N4a", profile, rows)
+plots.save(figure, "N4a", where, rows)
 
 # %% [markdown]
 # ## The same networks under Theorem 1's hypotheses
@@ -99,7 +100,7 @@ plots.against(rows, left).set_title("the figure's setting", y=1.1)
 plots.against(he, right).set_title("Theorem 1's hypotheses", y=1.1)
 for ax, drawn in ((left, rows), (right, he)):
     plots.mark_transitions(drawn, ax)
-plots.save(figure, "N4a_settings", profile, plots.together(rows, he))
+plots.save(figure, "N4a_settings", where, plots.together(rows, he))
 
 # %% [markdown]
 # At two layers the printed peak is at $m = L^3/2 = 4$, below the grid, so there the theorem predicts a fall alone, and a
@@ -120,7 +121,7 @@ lazy, deepest = two[two["init"] == "he"], rows[rows["depth"] == rows["depth"].ma
 plots.along_training(lazy, left).set_title("He, two layers", y=1.16)
 plots.along_training(deepest, middle).set_title("He, deepest", y=1.16)
 plots.along_training(two[two["init"] == "power"], right).set_title("non-lazy, two layers", y=1.16)
-plots.save(figure, "N4_along_training", profile, plots.together(rows, two[two["init"] == "power"]))
+plots.save(figure, "N4_along_training", where, plots.together(rows, two[two["init"] == "power"]))
 
 # %% [markdown]
 # The same runs after 2.5, 5 and all 50 epochs; wider networks, trained for five epochs alone, are drawn as far as they
@@ -132,7 +133,7 @@ figure, axes = plots.panels(3, width=2.9)
 for ax, epochs in zip(axes[:2], (2.5, 5)):
     plots.against(after_epochs(early, epochs), ax).set_title(f"after {epochs:g} epochs", y=1.16)
 plots.against(rows, axes[2]).set_title("at the end", y=1.16)
-plots.save(figure, "N4a_early", profile, early)
+plots.save(figure, "N4a_early", where, early)
 
 # %% [markdown]
 # ### Controls
@@ -157,7 +158,7 @@ figure, (left, middle, right) = plots.panels(3, width=3.2)
 plots.against(plots.named(slower), left, by="curve")
 plots.against(plots.named(slower), middle, y="train_loss", by="curve", log=False)
 plots.against(plots.named(slower), right, y="test_accuracy", by="curve", log=False)
-plots.save(figure, "N4_inverse_width", profile, slower)
+plots.save(figure, "N4_inverse_width", where, slower)
 
 # %% [markdown]
 # A $P/\epsilon$ that falls with width while the loss *rises* may be due to training alone. A trend that both
@@ -172,7 +173,7 @@ whole = rk.collect("inverse_width_full", profile, **choices)
 figure, (left, right) = plots.panels(2)
 plots.mark_transitions(whole, plots.against(whole, left))
 plots.against(whole, right, y="train_loss")
-plots.save(figure, "N4_inverse_width_full", profile, whole)
+plots.save(figure, "N4_inverse_width_full", where, whole)
 
 # %% [markdown]
 # ### Training to a common loss
@@ -186,7 +187,7 @@ figure, (left, right) = plots.panels(2)
 plots.against(plots.named(stopped), left, by="curve")
 plots.against(plots.named(stopped), right, y="train_loss", by="curve", log=False)
 right.axhline(0.5, color="0.7", linewidth=0.8, zorder=0)
-plots.save(figure, "N4_common_loss", profile, stopped)
+plots.save(figure, "N4_common_loss", where, stopped)
 
 # %% [markdown]
 # ## The bound over the measured curve
@@ -209,7 +210,7 @@ for ax, (depth, curve) in zip(axes, he.groupby("depth")):
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, he.groupby("depth")):
     plots.shade_outside(ax, curve, 1, note=ax is axes[0])
-plots.save(figure, "N4a_bounds", profile, he)
+plots.save(figure, "N4a_bounds", where, he)
 
 # %% [markdown]
 # **Move the sliders.** The printed bound and its parts at any depth and initialisation, with MNIST's dimensions.
@@ -241,7 +242,7 @@ for ax, depth in zip(axes, sorted(he["depth"].unique()) or [2]):
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, he.groupby("depth")):
     plots.shade_outside(ax, curve, 1, note=ax is axes[0])
-plots.save(figure, "N4a_terms", profile, he)
+plots.save(figure, "N4a_terms", where, he)
 
 # %% [markdown]
 # Does one constant $C$ suffice, $P/\epsilon \le C \cdot$ bound, as width and depth grow? Row T07 of the ledger asks
@@ -261,7 +262,7 @@ Markdown(f"**{bound.verdict}** ({bound.parts}); readings {bound.readings}. {boun
 # not a peak: "over the narrowest" or "over the widest" is then 1.
 
 # %%
-plots.save_table(plots.peak_places(he), "N4a_peaks", profile)
+plots.save_table(plots.peak_places(he), "N4a_peaks", where)
 
 # %% [markdown]
 # At $L = 2$ the printed peak is at $m = 4$, so on the paper's grid, which starts at 16, its bound predicts no rise.
@@ -284,7 +285,7 @@ figure, (left, middle, right) = plots.panels(3, width=2.9)
 plots.against(two, left, y="stability", by="init")
 plots.against(two, middle, y="train_loss", by="init", log=False)
 plots.against(two, right, y="test_accuracy", by="init", log=False)
-plots.save(figure, "N4b", profile, two)
+plots.save(figure, "N4b", where, two)
 
 # %% [markdown]
 # ### At matched loss
@@ -297,7 +298,7 @@ plots.save(figure, "N4b", profile, two)
 figure, (left, right) = plots.panels(2)
 plots.against(two, left, by="init").set_title("at the end of training", y=1.06)
 plots.against(plots.matched(two), right, by="init").set_title("at matched training loss", y=1.06)
-plots.save(figure, "N4b_matched", profile, two)
+plots.save(figure, "N4b_matched", where, two)
 
 # %%
 Markdown(sentences.sentence("E07", two))
@@ -324,7 +325,7 @@ for ax, depth in zip(axes, sorted(ntk["depth"].unique()) or [2]):
 plots.one_legend(figure, axes)
 for ax, (_, curve) in zip(axes, ntk.groupby("depth")):
     plots.shade_outside(ax, curve, 1, note=ax is axes[0])
-plots.save(figure, "N_Table2_shapes", profile, ntk)
+plots.save(figure, "N_Table2_shapes", where, ntk)
 
 # %% [markdown]
 # Row T15 of the ledger fits a power of $m$ to each measured curve, with a 95 % interval from the spread over seeds,
@@ -345,7 +346,7 @@ for ax, init in ((left, "he"), (right, "lecun")):
     plots.against(plots.only(wider, init), ax).set_xlabel(f"width $m$, {plots.NAMES[init]}")
 plots.mark_transitions(plots.only(wider, "he"), left)
 plots.against(plots.only(wider, "he"), middle, y="train_loss").set_xlabel("width $m$, He")
-plots.save(figure, "N4_wider", profile, wider)
+plots.save(figure, "N4_wider", where, wider)
 
 # %% [markdown]
 # ## Three more comparisons
@@ -363,7 +364,7 @@ plots.scatter(rows, left, x="stability_init").set_ylabel(r"$P/\epsilon$ after tr
 plots.scatter(rows, middle, x="stability_train").set_ylabel(r"$P/\epsilon$ at test points")
 relative = rows.assign(relative=rows["stability"] / rows["logit_norm"])
 plots.against(relative, right, y="relative").set_ylabel(r"$P/\epsilon$ over norm of logits")
-plots.save(figure, "N4a_comparisons", profile, rows)
+plots.save(figure, "N4a_comparisons", where, rows)
 
 # %% [markdown]
 # ## Appendix: Lemma 4, how far the Jacobian moves
@@ -391,7 +392,7 @@ plots.save(figure, "N4a_comparisons", profile, rows)
 
 # %%
 table = plots.lemma4(widths=(16, 64, 256, 1024, 4096), depths=(2, 6, 10), d_in=784, d_out=10)
-plots.save_table(table, "W_Lemma4", profile).map("{:.4g}".format)
+plots.save_table(table, "W_Lemma4", where).map("{:.4g}".format)
 
 # %% [markdown]
 # The ratio is $2 e^{m/L^3} / \sqrt{\pi L^3}$ under every initialisation. For a narrow and deep network it is below
@@ -407,7 +408,7 @@ moved = rk.collect("jacobian_change", profile, device=device, seeds=seeds, width
 figure, (left, right) = plots.panels(2)
 plots.against(moved, left, y="jacobian_change").set_ylabel(r"$\mathbb{E}\|J_T - J_0\|_2$")
 plots.against(moved, right, y="jacobian_init").set_ylabel(r"$\mathbb{E}\|J_0\|_2$")
-plots.save(figure, "W_Lemma4_measured", profile, moved)
+plots.save(figure, "W_Lemma4_measured", where, moved)
 
 # %% [markdown]
 # For the measured depths and widths, the table lists the printed term, the omitted piece, the measured distance,
@@ -415,7 +416,7 @@ plots.save(figure, "W_Lemma4_measured", profile, moved)
 # on $m$ can be compared.
 
 # %%
-plots.save_table(plots.lemma4_measured(moved), "W_Lemma4_beside", profile)
+plots.save_table(plots.lemma4_measured(moved), "W_Lemma4_beside", where)
 
 # %% [markdown]
 # The distance is of the order of the Jacobian itself. These networks have learned, so their outputs, and with them
@@ -460,4 +461,4 @@ two.groupby(["init", "width"])[["stability", "train_loss", "test_accuracy"]].mea
 paper = plots.together(rows, two[two["init"] == "power"])
 runs = {"as in the paper": paper, "rate 1/m": slower, "common loss": stopped}
 tables = [plots.powers(frame, "stability").assign(run=run) for run, frame in runs.items()]
-plots.save_table(pandas.concat(tables, ignore_index=True).set_index("run").reset_index(), "N4_powers", profile)
+plots.save_table(pandas.concat(tables, ignore_index=True).set_index("run").reset_index(), "N4_powers", where)

@@ -59,6 +59,7 @@ from robustkit.ledger import sentences
 from robustkit.plots import interactive
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
+where = plots.folder(profile, seeds=seeds, widths=widths, depths=depths)
 
 # %% [markdown]
 # ## Figure 5(a): He initialisation
@@ -75,7 +76,7 @@ plots.against(he, left, x="width", by="depth")
 plots.mark_transitions(he, left)
 plots.against(he, middle, x="depth", by="width")
 plots.against(he, right, x="depth", y="train_loss", by="width")
-plots.save(figure, "N5a", profile, he)
+plots.save(figure, "N5a", where, he)
 
 # %% [markdown]
 # ## Figure 5(b): LeCun initialisation
@@ -96,7 +97,7 @@ plots.against(lecun, left, x="width", by="depth")
 plots.mark_transitions(lecun, left)
 plots.against(lecun, middle, x="depth", by="width")
 plots.against(lecun, right, x="depth", y="train_loss", by="width")
-plots.save(figure, "N5b", profile, lecun)
+plots.save(figure, "N5b", where, lecun)
 
 # %% [markdown]
 # Next, the path from start to end for each depth: $P/\epsilon$ against training loss, from the start of each
@@ -110,7 +111,7 @@ narrow, wide = lecun["width"] == lecun["width"].min(), lecun["width"] == lecun["
 plots.along_training(lecun[narrow], left, by="depth").set_title("LeCun, narrowest", y=1.06)
 plots.along_training(lecun[wide], middle, by="depth").set_title("LeCun, widest", y=1.06)
 plots.scatter(lecun, right, x="train_loss", diagonal=False).set_xlabel("training loss at the end")
-plots.save(figure, "N5b_along_training", profile, lecun)
+plots.save(figure, "N5b_along_training", where, lecun)
 
 # %% [markdown]
 # ## Another reading: points of unit norm
@@ -128,7 +129,7 @@ plots.against(unit[unit["init"] == "he"], left, x="depth", by="width").set_xlabe
 plots.against(unit[unit["init"] == "lecun"], middle, x="depth", by="width").set_xlabel("depth $L$, LeCun")
 plots.against(unit[unit["init"] == "lecun"], right, x="depth", y="train_loss", by="width")
 right.set_xlabel("depth $L$, LeCun")
-plots.save(figure, "N5_unit", profile, unit)
+plots.save(figure, "N5_unit", where, unit)
 
 # %% [markdown]
 # ## Before and after training
@@ -145,7 +146,7 @@ plots.against(lecun, right, x="depth", y="stability_init", by="width")
 plots.bounds_in_depth(lecun, right, init="lecun").set_xlabel("depth $L$, LeCun")
 plots.shade_outside(left, he, 1, x="depth")
 plots.shade_outside(right, lecun, 1, x="depth", note=False)
-plots.save(figure, "N5_initial", profile, he)
+plots.save(figure, "N5_initial", where, he)
 
 # %% [markdown]
 # ## Table 1 in depth
@@ -168,7 +169,7 @@ plots.table1_in_depth(ntk, right, init="ntk", widths=three).set_title("NTK", y=1
 plots.shade_outside(left, he, 1, x="depth")
 plots.shade_outside(middle, lecun, 1, x="depth", note=False)
 plots.shade_outside(right, ntk, 1, x="depth", note=False)
-plots.save(figure, "N_Table1_depth", profile, plots.together(he, lecun, ntk))
+plots.save(figure, "N_Table1_depth", where, plots.together(he, lecun, ntk))
 
 # %% [markdown]
 # ### The LeCun bound is not monotone
@@ -184,7 +185,7 @@ plots.save(figure, "N_Table1_depth", profile, plots.together(he, lecun, ntk))
 
 # %%
 table = plots.rise_in_depth(widths=(16, 64, 256, 1024, 4096, 16384), d_in=784, d_out=10)
-plots.save_table(table, "N_Table1_rise", profile).round(3)
+plots.save_table(table, "N_Table1_rise", where).round(3)
 
 # %% [markdown]
 # So the remark describes the factor $\gamma^{L-2}$, and the bound as a whole only beyond its peak. The two versions
@@ -220,7 +221,7 @@ figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
 plots.exact_in_depth(gain, plots.against(gain, left, x="depth", y="stability_init", by="width"))
 plots.against(gain, middle, x="depth", by="width")
 plots.against(gain, right, x="depth", y="train_loss", by="width")
-plots.save(figure, "N_gain", profile, gain)
+plots.save(figure, "N_gain", where, gain)
 
 # %% [markdown]
 # The table gives the factor by which $P/\epsilon$ changes from one layer to the next: exact at initialisation,
@@ -231,7 +232,7 @@ plots.save(figure, "N_gain", profile, gain)
 
 # %%
 everything = plots.together(he, lecun, ntk, gain)
-plots.save_table(plots.per_layer(everything), "N_per_layer", profile)
+plots.save_table(plots.per_layer(everything), "N_per_layer", where)
 
 # %% [markdown]
 # At initialisation a gain of 1.25 shows as expected. The last column shows what is left of it after training.

@@ -62,6 +62,8 @@ from robustkit.ledger import appendix_d, statistics, theorems2_3
 from robustkit.plots import interactive
 from robustkit.profiles import CONTROLS
 
+where = plots.folder(profile, seeds=seeds, widths=widths)
+
 # %% [markdown]
 # ## Workshop Figure 7
 #
@@ -82,7 +84,7 @@ figure, (left, middle, right) = plots.panels(3, width=2.9, height=3.1)
 plots.against(rows, left, by="power")
 plots.against(rows, middle, y="train_loss", by="power", log=False)
 plots.against(rows, right, y="test_accuracy", by="power", log=False)
-plots.save(figure, "W7", profile, rows)
+plots.save(figure, "W7", where, rows)
 
 # %% [markdown]
 # The loss shows which networks have left their start: $\log 10 \approx 2.303$ is guessing. Where the loss does not
@@ -104,7 +106,7 @@ plots.save(figure, "W7", profile, rows)
 # %%
 names = {"at initialisation": 0, "after 2 % of training": 1, "after 10 %": 3, "at the end": 6}
 table = plots.slopes(rows, names)
-plots.save_table(table, "W7_slopes", profile)
+plots.save_table(table, "W7_slopes", where)
 
 # %% [markdown]
 # These are slopes of $\log (P/\epsilon)$ in $\log m$, with 95 % intervals. At initialisation the exact value falls
@@ -146,7 +148,7 @@ two = rk.collect("N3", profile, device=device, seeds=seeds, widths=widths)
 figure, (left, right) = plots.panels(2)
 plots.over_time(two, left, y="stability_over_time").set_yscale("log")
 plots.over_time(two, right, y="loss_over_time")
-plots.save(figure, "W7_over_time", profile, two)
+plots.save(figure, "W7_over_time", where, two)
 
 # %% [markdown]
 # ## Theorem 2: how far each layer moves
@@ -170,7 +172,7 @@ values = [theory.theorem2(width=m, depth=2, betas=[m**-c, m**-c]) for c, m in gr
 condition = pandas.DataFrame(grid, columns=["c", "m"])
 condition[["condition value, to be << 1", "lower bound"]] = values
 condition["says something"] = condition["lower bound"] > 0
-plots.save_table(condition, "T2_condition", profile).round(3)
+plots.save_table(condition, "T2_condition", where).round(3)
 
 # %% [markdown]
 # For $c = 2$, the paper's choice, the condition value falls with width, and the bound becomes informative within
@@ -192,7 +194,7 @@ least = moved.assign(m=moving["width"].to_numpy(int)).groupby("m").min().reset_i
 bounds = [theory.theorem2(width=m, depth=2, betas=[m**-2, m**-2])[1] for m in least["m"].tolist()]
 least = least.assign(**{"lower bound": bounds})
 least["says something"], least["m >= 10 d"] = least["lower bound"] > 0, least["m"] >= 640
-plots.save_table(least, "T2_movement", profile).round(2)
+plots.save_table(least, "T2_movement", where).round(2)
 
 # %% [markdown]
 # Both layers move, the last one more than the first. That is expected: under gradient flow
@@ -225,7 +227,7 @@ squares = pandas.DataFrame({"n": (8, 16, 32)})
 squares["n^2"] = squares["n"] ** 2
 squares["m >= n^2"] = [[m for k, m in pairs.to_numpy().tolist() if k == n and m >= n**2] for n in squares["n"]]
 squares["m >= 10 n^2"] = [[m for m in ms if m >= 10 * n**2] for n, ms in zip(squares["n"], squares["m >= n^2"])]
-plots.save_table(squares, "T3_widths", profile)
+plots.save_table(squares, "T3_widths", where)
 
 # %% [markdown]
 # Three exponents of $m$ are compared (`robustkit.ledger.theorems2_3.orders`). As printed, Eq. (4) has a first term
@@ -241,7 +243,7 @@ found = [plots.slopes(wide[wide["n_train"] == n], {"the start": 0} | early) for 
 found = [table.assign(n=n) for n, table in zip((8, 16, 32), found) if len(table)] or [found[0].assign(n=8)]
 rates = pandas.concat(found, ignore_index=True)[["n", "c", "the start", *early]]
 rates = rates.assign(**{name: [theorems2_3.orders(float(c))[name] for c in rates["c"]] for name in laws})
-plots.save_table(rates, "T3_slopes", profile)
+plots.save_table(rates, "T3_slopes", where)
 
 # %% [markdown]
 # The table gives slopes with 95 % intervals over seeds (a single width has none). At the start the slope is that of
@@ -261,7 +263,7 @@ tests = [
     for (n, c, k), curve in curves.items()
 ]
 tests = pandas.DataFrame(tests, columns=["n", "c", "flow time", *laws])
-plots.save_table(tests, "T3_tests", profile)
+plots.save_table(tests, "T3_tests", where)
 
 # %% [markdown]
 # *Respected* says that the measured fall is at least as steep as the exponent; it does not say that the bound
@@ -291,7 +293,7 @@ drawn = [ax.plot(grid.index, grid, dash, linewidth=0.8) for grid, dash in zip(gr
 plots.against(eight, ax, by="power")
 ax.robustkit_tables += guides  # the csv beside the picture holds the lines too
 plots.shade_outside(ax, eight, 3)
-plots.save(figure, "T3", profile, small[0])
+plots.save(figure, "T3", where, small[0])
 
 # %% [markdown]
 # ## The slip in the Remark
@@ -309,7 +311,7 @@ terms["first term"] = (terms["n"].astype(float) ** 3 * terms["m"]) ** -0.5
 terms["second term, kept by the Remark"] = terms["m"].astype(float) ** (0.5 - terms["c"])
 terms["first / second"] = terms["first term"] / terms["second term, kept by the Remark"]
 terms["exponent of the larger"] = numpy.where(terms["first / second"] > 1, 0.5 - terms["c"], 1.5 - 2 * terms["c"])
-plots.save_table(terms, "T3_terms", profile)
+plots.save_table(terms, "T3_terms", where)
 
 # %% [markdown]
 # With the larger term, Eq. (4) falls as $m^{-1.5}$ for $c = 2$ and as $m^{-2.5}$ for $c = 3$. (The last column is
@@ -359,7 +361,7 @@ window["R_a / beta_2"] = [theory.radii(**k)[0] / k["beta2"] for k in known]
 window["its upper limit"] = 1 / (4 * window["n"] ** 1.5) - math.sqrt(2 / math.pi)
 window[["t_1", "t_2"]] = [theory.critical_times(residual=math.sqrt(k["n"]), **k) for k in known]
 assert (window["R_a / beta_2"] <= window["its upper limit"] + 1e-12).all() and (window["t_2"] < 0).all()
-plots.save_table(window.drop(columns="beta_2"), "T3_window", profile)
+plots.save_table(window.drop(columns="beta_2"), "T3_window", where)
 
 # %% [markdown]
 # $R_a/\beta_2$ does not depend on $m$ or $c$, and is negative in every row. $t_2$ is then negative too, and no time
@@ -392,7 +394,7 @@ appendix_d.lemma6()
 # $1 - (2 \Phi(\sqrt n) - 1)^m$. An exact value below the printed one would justify the lemma at that $n$ and $m$.
 
 # %%
-plots.save_table(appendix_d.lemma9(), "D_Lemma9", profile)
+plots.save_table(appendix_d.lemma9(), "D_Lemma9", where)
 
 # %% [markdown]
 # At $m = 16384$ the exact probability is larger than the printed one at each $n$, and almost 1 at $n = 8$. A factor
@@ -401,7 +403,7 @@ plots.save_table(appendix_d.lemma9(), "D_Lemma9", profile)
 # **Theorem 3** inherits the printed probability, $1 - n e^{-n/2} - 3/n$, which is positive only from $n = 6$ on:
 
 # %%
-plots.save_table(appendix_d.theorem3_probability(), "D_probability", profile).round(3)
+plots.save_table(appendix_d.theorem3_probability(), "D_probability", where).round(3)
 
 # %% [markdown]
 # **Lemmas 7 and 8** say that the Gram matrix $H$ starts near its expectation $H^\infty$ and stays there. Each row
@@ -459,7 +461,7 @@ now["bound"] = [
     for n, c, m, t, d, *_ in now[columns].itertuples(index=False)
 ]
 now["bound / measured"] = now["bound"] / now["P/eps"]
-plots.save_table(now, "T3_bound", profile)
+plots.save_table(now, "T3_bound", where)
 now.groupby(["n", "c", "flow time"])["bound / measured"].agg(["min", "max"]).unstack().astype(float).round(1)
 
 # %% [markdown]

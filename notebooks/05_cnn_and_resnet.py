@@ -61,6 +61,8 @@ from robustkit.ledger import verdicts, worst_case
 from robustkit.plots import interactive
 from robustkit.profiles import grid
 
+where = plots.folder(profile, seeds=seeds, widths=widths, depths=depths)
+
 # %% [markdown]
 # ## Figure 6: the CNN beside the fully connected net
 #
@@ -86,7 +88,7 @@ slow = "CNN, pooling" if len(seen) > 3 else ""  # it has its own figure below
 main = {name: part for name, part in seen.items() if name != slow}
 figure, axes = plots.panels(len(main), 2, width=2.4, height=2.8)
 plots.figure_6(main, axes)  # this line draws Figure 6
-plots.save(figure, "W6", profile, plots.together(*main.values()))
+plots.save(figure, "W6", where, plots.together(*main.values()))
 
 # %% [markdown]
 # $P/\epsilon$ above, training loss below, each row of panels on one scale. In the `laptop` profile all of these
@@ -99,7 +101,7 @@ pooled = seen["CNN, pooling"]
 figure, (left, right) = plots.panels(2)
 plots.against(pooled, left)
 plots.against(pooled, right, y="train_loss")
-plots.save(figure, "W6_pooling", profile, pooled)
+plots.save(figure, "W6_pooling", where, pooled)
 
 # %% [markdown]
 # Where the loss has stayed at $\log 10 \approx 2.3$, nothing has been learned, and $P$ is that of the initial
@@ -121,7 +123,7 @@ plots.save(figure, "W6_pooling", profile, pooled)
 # another scale.
 
 # %%
-plots.save_table(plots.gaps(seen), "W6_gaps", profile)
+plots.save_table(plots.gaps(seen), "W6_gaps", where)
 
 # %% [markdown]
 # ### Is the gap there before training?
@@ -131,7 +133,7 @@ start = {name: part for name, part in seen.items() if "rate" not in name}  # no 
 figure, axes = plots.panels(len(start), width=2.6, height=2.8)
 drawn = [plots.against(part, ax, y="stability_init") for ax, part in zip(axes, start.values())]
 titles = [ax.set_title(f"{name}\n\n") for ax, name in zip(axes, start)]
-plots.save(figure, "W6_initial", profile, plots.together(*start.values()))
+plots.save(figure, "W6_initial", where, plots.together(*start.values()))
 
 # %% [markdown]
 # Under pooling, $L = 4$ should start at about half the value of the others. With one stride instead of two it
@@ -158,13 +160,13 @@ plots.save(figure, "W6_initial", profile, plots.together(*start.values()))
 resnets = rk.collect("WT4", profile, device=device, seeds=seeds)
 wanted = list(dict.fromkeys([*grid("WT4", "paper"), *grid("WT4", profile)]))
 print(plots.scaled_down(grid("WT4", profile)) or "the published recipe in full")
-plots.save_table(plots.table_4(resnets, wanted), "W_Table4", profile)
+plots.save_table(plots.table_4(resnets, wanted), "W_Table4", where)
 
 # %%
 figure, (left, right) = plots.panels(2, width=3.8)
 plots.accuracies(resnets, left)
 plots.over_epochs(resnets, right)
-plots.save(figure, "W_Table4_accuracy", profile, resnets)
+plots.save(figure, "W_Table4_accuracy", where, resnets)
 
 # %% [markdown]
 # ### What batch normalisation does to a non-lazy start
@@ -188,7 +190,7 @@ scales["non-lazy"] = {n: p[0].numel() ** -2 / (2 / p[:, 0].numel()) ** 0.5 for n
 weights = [{n: c * inner[n] for n, c in own.items()} for own in scales.values()]
 outputs = [torch.func.functional_call(net, w, x.double()) for w in weights]
 changes = [((f - outputs[0]).norm() / outputs[0].norm()).item() for f in outputs]
-plots.save_table(pandas.DataFrame({"c": list(scales), "change of the logits": changes}), "W_Table4_scale", profile)
+plots.save_table(pandas.DataFrame({"c": list(scales), "change of the logits": changes}), "W_Table4_scale", where)
 
 # %% [markdown]
 # At a tenth of the scale almost nothing has changed. Far below that, the constant dominates and little but biases
@@ -214,7 +216,7 @@ plots.average_against_worst(attacked, axes[0])
 plots.average_against_worst(attacked, axes[1], y="spectral_product")
 plots.average_against_worst(attacked, axes[2], y="accuracy_pgd_l2_1")
 plots.average_against_worst(attacked, axes[3], y="accuracy_pgd_l2_1", over="margin")
-plots.save(figure, "E22_attacks", profile, attacked)
+plots.save(figure, "E22_attacks", where, attacked)
 
 # %% [markdown]
 # A network with ten times the logits has ten times the $P$ and falls to the same attacks, so $P$ alone cannot
@@ -228,7 +230,7 @@ plots.save(figure, "E22_attacks", profile, attacked)
 figure, axes = plots.panels(2)
 plots.average_against_worst(attacked, axes[0], y="softmax_stability")
 plots.average_against_worst(attacked, axes[1], y="logit_stability_train")
-plots.save(figure, "E22_outputs", profile, attacked)
+plots.save(figure, "E22_outputs", where, attacked)
 
 # %% [markdown]
 # Rank correlations over networks, with their intervals:

@@ -69,11 +69,13 @@ from robustkit.ledger import answer, proxy_schedule, sentences, verdicts
 from robustkit.profiles import profile_cells
 from robustkit.training.remeasure import FURTHER
 
+where = plots.folder(profile, seeds=seeds, widths=widths)
+
 # %%
 rows = rk.collect("all", profile, device=device, seeds=seeds, widths=widths)
 measured = [] if profile == "smoke" else FURTHER  # what MNIST runs were repeated for
 further = {name: rk.load_further(name, local=profile != "shipped") for name in measured}
-ledger = verdicts.save(verdicts.ledger(rows, further=further), profile)
+ledger = verdicts.save(verdicts.ledger(rows, further=further), where)
 print(f"{len(rows)} runs; {len(rows.attrs['missing'])} of the grid are missing")
 
 # %% [markdown]
@@ -84,7 +86,7 @@ print(f"{len(rows)} runs; {len(rows.attrs['missing'])} of the grid are missing")
 # 95 % intervals over seeds, and the word in italics is the ledger's verdict.
 
 # %%
-Markdown(sentences.save(answer.answer(rows, ledger), profile, "answer"))
+Markdown(sentences.save(answer.answer(rows, ledger), where, "answer"))
 
 # %% [markdown]
 # ## In ten seconds
@@ -96,7 +98,7 @@ Markdown(sentences.save(answer.answer(rows, ledger), profile, "answer"))
 # %%
 figure, (ax,) = plots.panels(1, width=7.2, height=7.6)
 plots.ledger_picture(ledger, ax)
-plots.save(figure, "ledger", profile, rows)
+plots.save(figure, "ledger", where, rows)
 
 # %% [markdown]
 # ## The ten headline claims, with their numbers
@@ -104,7 +106,7 @@ plots.save(figure, "ledger", profile, rows)
 # These are under the main reading; numbers in brackets are 95 % intervals over seeds.
 
 # %%
-Markdown(sentences.save(sentences.found(rows, ledger), profile))
+Markdown(sentences.save(sentences.found(rows, ledger), where))
 
 # %% [markdown]
 # ## In how many readings does a headline claim hold?
@@ -117,7 +119,7 @@ tried = [r.id for r in ledger.head(10).itertuples() if len(r.readings_detail) > 
 figure, (ax,) = plots.panels(1, width=7.2, height=7.0)
 if tried:
     plots.specification_curve(ledger, ax, ids=tried)
-plots.save(figure, "specification", profile, rows)
+plots.save(figure, "specification", where, rows)
 
 # %% [markdown]
 # ## Can the short schedule stand in for the paper's?
@@ -131,10 +133,10 @@ plots.save(figure, "specification", profile, rows)
 # %%
 figure, axes = plots.panels(3, width=3.1, height=3.6)
 table = plots.proxy_ratios(rows, axes)
-plots.save(figure, "proxy", profile, proxy_schedule.trained_twice(rows, profile))
+plots.save(figure, "proxy", where, proxy_schedule.trained_twice(rows, profile))
 
 # %%
-plots.save_table(table, "proxy_pairs", profile).round(3)
+plots.save_table(table, "proxy_pairs", where).round(3)
 
 # %% [markdown]
 # ## Which runs meet which assumptions
@@ -144,7 +146,7 @@ plots.save_table(table, "proxy_pairs", profile).round(3)
 
 # %%
 card = plots.hypothesis_card(profile_cells(profile))
-plots.save_table(card.reset_index(), "hypotheses", profile)
+plots.save_table(card.reset_index(), "hypotheses", where)
 pandas.set_option("display.max_rows", None)
 card.T[[f"Theorem {k}" for k in (1, 2, 3)]]  # which assumption fails stands in the file hypotheses.md
 

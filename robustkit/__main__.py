@@ -177,7 +177,9 @@ def report(chosen: argparse.Namespace) -> int:
     from .report import pages
 
     failed = notebooks.execute(chosen.profile, only=chosen.only, parameters=chosen.parameters)
-    print(f"report: {pages.write_html(chosen.profile, failed)}")
+    own = {"seeds", "widths", "depths"} & dict(chosen.parameters).keys()  # as plots.folder says
+    where = f"{chosen.profile}-own" if own else chosen.profile
+    print(f"report: {pages.write_html(chosen.profile, failed, where=where)}")
     return _list_failed(failed)
 
 

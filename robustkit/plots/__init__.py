@@ -8,7 +8,7 @@ from .depth import bounds_in_depth, exact_in_depth, rise_in_depth, table1_in_dep
 from .figure_1 import schematic
 from .hypotheses import hypothesis_card, shade_outside
 from .ledger import ledger_picture, proxy_ratios, specification_curve
-from .output import save, save_table
+from .output import folder, save, save_table
 from .style import NAMES, one_legend, panels
 from .tables import per_layer, powers, slopes
 from .width import bounds, lemma4, lemma4_measured, peak_places, table2_shapes, terms

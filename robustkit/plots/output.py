@@ -21,16 +21,23 @@ WORDS = {"full": "full schedule", "cross_entropy": "cross-entropy", "squared": "
 WORDS["flow10"] = "short schedule (a tenth of the steps at ten times the learning rate)"
 
 
+def folder(profile: str, **choices) -> str:
+    """The folder of figures/ for a profile's own grid, or for other choices of seeds, widths or depths."""
+    return profile if all(value is None for value in choices.values()) else f"{profile}-own"
+
+
 def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     """What a figure shows: profile, data, scaling, schedule, loss, seeds, n, points, and what is missing."""
     if rows is None:
         return "a drawing, no data"
-    gaps = rows.attrs.get("missing", [])
+    gaps, own = rows.attrs.get("missing", []), profile.endswith("-own")
+    profile = profile.removesuffix("-own")
+    said = f"profile {profile}, own choice of seeds, widths or depths" if own else f"profile {profile}"
     if rows.empty and not gaps:
-        return f"profile {profile}: it has no such runs"
+        return f"{said}: it has no such runs"
     if rows.empty:
         command = f"python -m robustkit run {'laptop' if profile == 'shipped' else profile}"
-        return f"profile {profile}: no rows yet, {len(gaps)} runs missing ({command})"
+        return f"{said}: no rows yet, {len(gaps)} runs missing ({command})"
     data, scaling, schedule, loss = (
         ", ".join(WORDS.get(value, value.replace(" at ", " at learning rate ")) for value in rows[name].unique())
         for name in ("dataset", "scaling", "schedule", "loss")
@@ -43,7 +50,7 @@ def caption(rows: pandas.DataFrame | None, profile: str) -> str:
     )
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     words = (
-        f"profile {profile}: {data}, {scaling} scaling, {schedule}, {loss}; "
+        f"{said}: {data}, {scaling} scaling, {schedule}, {loss}; "
         f"seeds {', '.join(map(str, sorted(rows['seed'].unique())))} (n = {n} per point), "
         f"{' or '.join(map(str, points))} test points"
     )

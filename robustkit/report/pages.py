@@ -33,12 +33,13 @@ LONG = 50_000  # characters of a page that is folded
 LIBRARIES = ("torch", "numpy", "pandas", "matplotlib", "nbconvert")
 
 
-def write_html(profile: str, failed: Iterable[str] = ()) -> Path:
+def write_html(profile: str, failed: Iterable[str] = (), *, where: str | None = None) -> Path:
     """Write figures/<profile>/report/, which needs no other file: the notebooks as pages, the ledger, and the index.
 
-    failed: the sentences of `notebooks.execute`, which the index shows. Returns the index.
+    failed: the sentences of `notebooks.execute`, which the index shows. where: the folder of figures/, if it is not
+    the profile's. Returns the index.
     """
-    figures, copies = figures_folder(profile), results_folder() / "notebooks" / profile
+    figures, copies = figures_folder(where or profile), results_folder() / "notebooks" / profile
     paths = [copies / path.name for path in notebooks() if (copies / path.name).is_file()]
     executed = {path.stem: _as_run(nbformat.read(path, as_version=4)) for path in paths}
     titles = {stem: _title(notebook) for stem, notebook in executed.items()}
@@ -103,7 +104,7 @@ def _title(notebook) -> str:
 
 def _saved(cell) -> list[str]:
     """Names of the figures and tables that a cell saves."""
-    return re.findall(r'plots\.save(?:_table)?\(.*?"(\w+)", profile', cell.source, re.DOTALL)
+    return re.findall(r'plots\.save(?:_table)?\(.*?"(\w+)", where', cell.source, re.DOTALL)
 
 
 def _notebook_html(notebook, figures: Path) -> str:

@@ -14,10 +14,9 @@ import robustkit.__main__ as command_line
 from robustkit import InputError, profiles
 from robustkit.__main__ import main
 from robustkit.files import ROOT, results_folder
-from robustkit.profiles import CONTROLS, FIGURES
 from robustkit.sweep import store, workers
 
-SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 29 runs
+SMALL = ["--widths", "16", "--seeds", "0", "--depths", "2"]  # 32 runs
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +45,12 @@ def call(*arguments):
 def test_a_plan_says_what_is_done_and_what_the_rest_costs(capsys):
     assert call("plan", "smoke", *SMALL, "--device", "cpu", "--workers", "2") == 0
     said, aside = capsys.readouterr()
-    assert "0 of 29 runs done, 29 missing" in said
+    assert "0 of 32 runs done, 32 missing" in said
     assert aside == "measuring how fast cpu trains each shape of network (1) ...\n"
-    # 2 + 4 operations a weight and point. 22 nets of 16 (64 + 10) weights, three of them for a further measure, 1437
+    # 2 + 4 operations a weight and point. 30 nets of 16 (64 + 10) weights, eight of them for further measures, 1437
     # points, one epoch; with one output, 400 epochs: nine on 8, 16 and 32 points, one on 1437.
     scalar = 16 * 65 * 400 * (3 * (8 + 16 + 32) + 1437)
-    assert f"operations: {6 * (22 * 16 * 74 * 1437 + scalar):.2e}" in said
+    assert f"operations: {6 * (30 * 16 * 74 * 1437 + scalar):.2e}" in said
     assert re.search(r"memory of the largest: 0\.\d\d GiB \(width 16, depth 2\)", said)
     assert re.search(r"time on cpu with 2 worker\(s\): about \d+ s", said)
     assert not results_folder().exists()
@@ -91,20 +90,20 @@ def test_run_status_and_plan_agree_on_what_is_there(capsys):
 
     shared = {}
     empty = table()
-    assert list(empty) == [*FIGURES, "unit", *CONTROLS, "all"]
-    assert empty["all"] == (0, 0, 0, 0, 29)
+    assert list(empty) == [*profiles.profile_names("smoke"), "all"]
+    assert empty["all"] == (0, 0, 0, 0, 32)
     assert (empty["N2"], empty["N4b"], empty["W7"]) == ((0, 0, 0, 0, 1), (0, 0, 0, 0, 0), (0, 0, 0, 0, 3))
     assert (shared["N2"], shared["N4b"], shared["W7"]) == ("", "1 with N2, 1 with N3", "1 with N3")
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--dry-run") == 0
-    assert "0 of 29 runs done, 29 missing" in capsys.readouterr().out
+    assert "0 of 32 runs done, 32 missing" in capsys.readouterr().out
     assert not results_folder().exists()
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
     said = capsys.readouterr().out
-    assert "profile smoke: 29 of 29 runs done" in said and "attack: 2 of 2 runs repeated" in said
+    assert "profile smoke: 32 of 32 runs done" in said and "attack: 2 of 2 runs repeated" in said
     full = table()
     assert full == {name: (n, 0, 0, 0, 0) for name, (*_, n) in empty.items()}
     assert call("plan", "smoke", *SMALL, "--device", "cpu") == 0
-    assert "29 of 29 runs done, 0 missing" in capsys.readouterr().out
+    assert "32 of 32 runs done, 0 missing" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypatch):
@@ -130,7 +129,7 @@ def test_a_run_that_fails_or_diverges_is_listed_with_its_reason(capsys, monkeypa
 
 def test_a_run_that_is_out_of_time_says_how_far_it_came(capsys):
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1", "--minutes", "1e-9") == 0
-    assert "time is up, 29 left; profile smoke: 0 of 29 runs done" in capsys.readouterr().out
+    assert "time is up, 32 left; profile smoke: 0 of 32 runs done" in capsys.readouterr().out
     choices = ("run", "smoke", "--widths", "16", "--seeds", "0", "--depths", "2", "--only", "5", "--device", "cpu")
     assert call(*choices, "--minutes", "60") == 0
     assert "time is up" not in capsys.readouterr().out
@@ -176,7 +175,7 @@ def test_a_notebook_is_named_by_its_number_with_or_without_a_nought(number, caps
     for command, *words in (("plan", "--device", "cpu"), ("status",)):
         assert call(command, "smoke", *choices, *words) == 0
     plan, *lines = capsys.readouterr().out.splitlines()
-    assert "0 of 10 runs done" in plan
+    assert "0 of 15 runs done" in plan
     assert [line.split()[0] for line in lines if re.search(r" \d+ +\d+ ", line)] == [*profiles.NOTEBOOKS["02"], "all"]
     assert call("reproduce", "smoke", "--only", number) == 0
     assert {chosen.only[0] for _, _, chosen in steps[0]} == {"02"}

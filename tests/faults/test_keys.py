@@ -187,7 +187,7 @@ def test_a_cell_stays_as_it_is():
     assert copy.deepcopy([made])[0] is made  # a frame holds the cells it misses, and is copied often
 
 
-@pytest.mark.guard(15, "robustkit/cell.py", '"numerics": NUMERICS[self.model],', '"numerics": 1,')
+@pytest.mark.guard(15, "robustkit/cell.py", '"numerics": NUMERICS[self.model]}', '"numerics": 1}')
 @settings(thorough, max_examples=15)
 @given(st.lists(cells(), min_size=3, max_size=9), st.sampled_from(sorted(NUMERICS)))
 def test_a_higher_numerics_of_a_family_is_other_keys_for_that_family_and_no_other(found, family):

@@ -51,11 +51,11 @@ def resolve_device(device: str = "auto") -> str:
 def driver_version() -> str | None:
     """The version of the NVIDIA driver of this machine; None if there is none."""
     if DRIVER.exists():
-        found = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)", DRIVER.read_text())
+        found = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)", DRIVER.read_text(encoding="utf-8"))
         return found[1] if found else "unknown"
     if shutil.which("nvidia-smi"):  # as under Windows
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        asked = subprocess.run(command, capture_output=True, text=True)
+        asked = subprocess.run(command, capture_output=True, encoding="utf-8")
         return asked.stdout.split()[0] if asked.returncode == 0 and asked.stdout.strip() else None
     return None
 

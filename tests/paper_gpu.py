@@ -46,38 +46,41 @@ class Placement(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name, given = kwargs or {}, getattr(function, "__name__", ""), tensors_in(args, kwargs)
-        where = torch.device(name) if name == "cpu" else device_in([*args, *kwargs.values()])
+        if name in ("device", "pin_memory"):
+            return function(*args) if name == "device" else args[0]
         gpu = [isinstance(t, OnGpu) for t in given]
-        there = (
-            where.type == "cuda" if where else gpu[-1] if name == "to" else gpu[0] if name in MOVES[2:] else any(gpu)
-        )
-        attribute = name in ("__get__", "__set__")
-        if name in MOVES and capturing and len({*gpu, there}) > 1:
+        there = self.place(name, args, kwargs, gpu)
+        self.refuse(name, kwargs, given, gpu, there)
+        args, kwargs = tree_map(on_cpu, (args, kwargs))
+        with torch._C.DisableTorchFunctionSubclass():
+            if name in ("to", "cpu") and gpu[0] != there:  # between devices it is a copy
+                args = (args[0].clone(memory_format=torch.preserve_format), *args[1:])
+            found = function(*args, **kwargs)
+            kept = any(found is t for t in given)  # in place
+            return found if kept else tree_map(lambda t: labelled(t, there), found)
+
+    def place(self, name, args, kwargs, gpu):
+        """Whether the result lies on the GPU."""
+        if where := torch.device("cpu") if name == "cpu" else device_in([*args, *kwargs.values()]):
+            return where.type == "cuda"
+        return gpu[0] if name in ("copy_", "__setitem__") else gpu[-1] if name == "to" else any(gpu)
+
+    def refuse(self, name, kwargs, given, gpu, there):
+        """Raise what CUDA raises. A tensor of no axes is a number, which any device takes from the CPU."""
+        moves, attribute = name in MOVES, name in ("__get__", "__set__")
+        if moves and capturing and len({*gpu, there}) > 1:
             raise RuntimeError(f"{name}: a copy between CPU and GPU is not permitted when stream is capturing")
-        if (
-            name not in MOVES
-            and not attribute
-            and any(gpu)
-            and not all(g or t.ndim == 0 for g, t in zip(gpu, given, strict=True))
-        ):
+        if not (moves or attribute) and any(gpu) and any(not g and t.ndim for g, t in zip(gpu, given, strict=True)):
             raise RuntimeError(f"{name}: expected all tensors on the same device, but found cuda:0 and cpu")
         if name == "numpy" and any(gpu):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if there and kwargs.get("generator") is not None:
             raise RuntimeError(f"{name}: expected a 'cuda' device type for generator but found 'cpu'")
-        if name in ("pin_memory", "device"):
-            return args[0] if name == "pin_memory" else function(*args)
-        args, kwargs = tree_map(on_cpu, (args, kwargs))
-        with torch._C.DisableTorchFunctionSubclass():
-            if name in MOVES[:2] and gpu[0] != there:  # between devices it is a copy
-                args = (args[0].clone(memory_format=torch.preserve_format), *args[1:])
-            found = function(*args, **kwargs)
-            if any(found is t for t in given):  # in place
-                return found
-            kind = OnGpu if there else Tensor
-            return tree_map(
-                lambda t: t.as_subclass(kind) if isinstance(t, Tensor) and isinstance(t, OnGpu) != there else t, found
-            )
+
+
+def labelled(value, there):
+    known = not isinstance(value, Tensor) or isinstance(value, OnGpu) == there
+    return value if known else value.as_subclass(OnGpu if there else Tensor)
 
 
 def on_cpu(value):

@@ -51,11 +51,8 @@ class GraphedStep:
         self.made += 1
         if self.made == self.EARLY:
             held, graph = tuple(x.clone() for x in inputs), torch.cuda.CUDAGraph()
-            try:
-                with (
-                    torch.cuda.stream(here),
-                    torch.cuda.graph(graph, stream=side),
-                ):  # a failure would leave us on side
+            try:  # within `here`, since a capture that fails would leave us on the side stream
+                with torch.cuda.stream(here), torch.cuda.graph(graph, stream=side):
                     self.step(*held)
             except RuntimeError as error:
                 self.graphs = False

@@ -166,7 +166,7 @@ def named_cells(name: str, profile: str, *, seeds=None, widths=None, depths=None
         own = own | ({"widths": own["widths"][::2]} if profile == "smoke" and "widths" in own else {})
         given = {"seeds": seeds, "widths": widths, "depths": depths}
         choices = own | {choice: values for choice, values in given.items() if values} | fields
-        return [cell for figure in figures for cell in named_cells(figure, profile, **choices)]
+        return list(dict.fromkeys(cell for figure in figures for cell in named_cells(figure, profile, **choices)))
     profile = "laptop" if profile == "shipped" else profile
     smoke, base = profile == "smoke", SETTINGS[profile]
     seeds = seeds or (range(2) if smoke else None)

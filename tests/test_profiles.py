@@ -226,6 +226,8 @@ def test_a_bad_grid_is_refused(figure, profile, choices, said):
 def test_what_notebooks_collect_is_in_the_profile():
     """1526 runs of the paper profile, and 66 repeats, were in no plan: the notebooks trained them."""
     assert REPEATED.keys() <= FURTHER.keys()
+    for name in REPEATED:
+        assert len(grid(name, "laptop")) == len(set(grid(name, "laptop"))), name
     names = {name for names in NOTEBOOKS.values() for name in names} - {"all"}
     for profile in ("laptop", "paper"):
         planned = {name: set(grid(name, profile)) for name in (*REPEATED, "all")}

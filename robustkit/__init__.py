@@ -16,7 +16,7 @@ _LATER = {
     **dict.fromkeys(("collect", "load", "load_further", "run"), "sweep.train_missing"),
 }
 COMPANION_TO = "arXiv:2209.07263"  # by this the notebooks tell this package from another of its name
-_MODULES = {"plots": "plots", "theory": "theory", "figures": "plots"}  # figures: its old name
+_MODULES = {name: name for name in ("infinite_width", "plots", "theory")} | {"figures": "plots"}  # its old name
 
 
 def __getattr__(name: str):

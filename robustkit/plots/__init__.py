@@ -11,5 +11,5 @@ from .ledger import ledger_picture, proxy_ratios, specification_curve
 from .output import folder, save, save_table
 from .style import NAMES, one_legend, panels
 from .tables import per_layer, powers, slopes
-from .width import bounds, lemma4, lemma4_measured, peak_places, table2_shapes, terms
+from .width import bounds, lemma4, lemma4_measured, limit_marks, peak_places, table2_shapes, terms
 from .worst_case import average_against_worst

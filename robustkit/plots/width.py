@@ -27,6 +27,20 @@ def _fine(rows: pandas.DataFrame) -> np.ndarray:
     return np.unique(np.geomspace(rows["width"].min(), rows["width"].max(), 60).round().astype(int))
 
 
+def limit_marks(ax, limits: pandas.DataFrame, *, by: str = "depth"):
+    """Mark P in the limit of infinite width at the right edge of a panel of P against width, dashed, one per curve.
+
+    limits: lines of results/infinite_width.csv, one for each value of the column `by`. Call it when all is drawn.
+    """
+    ticks, (low, high) = ax.get_xticks(), ax.get_xlim()
+    ax.set_xticks([*ticks, 2 * high], [*(f"{tick:g}" for tick in ticks), r"$\infty$"])
+    for value, mean in zip(limits[by], limits["mean"], strict=True):
+        ax.plot([high, 4 * high], [mean, mean], linestyle="--", color=look(by, value)["color"], label="_limit")
+    ax.set_xlim(low, 4 * high)
+    record(ax, limits[[by, "n_train", "mean", "sem"]].assign(width=math.inf), "limit of infinite width")
+    return ax
+
+
 def _terms(rows: pandas.DataFrame, widths, depth: int) -> np.ndarray:
     shape = {"depth": int(depth), "version": "neurips"} | d_in_and_out(rows)
     return np.array([theory.theorem1_terms("he", width=int(m), **shape) for m in widths]).reshape(-1, 2)

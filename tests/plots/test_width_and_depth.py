@@ -4,14 +4,15 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy
+import pandas
 import pytest
 import scipy.integrate
 import scipy.optimize
 from made_rows import a_frame, a_row
 
 from robustkit import theory
+from robustkit.plots import curves, output, style, tables
 from robustkit.plots import depth as depth_module
-from robustkit.plots import output, style, tables
 from robustkit.plots import width as width_module
 
 MNIST = {"d_in": 784, "d_out": 10}
@@ -186,3 +187,20 @@ def test_without_rows_every_table_is_empty_and_every_picture_says_so():
     )
     for number, table in enumerate(empty):
         assert output.save_table(table, f"T{number}", "smoke").empty and len(table.columns)
+
+
+# ---------------------------------------------------------------------------------------- the limit of infinite width
+
+
+def test_the_limit_stands_right_of_the_widest_network_in_the_colour_of_its_depth():
+    _, (ax,) = style.panels(1)
+    curves.against(grid(lambda m, L: 1 / L), ax)
+    limits = pandas.DataFrame({"depth": [2, 4], "n_train": 4000, "mean": [0.3, 0.2], "sem": 0.01})
+    width_module.limit_marks(ax, limits)
+    marks = [line for line in ax.get_lines() if line.get_linestyle() == "--"]
+    assert [line.get_color() for line in marks] == [style.look("depth", L)["color"] for L in (2, 4)]
+    assert [set(line.get_ydata()) for line in marks] == [{0.3}, {0.2}]
+    assert all(min(line.get_xdata()) > 256 and max(line.get_xdata()) == ax.get_xlim()[1] for line in marks)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["16", "64", "256", r"$\infty$"]
+    kept = ax.robustkit_tables[-1]
+    assert kept["mean"].tolist() == [0.3, 0.2] and kept["n_train"].tolist() == [4000, 4000]

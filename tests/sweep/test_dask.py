@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from multiprocessing import forkserver
 
@@ -67,6 +68,13 @@ def test_an_address_where_no_scheduler_answers_is_refused(capsys, monkeypatch):
     assert main(["run", "smoke", *OPTIONS, "--dask", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers there" in capsys.readouterr().err
     assert not store.local_path().exists()
+
+
+def test_without_dask_it_says_what_to_install(capsys, monkeypatch):
+    """It named this package, which a stranger may have put on the index under its name."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main(["run", "smoke", *OPTIONS, "--dask", "tcp://127.0.0.1:9"]) == 2
+    assert capsys.readouterr().err.endswith(": pip install distributed\n")
 
 
 def test_workers_with_several_threads_are_refused():

@@ -1,28 +1,14 @@
 """Rows on disk: what was saved is read again, one a cell. Damage to them is tried in faults/test_rows.py."""
 
-import hashlib
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from made_rows import a_stored_row as a_row
 from processes import CONTEXT
 
 from robustkit.sweep import store
-
-
-def a_row(name="a", stability=0.1, **changes):
-    row = {
-        "key": hashlib.sha256(name.encode()).hexdigest(),
-        "status": "ok",
-        "cell": {"width": 16, "depth": 2, "dataset": "digits"},
-        "reason": None,
-        "measures": {"stability": stability, "kappa_over_time": [0.0, 1 / 3]},
-        "engine": {"name": "loop", "device": "cpu"},
-        "versions": {"torch": "2.13.0"},
-        "seconds": 1.5,
-    }
-    return row | changes
 
 
 def without_schema(rows):

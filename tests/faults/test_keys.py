@@ -31,7 +31,7 @@ milestones = st.lists(fraction, unique=True, max_size=4).map(sorted).map(tuple)
 VALUES = {
     **{"width": st.integers(1, 10**9), "depth": st.integers(2, 10**4), "seed": st.integers(0, 2**64)},
     **{"model": st.sampled_from(sorted(NUMERICS)), "init": st.sampled_from(INITS_OF["fcn"])},
-    **{"power": st.floats(-1e300, 1e300), "gain": positive, "alpha": positive},
+    **{"power": st.floats(-30, 1e300), "gain": st.floats(1e-300, 1e100), "alpha": positive},
     **{"head": st.sampled_from(["pooling", "flatten"]), "dataset": st.sampled_from(sorted(DATASETS))},
     **{"scaling": st.sampled_from(["raw", "unit", "standard"]), "n_train": st.none() | st.integers(1, 1437)},
     **{"target": st.sampled_from(["class", "parity"]), "loss": st.sampled_from(["cross_entropy", "squared"])},

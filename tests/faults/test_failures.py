@@ -148,7 +148,7 @@ print(list(rk.run(cells, device="cpu", workers={workers})["status"]))
 """
 
 
-@pytest.mark.guard(5, "robustkit/sweep/train_missing.py", "            os._exit(UNGUARDED)\n", "            pass\n")
+@pytest.mark.guard(5, "robustkit/sweep/train_missing.py", "            os._exit(UNGUARDED)  #", "            pass  #")
 @pytest.mark.timeout(240)
 def test_a_script_that_its_workers_would_run_again_is_told_where_to_put_what_it_does(tmp_path):
     """Each worker began the whole again; it never ended."""

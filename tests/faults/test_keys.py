@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from made_rows import a_stored_row
 
 from robustkit import cell as config
 from robustkit.cell import INITS_OF, NUMERICS, Cell
@@ -166,7 +167,7 @@ def test_these_are_one_cell(one, other):
 @given(cells())
 def test_a_cell_comes_back_from_pickle_replace_copy_json_and_the_store(cell):
     fields = dataclasses.asdict(cell)
-    row = store.decode(store.encode({"key": cell.key, "status": "ok", "cell": fields}))
+    row = store.decode(store.encode(a_stored_row(key=cell.key, cell=fields)))
     for again in (
         pickle.loads(pickle.dumps(cell)),
         dataclasses.replace(cell),

@@ -67,7 +67,7 @@ def test_a_number_that_is_not_finite_is_refused_and_nothing_is_written(path, val
 
 def append_many(path, name):
     for number in range(50):
-        store.append(a_row(f"{name}{number}", number), path)
+        store.append(a_row(f"{name}{number}", 1 + number), path)
 
 
 def test_two_processes_share_one_file(path):
@@ -78,7 +78,7 @@ def test_two_processes_share_one_file(path):
     assert len(rows) == 100
     for name in ("a", "b"):
         own = {a_row(f"{name}{number}")["key"]: number for number in range(50)}
-        assert [row["measures"]["stability"] for row in rows if row["key"] in own] == list(range(50))
+        assert [row["measures"]["stability"] for row in rows if row["key"] in own] == list(range(1, 51))
 
 
 # ---------------------------------------------------------------------------------------------- merging

@@ -66,7 +66,14 @@ def estimate_seconds(cells: Sequence[Cell], device: str, workers: int = 1) -> fl
     for group in groups(cells, device, workers):  # each goes to the worker that is free first
         cell, info = group[0], group[0].data
         plain = {"seed": 0, "init": "he", "power": None, "gain": None, "alpha": 1.0, "scaling": "raw", "epochs": 1000}
-        plain |= {"lr": 1e-9, "lr_rule": "fixed", "lr_decay": 1.0, "milestones": (), "stop_loss": None}
+        plain |= {
+            "lr": 1e-9,
+            "lr_rule": "fixed",
+            "lr_decay": 1.0,
+            "milestones": (),
+            "stop_loss": None,
+            "stop_every": None,
+        }
         narrow = dataclasses.replace(cell, width=min(cell.width, widest), **plain)
         step, loss, stability = _speeds(narrow, len(group), device)
         losses = len(EVALUATION_POINTS) * min(LOSS_POINTS[cell.model], cell.train_points)

@@ -64,6 +64,7 @@ def test_a_model_is_timed_in_the_precision_that_it_is_trained_in(monkeypatch):
         {"loss": "squared", "target": "parity", "n_train": 8, "batch_size": 8},
         {"init": "power", "power": 3.0, "precision": "float64"},
         {"momentum": 0.9},
+        {"stop_loss": 0.1, "stop_every": 20},
         {"width": 1},
     ],
     ids=str,

@@ -42,7 +42,8 @@ done
 
 python=$here/.venv/bin/python
 wanted=$(cat pyproject.toml constraints.txt | cksum)
-if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && is_ready "$python"; then exec "$python" -m robustkit "$@"; fi
+is_made() { [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && is_ready "$python"; }
+if is_made; then exec "$python" -m robustkit "$@"; fi
 
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   echo "run_all.sh: python3 is $(python3 --version 2>/dev/null || echo missing), but must be Python 3.11 or newer" >&2
@@ -68,10 +69,43 @@ step() {
   exit 1
 }
 
-# A .venv whose Python no longer starts, because it was moved or lost its base, is made anew.
-"$python" -c 'import pip' 2>/dev/null || step python3 -m venv --clear .venv
-echo "Filling .venv with PyTorch, Jupyter and the test tools: once, about two minutes on a fast connection."
-rm -f "$stamp"
-step "$python" -m pip install -q -c constraints.txt -e '.[notebooks,test]'
-echo "$wanted" >"$stamp"
+# One at a time. The lock is on the file that this shell holds open, and ends with it.
+exec 9>.venv-lock
+step python3 -c '
+import contextlib, sys
+with contextlib.suppress(ImportError, OSError):
+    import fcntl
+    try:
+        fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Waiting for another run_all.sh, which fills .venv.", flush=True)
+        fcntl.flock(9, fcntl.LOCK_EX)
+'
+
+# Made beside the old one and renamed when it is whole, so that nothing half-made is left in its place.
+if ! is_made; then
+  echo "Filling .venv with PyTorch, Jupyter and the test tools: once, about two minutes on a fast connection."
+  part=$here/.venv-part
+  rm -rf "$part"
+  step python3 -m venv "$part"
+  step "$part/bin/python" -m pip install -q -c constraints.txt -e '.[notebooks,test]'
+  shopt -u patsub_replacement 2>/dev/null || true # a path may hold an ampersand
+  for file in "$part"/bin/* "$part/pyvenv.cfg"; do # scripts name their Python by its path
+    if [[ -f $file ]] && grep -qIF "$part" "$file"; then
+      text=$(<"$file")
+      printf '%s\n' "${text//"$part"/$here/.venv}" >"$file"
+    fi
+  done
+  echo "$wanted" >"$part/${stamp#.venv/}"
+  if [[ -f $stamp ]]; then
+    mv .venv ".venv-old-$$"
+    rm -rf ".venv-old-$$" &
+  elif [[ -e .venv ]]; then
+    mv .venv ".venv-before-$$"
+    echo "The .venv that was here, which this script did not finish, is now .venv-before-$$; delete it if you can."
+  fi
+  mv "$part" .venv
+  wait
+fi
+exec 9>&-
 exec "$python" -m robustkit "$@"

@@ -28,8 +28,35 @@ PYTEST = ("pytest", "-q", "-n", "auto", "--maxprocesses", "8", "--dist", "workst
 # Each command imports PyTorch or the notebook tools, which take seconds, where it needs them.
 
 
+class Unbroken:
+    """A stream whose failures, of a full disk or a closed pipe, end nothing: from the first on it leads nowhere."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        return self._try(self.stream.write, text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, call, *words):
+        try:
+            return call(*words)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 if something failed, 2 on bad input, 130 or 143 when stopped."""
+    with contextlib.redirect_stdout(Unbroken(sys.stdout)), contextlib.redirect_stderr(Unbroken(sys.stderr)):
+        return _main(words)
+
+
+def _main(words: list[str] | None) -> int:
     chosen = _parser().parse_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
@@ -108,10 +135,11 @@ def plan(chosen: argparse.Namespace) -> int:
     """Say what a profile lacks: runs, operations, memory, time."""
     from .sweep import cost, train_missing
 
-    device, statuses, todo = train_missing.resolve_device(chosen.device), store.load_statuses(), []
+    device, todo = train_missing.resolve_device(chosen.device), []
     workers = chosen.workers if device == "cpu" else 1
     for measure, cells in _jobs(chosen).items():
-        left = train_missing.missing(cells, statuses, train_missing.kind_of(measure))
+        kind = train_missing.kind_of(measure)
+        left = train_missing.missing(cells, store.load_statuses(map(kind.key, cells)), kind)
         done = f"{len(cells) - len(left)} of {len(cells)} runs {'repeated' if measure else 'done'}"
         print(f"{measure or f'profile {chosen.profile}'}: {done}, {len(left)} missing")
         todo += left
@@ -141,10 +169,10 @@ def run(chosen: argparse.Namespace) -> int:
         return 0
     about = f"claim {chosen.claim}" if chosen.claim else f"profile {chosen.profile}"
     about += f", notebooks {' '.join(chosen.only)}" if chosen.only else ""
-    options, began = contextlib.nullcontext({"device": chosen.device, "workers": chosen.workers}), time.time()
+    options, began = contextlib.nullcontext({"device": chosen.device, "workers": chosen.workers}), time.monotonic()
     with dask.dask(chosen.dask, chosen.device) if chosen.dask else options as options:
         for measure, cells in jobs.items():
-            options["minutes"] = chosen.minutes and max(1e-9, chosen.minutes - (time.time() - began) / 60)
+            options["minutes"] = chosen.minutes and max(1e-9, chosen.minutes - (time.monotonic() - began) / 60)
             train = functools.partial(train_missing.further, name=measure) if measure else train_missing.run
             rows = train(cells, **options)
             done = f"{len(rows) - (rows['status'] == 'failed').sum()} of {len(cells)} runs"
@@ -162,8 +190,8 @@ def status(chosen: argparse.Namespace) -> int:
     """Say how many runs are done, diverged, failed, running and missing, figure by figure, each run once."""
     from .report.progress import count_runs
 
-    statuses = store.load_statuses(local=chosen.profile != "shipped")
     keys = [cell.key for cell in _jobs(chosen).get(None, ())]
+    statuses = store.load_statuses(keys, local=chosen.profile != "shipped")
     begun = locks.running([key for key in keys if statuses.get(key, "failed") == "failed"])
     statuses |= dict.fromkeys(begun, "running")
     names = [name for number in chosen.only for name in NOTEBOOKS[number]] if chosen.only else ["all"]

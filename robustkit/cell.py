@@ -127,6 +127,7 @@ class Cell:
             raise InputError(f"milestones is {self.milestones!r}, but must rise strictly")
         object.__setattr__(self, "milestones", fractions)
         data = dataset_info(self.dataset)
+        object.__setattr__(self, "data", data)  # no field: the runs on what a file held do not ask what it holds now
         if self.model != "fcn" and len(data.shape) != 3:
             no_images = f"but the points of {self.dataset!r} are no images: {data.shape}"
             raise InputError(f"model is {self.model!r}, {no_images}")
@@ -140,17 +141,17 @@ class Cell:
     @property
     def train_points(self) -> int:
         """Training points used."""
-        return self.n_train or dataset_info(self.dataset).n_train
+        return self.n_train or self.data.n_train
 
     @property
     def d_in(self) -> int:
         """Input dimension d."""
-        return math.prod(dataset_info(self.dataset).shape)
+        return math.prod(self.data.shape)
 
     @property
     def d_out(self) -> int:
         """Output dimension o."""
-        return 1 if self.target == "parity" else dataset_info(self.dataset).classes
+        return 1 if self.target == "parity" else self.data.classes
 
     @property
     def steps_per_epoch(self) -> int:
@@ -181,7 +182,7 @@ class Cell:
     def layers(self) -> list[Layer]:
         """The network's layers as sizes, from the input on."""
         sizes = {name: getattr(self, name) for name in ("model", "width", "depth", "d_out", "head")}
-        return layers_of(**sizes, shape=dataset_info(self.dataset).shape)
+        return layers_of(**sizes, shape=self.data.shape)
 
     @property
     def parameters(self) -> int:
@@ -196,14 +197,34 @@ class Cell:
 
     def as_dict(self) -> dict:
         """All fields by name; of those in ADDED, the ones that differ from what older rows were trained under."""
-        fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if name not in ADDED or value != ADDED[name]}
+        return without_added(dataclasses.asdict(self))
 
     @property
     def key(self) -> str:
         """SHA-256 of all fields in canonical JSON, the dataset by its content, and the family's NUMERICS."""
-        fields = self.as_dict() | {"dataset": dataset_info(self.dataset).sha256, "numerics": NUMERICS[self.model]}
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        return key_of(self.as_dict(), self.data.sha256, NUMERICS[self.model])
+
+
+# ------------------------------------------------------------------------------------------------ keys
+
+
+def without_added(fields: dict) -> dict:
+    """Fields of a cell without those in ADDED that older rows, which lack them, were trained under."""
+    return {name: value for name, value in fields.items() if name not in ADDED or value != ADDED[name]}
+
+
+def key_of(fields: dict, sha256: str, numerics: int) -> str:
+    """The key of the cell of these fields (see `Cell.as_dict`), whose dataset has this content."""
+    return _sha256(fields | {"dataset": sha256, "numerics": numerics})
+
+
+def measure_key(cell_key: str, measure: str, version: int) -> str:
+    """The key of a further measure of a cell."""
+    return _sha256({"cell": cell_key, "measure": measure, "version": version})
+
+
+def _sha256(fields: dict) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------ names in a row

@@ -39,13 +39,16 @@ class Dataset(NamedTuple):
     y_test: Int[Tensor, " n_test"]
 
 
-def load_dataset(name: str, *, scaling: str = "raw", device="cpu", dtype: torch.dtype = torch.float32) -> Dataset:
+def load_dataset(
+    name: str, *, scaling: str = "raw", device="cpu", dtype: torch.dtype = torch.float32, sha256: str | None = None
+) -> Dataset:
     """Load a dataset, checked by SHA-256 before use, onto one device.
 
     name: "digits" (part of scikit-learn), "mnist", "cifar10", "cifar100" (downloaded if they are not there), or the
         path of an .npz with x_train, y_train, x_test, y_test (no pickle); images are (n, channels, height, width).
     scaling: "raw" (bytes/255, digits/16, a float .npz as it is), "unit" (each point divided by its l2 norm:
         Assumption 1), "standard" (one mean and standard deviation per channel, of the training set).
+    sha256: of the content that an .npz must have, if its runs were described before.
     Raises InputError if a name is unknown, or a file is missing, damaged or not what it says.
     """
     check_choice("scaling", scaling, ("raw", "unit", "standard"))
@@ -55,7 +58,9 @@ def load_dataset(name: str, *, scaling: str = "raw", device="cpu", dtype: torch.
     elif name in DATASETS:
         arrays = _mnist() if name == "mnist" else _digits()
     else:
-        arrays = read_npz(os.path.expanduser(name))
+        arrays, digest = read_npz(os.path.expanduser(name))
+        if sha256 not in (None, digest):
+            raise InputError(f"dataset {name!r} has changed since its runs were described; make their cells anew")
     largest = 16 if name == "digits" else 255
     points = _scale(*(_fractions(x, largest) for x in arrays[::2]), scaling)
     x_train, x_test = (torch.from_numpy(x).to(device, dtype) for x in points)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import secrets
 import shutil
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"ROBUSTKIT_DATA": "data", "ROBUSTKIT_RESULTS": "results/local", "ROBUSTKIT_FIGURES": "figures"}
@@ -39,25 +41,38 @@ def _folder(name: str) -> Path:
 DAY = 86400.0  # seconds; whatever is still being written was touched within them
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: it holds the old content or the new, never a part."""
+def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Replace a file as a whole, by content or by what writes it: it holds the old content or the new, never a part.
+
+    Its mode follows the umask.
+    """
     data, part = content.encode() if isinstance(content, str) else content, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, f".{glob.escape(path.name)}-*")
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with open(path.with_name(f".{path.name}-{secrets.token_hex(8)}"), "xb") as file:
+            part = Path(file.name)
+            file.write(data) if isinstance(data, bytes) else data(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(part, 0o644)
         os.replace(part, path)
+        sync_folder(path.parent)
     except BaseException as error:
         if part:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, f"the file could not be written ({error.strerror})", str(path)) from error
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync to disk what a folder lists, where its system can: a file that was just made or renamed is found there."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

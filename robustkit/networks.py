@@ -12,7 +12,6 @@ from torch.nn import functional
 from .cell import Cell
 from .checks import InputError, check_choice, check_number, check_sizes
 from .data import stream_generator
-from .datasets import dataset_info
 from .initialization import cnn_stds, layer_stds, resnet_std
 from .shapes import BLOCKS, STRIDED, layers_of
 
@@ -156,7 +155,7 @@ def build(cell: Cell) -> FCN | CNN | ResNet:
     own["generator"] = [stream_generator(cell.seed, "weights", layer) for layer in range(len(cell.layers))]
     if cell.model == "fcn":
         return FCN(**own, d_in=cell.d_in, gain=cell.gain, alpha=cell.alpha)
-    channels, *side = dataset_info(cell.dataset).shape
+    channels, *side = cell.data.shape
     if cell.model == "cnn":
         return CNN(**own, in_channels=channels, side=side, head=cell.head)
     return ResNet(base_width=own.pop("width"), in_channels=channels, **own)

@@ -1,11 +1,12 @@
 """Rows made up for the tests: of a known stability, or of a known truth over width and depth."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas
 
-from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell, schedule_name
+from robustkit.cell import EVALUATION_POINTS, FRACTIONS, Cell, measure_key, schedule_name
 from robustkit.sweep import train_missing
 from robustkit.training.measures import MEASURES
 
@@ -23,6 +24,22 @@ def a_row(value, *, width, depth=2, seed=0, status="ok", **fields):
         measures["kappa_over_time"] = measures["loss_over_time"] = [value * k for k in range(51)]
     row = {"key": cell.key, "status": status, "reason": None if status == "ok" else "no luck", "seconds": 1.0}
     return row | {"cell": dataclasses.asdict(cell), "measures": measures, "engine": {}, "versions": {}, "commit": ""}
+
+
+def a_stored_row(name="a", stability=0.1, *, measure=None, **changes):
+    """A row of a cell of its own for each name; of one of its further measures, if there is one."""
+    cell = Cell(width=16, depth=2, seed=int.from_bytes(name.encode()))
+    row = {
+        "key": cell.key if measure is None else measure_key(cell.key, measure, 1),
+        "status": "ok",
+        "cell": json.loads(json.dumps(cell.as_dict())),
+        "reason": None,
+        "measures": {"stability": stability, "kappa_over_time": [0.0, 1 / 3]},
+        "engine": {"name": "loop", "device": "cpu", "vectors": "AVX2"},
+        "versions": {"torch": "2.13.0"},
+        "seconds": 1.5,
+    }
+    return row | ({} if measure is None else {"cell_key": cell.key, "measure": measure, "version": 1}) | changes
 
 
 def a_frame(*rows, missing=()):

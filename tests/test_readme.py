@@ -55,6 +55,12 @@ def test_links_lead_somewhere(page):
     assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
 
 
+def test_each_dask_scheduler_listens_on_this_machine_alone():
+    """A scheduler accepts strangers and exchanges pickles, and the recipe opened it to every network."""
+    starts = [line for page in PAGES for line in re.findall("dask scheduler .*", page.read_text(encoding="utf-8"))]
+    assert starts and all("--host 127.0.0.1" in line or "--tls-key" in line for line in starts)
+
+
 def test_every_picture_and_table_is_in_the_list_of_figures():
     made = {path.stem for ending in ("png", "md") for path in ROOT.glob(f"figures/shipped/*.{ending}")}
     assert made <= set(re.findall(r"\]\(shipped/(\w+)\.", FIGURE_LIST))

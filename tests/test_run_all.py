@@ -18,7 +18,7 @@ PYTHON = """#!/usr/bin/env bash
 bin=$(cd "$(dirname "$0")" && pwd -P)
 case "$1 ${2-}" in
   "-c import sys; print(sys.executable)") echo "$bin/python"; exit ;;
-  "-c import pip") exit ;;
+  "-c "*flock*) exec "$REAL" "$@" ;;
   "-c "*version_info*) exit "${TOO_OLD-0}" ;;
   "-c "*) test -e "$bin/ready"; exit ;;
   "--version "*) echo "Python 3.9.2"; exit ;;
@@ -26,7 +26,12 @@ esac
 echo "$*" >>"$CALLS"
 while IFS='|' read -r status words; do
   if [[ $words && $* == "$words"* ]]; then
-    [[ $status == slow ]] || exit "$status"
+    [[ $status == slow || $status == held ]] || exit "$status"
+    if [[ $status == held ]]; then
+      echo waiting >>"$CALLS"
+      until [[ -e $(dirname "$CALLS")/bin/go ]]; do sleep 0.05; done
+      break
+    fi
     trap 'echo stopped >>"$CALLS"; kill "$!"; exit 130' INT
     trap 'echo stopped >>"$CALLS"; kill "$!"; exit 143' TERM
     sleep 600 &
@@ -35,7 +40,7 @@ while IFS='|' read -r status words; do
   fi
 done <<<"${ANSWERS-}"
 case "$*" in
-  "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m venv"*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && printf '#!%s\n' "$3/bin/python" >"$3/bin/tool" ;;
   "-m pip"*) touch "$bin/ready" ;;
   "-m robustkit"*) env | grep ^ROBUSTKIT_ | sort >"$CALLS.environment" ;;
 esac
@@ -66,7 +71,13 @@ class Folder:
     def environment(self, answers=(), **more):
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ROBUSTKIT_", "PYTHON", "VIRTUAL_ENV"))}
         path = os.pathsep.join([str(self.bin), os.environ["PATH"]])
-        return kept | {"PATH": path, "CALLS": str(self.log), "ANSWERS": "\n".join(answers), **more}
+        return kept | {
+            "PATH": path,
+            "CALLS": str(self.log),
+            "ANSWERS": "\n".join(answers),
+            "REAL": sys.executable,
+            **more,
+        }
 
     def call(self, *arguments, answers=(), cwd="/", program="run_all.sh", **more):
         return subprocess.run(
@@ -79,7 +90,7 @@ class Folder:
         )
 
     def calls(self):
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        lines = self.log.read_text().replace(f"{self.path}/", "").splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return lines
 
@@ -211,7 +222,7 @@ def test_relative_folders_in_the_environment_are_those_of_the_caller(folder, tmp
 
 # ---------------------------------------------------------------------------------------------- the set-up
 
-NEW = [CHECK, "-m venv --clear .venv", INSTALL, WORK]
+NEW = [CHECK, "-m venv .venv-part", INSTALL, WORK]
 
 
 def test_it_installs_once_and_again_when_the_list_of_packages_changed(bare):
@@ -225,7 +236,10 @@ def test_it_installs_once_and_again_when_the_list_of_packages_changed(bare):
     with open(bare.path / "constraints.txt", "a") as file:
         file.write("another==1\n")
     assert bare.call("smoke").returncode == 0
-    assert bare.calls() == [CHECK, INSTALL, WORK]
+    assert bare.calls() == NEW
+    made = [path.name for path in bare.path.iterdir() if path.name.startswith(".venv")]
+    assert sorted(made) == [".venv", ".venv-lock"]
+    assert (bare.path / ".venv/bin/tool").read_text() == f"#!{bare.path}/.venv/bin/python\n"
 
 
 def test_an_active_venv_of_our_own_is_brought_up_to_date_too(bare):
@@ -235,17 +249,51 @@ def test_an_active_venv_of_our_own_is_brought_up_to_date_too(bare):
         file.write("# changed\n")
     active = os.pathsep.join([str(bare.path / ".venv" / "bin"), str(bare.bin), os.environ["PATH"]])
     assert bare.call("smoke", PATH=active).returncode == 0
-    assert bare.calls() == [CHECK, INSTALL, WORK]
+    assert bare.calls() == NEW
 
 
-def test_an_interrupted_installation_is_repeated(bare):
-    done = bare.call("smoke", answers=["1|-m pip"])
+@pytest.mark.parametrize("broken", ["1|-m pip", "1|-m venv"])
+def test_an_interrupted_installation_is_repeated_from_its_beginning(bare, broken):
+    """A disk that was full while pip wrote left a .venv on which pip failed for good."""
+    done = bare.call("smoke", answers=[broken])
     assert done.returncode == 1
-    assert "pip failed" in done.stderr
-    assert bare.calls() == NEW[:-1]
-    (bare.path / ".venv" / "bin" / "ready").touch()  # part of it arrived
+    assert f"{broken[2:]} failed" in done.stderr
+    assert not (bare.path / ".venv").exists()
+    bare.calls()
     assert bare.call("test").returncode == 0
-    assert bare.calls() == [INSTALL, "-m robustkit test"]
+    assert bare.calls() == [*NEW[1:3], "-m robustkit test"]
+
+
+def test_a_venv_that_this_script_did_not_finish_is_kept_beside_the_new_one(bare):
+    (bare.path / ".venv/bin").mkdir(parents=True)
+    (bare.path / ".venv/bin/mine").touch()
+    done = bare.call("smoke")
+    assert done.returncode == 0 and bare.calls() == NEW
+    (kept,) = bare.path.glob(".venv-before-*")
+    assert kept.name in done.stdout and (kept / "bin/mine").exists()
+
+
+def test_two_at_once_make_one_environment_and_both_use_it(bare):
+    """The second one filled the same .venv while the first did."""
+    with subprocess.Popen([bare.path / "run_all.sh", "smoke"], env=bare.environment(["held|-m pip"])) as first:
+        wait_for(lambda: "waiting" in bare.log.read_text() if bare.log.exists() else False)
+        pipes = {"stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([bare.path / "run_all.sh", "test"], env=bare.environment(), **pipes) as second:
+            assert second.stdout.readline() == "Waiting for another run_all.sh, which fills .venv.\n"
+            (bare.bin / "go").touch()
+            second.communicate(timeout=300)
+        first.communicate(timeout=300)
+    assert (first.returncode, second.returncode) == (0, 0)
+    calls = bare.calls()
+    assert [call for call in calls if call.startswith(("-m venv", "-m pip"))] == NEW[1:3]
+    assert {WORK, "-m robustkit test"} <= set(calls)
+
+
+def wait_for(condition):
+    give_up = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < give_up, "it never came"
+        time.sleep(0.02)
 
 
 def test_an_interrupted_update_is_repeated_even_if_the_list_is_what_it_was_again(bare):
@@ -256,7 +304,7 @@ def test_an_interrupted_update_is_repeated_even_if_the_list_is_what_it_was_again
     (bare.path / "constraints.txt").write_text(before)
     bare.calls()
     assert bare.call("smoke").returncode == 0
-    assert bare.calls() == [CHECK, INSTALL, WORK]
+    assert bare.calls() == [WORK]  # the one that is there was not touched
 
 
 def test_a_venv_whose_python_is_gone_is_made_anew(bare):

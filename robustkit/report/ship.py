@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..cell import Cell, without_added
 from ..checks import InputError
 from ..files import ROOT, figures_folder, results_folder, write_atomically
 from ..profiles import named_cells
@@ -18,22 +19,37 @@ def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
     """Merge local rows, or those of the files given, into results/shipped.jsonl, sorted.
 
     Digits are not shipped, but for the runs of Theorem 2, which asks for m >> d.
-    Returns how many rows are new, and a sentence for each difference between engines (the first row is kept).
-    Raises InputError if a file is not there, ConflictError if two rows of one engine differ; nothing is written then.
+    Returns how many rows are new, and a sentence for each that is left out, as it is not the row of its cell, and for
+    each difference between engines (the first row is kept). Raises InputError if a file is not there, ConflictError
+    if two rows of one engine differ; nothing is written then.
     """
     for path in paths:
         if not path.is_file():
             raise InputError(f"the file to ship is {str(path)!r}, but there is no such file")
-    rows, notes = store.read_rows(store.SHIPPED), []
-    before, on_digits = len(rows), {cell.key for cell in named_cells("theorem2", "laptop")}
-    for path in paths or [store.local_path()]:
-        finished = [row for row in store.read_rows(path) if row["status"] != "failed"]
-        own = [row for row in finished if row["cell"]["dataset"] in SHIPPED_DATA or row["key"] in on_digits]
-        rows, more = store.merge(rows, own)
-        notes += more
-    rows.sort(key=lambda row: ([str(row["cell"][n]).zfill(8) for n in ORDER], row.get("measure", ""), row["key"]))
-    write_atomically(store.SHIPPED, "".join(store.encode(row) + "\n" for row in rows))
+    notes, on_digits = [], {cell.key for cell in named_cells("theorem2", "laptop")}
+    with store.locked_folder(store.SHIPPED.parent):  # two of these at once would each write without the other's rows
+        rows = store.read_rows(store.SHIPPED)
+        before = len(rows)
+        for path in paths or [store.local_path()]:
+            finished = [row for row in store.read_rows(path) if row["status"] != "failed"]
+            own = [row for row in finished if row["cell"]["dataset"] in SHIPPED_DATA or row["key"] in on_digits]
+            other = [row for row in own if not _is_of_its_cell(row)]
+            notes += [f"{row.place} is left out: its cell cannot be, or has another key by now" for row in other]
+            rows, more = store.merge(rows, [row for row in own if row not in other], refuse=True)
+            notes += more
+        rows.sort(key=lambda row: ([str(row["cell"][n]).zfill(8) for n in ORDER], row.get("measure", ""), row["key"]))
+        write_atomically(store.SHIPPED, "".join(store.encode(row) + "\n" for row in rows))
     return len(rows) - before, notes
+
+
+def _is_of_its_cell(row: dict) -> bool:
+    try:
+        cell = Cell(**row["cell"])
+    except InputError:
+        return False
+    return cell.key == row.get("cell_key", row["key"]) and cell.as_dict() == without_added(
+        row["cell"] | {"milestones": tuple(row["cell"]["milestones"])}
+    )
 
 
 def ship_notebooks() -> list[str]:

@@ -16,7 +16,6 @@ import torch
 
 from ..cell import EVALUATION_POINTS, FRACTIONS, Cell
 from ..data import stream_generator
-from ..datasets import dataset_info
 from ..files import ROOT
 from ..training.cuda_graph import GraphedStep
 from ..training.ensemble import groups
@@ -24,7 +23,7 @@ from ..training.group import LOSS_POINTS, dtype_of, engine_of, mean_losses, torc
 from ..training.loop import CHUNK, targets
 from ..training.measures import ball_norms
 
-CONTROL_GROUP = Path("/sys/fs/cgroup")
+CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def relative_cost(cell: Cell) -> float:
@@ -34,7 +33,7 @@ def relative_cost(cell: Cell) -> float:
 
 def memory_bytes(cell: Cell) -> int:
     """Weights now and at the start, the dataset twice, and what a batch of images leaves for the backward pass."""
-    data, size = dataset_info(cell.dataset), dtype_of(cell).itemsize
+    data, size = cell.data, dtype_of(cell).itemsize
     needed = 2 * size * (cell.parameters + (data.n_train + data.n_test) * cell.d_in)
     if cell.model != "fcn":  # before and after normalisation, and after the ReLU
         needed += 3 * size * 256 * sum(layer.fan_out * layer.positions for layer in cell.layers)
@@ -42,13 +41,19 @@ def memory_bytes(cell: Cell) -> int:
 
 
 def room_bytes(device: str) -> int:
-    """What a run may take: all memory of the machine or of its container; what is free on a GPU."""
+    """What a run may take: all memory of the machine or of its control groups; what is free on a GPU."""
     if device != "cpu":
         return torch.cuda.mem_get_info(device)[0]
     room = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [sys.maxsize]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups, version 2 and 1
-        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            room.append(int((CONTROL_GROUP / name).read_text(encoding="utf-8")))
+    groups = [":memory:/", "::/"]  # of a container, which sees its own group as the root
+    with contextlib.suppress(OSError):
+        groups += OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    for line in groups:
+        _, kind, path = line.split(":", 2)
+        limit = {"": "memory.max", "memory": "memory.limit_in_bytes"}.get(kind)  # versions 2 and 1
+        for group in (Path(path), *Path(path).parents) if limit else ():  # a parent's limit holds too
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+                room.append(int((CONTROL_GROUPS / kind / group.relative_to("/") / limit).read_text()))
     return min(room)
 
 
@@ -59,7 +64,7 @@ def estimate_seconds(cells: Sequence[Cell], device: str, workers: int = 1) -> fl
     """
     widest, spent = 1024 if device == "cpu" else 4096, [0.0] * (workers if device == "cpu" else 1)
     for group in groups(cells, device, workers):  # each goes to the worker that is free first
-        cell, info = group[0], dataset_info(group[0].dataset)
+        cell, info = group[0], group[0].data
         plain = {"seed": 0, "init": "he", "power": None, "gain": None, "alpha": 1.0, "scaling": "raw", "epochs": 1000}
         plain |= {"lr": 1e-9, "lr_rule": "fixed", "lr_decay": 1.0, "milestones": ()}
         plain |= {"stop_loss": None, "stop_every": None}
@@ -89,7 +94,7 @@ def _speeds(cell: Cell, networks: int, device: str) -> tuple[float, float, float
     """
     dtype, every, times = dtype_of(cell), 8 if cell.model == "fcn" else 1, []
     early = 2 if device == "cpu" else GraphedStep.EARLY + 1  # observations: warming up, and capturing the step
-    x, y = _noise(cell.train_points, dataset_info(cell.dataset).shape)
+    x, y = _noise(cell.train_points, cell.data.shape)
     x, y = x.to(device, dtype), (y % cell.d_out if cell.target == "class" else y).to(device)
 
     def now() -> float:

@@ -15,13 +15,15 @@ SECONDS = 30  # for the scheduler to answer
 def dask(address: str, device: str = "auto") -> Iterator[dict]:
     """Options of `train_missing.run` for the cluster whose scheduler listens at `address`.
 
-    A worker that dies gives its group to another one. Raises InputError if dask is not installed, if no scheduler
-    answers or it has no worker, if a worker has more than one thread, or if the device is not there.
+    A worker that dies gives its group to another one. A scheduler accepts strangers, and what it exchanges are
+    pickles, which can run any code: it must listen on 127.0.0.1, or speak TLS.
+    Raises InputError if dask is not installed, if no scheduler answers or it has no worker, if a worker has more than
+    one thread, or if the device is not there.
     """
     try:
         from distributed import Client
     except ImportError as error:
-        raise InputError("--dask needs the package distributed: pip install 'robustkit[dask]'") from error
+        raise InputError("--dask needs the package distributed: pip install distributed") from error
     try:
         client = Client(address, timeout=SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:

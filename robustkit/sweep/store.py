@@ -1,23 +1,25 @@
-"""Rows on disk: one JSON object per line, closed by a CRC; appended under a lock, and saved once it is synced."""
+"""Rows on disk: one per line (see lines.py), appended under a lock, and saved once they are synced."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import gc
-import json
+import math
 import os
-import re
+import sys
+import time
 import warnings
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from ..checks import InputError
-from ..files import ROOT, results_folder
+from ..files import ROOT, results_folder, sync_folder
+from .lines import Row, decode, decode_head, encode
 
-SCHEMA = 1
 SHIPPED = ROOT / "results" / "shipped.jsonl"
-HEAD = re.compile(rb'\{"key": "([^"\\]*)", "status": "([^"\\]*)", "schema": (\d+), ')  # how `encode` begins a line
+PATIENCE = 3.0  # seconds of waiting for a lock in silence
 
 
 class ConflictError(RuntimeError):
@@ -29,78 +31,37 @@ def local_path() -> Path:
     return results_folder() / "rows.jsonl"
 
 
-def encode(row: dict) -> str:
-    """One line: `key` and `status` first, the CRC-32 of all before it last. Raises ValueError on NaN or infinity."""
-    first = {name: row[name] for name in ("key", "status")} | {"schema": SCHEMA}
-    body = json.dumps(first | {k: v for k, v in row.items() if k not in (*first, "crc")}, allow_nan=False)
-    return f'{body[:-1]}, "crc": "{zlib.crc32(body[:-1].encode()):08x}"}}'
-
-
-def decode(line: str | bytes) -> dict:
-    """The row of one line. Raises ValueError if the line is torn or altered, InputError if it has another schema."""
-    line = line.encode() if isinstance(line, str) else line
-    _check_crc(line)
-    try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("the row is nested too deeply") from error
-    _check_schema(row.get("schema"))
-    return row
-
-
-def _refuse_constant(name: str):
-    raise ValueError(f"the row holds {name}, which is not a number of JSON")
-
-
-def _decode_head(line: bytes) -> tuple[str, str, bytes]:
-    """Key, status and CRC of the row of one line, checked as by `decode` but not parsed: some 20 times as fast."""
-    _check_crc(line)
-    if head := HEAD.match(line):
-        key, status, schema = (group.decode() for group in head.groups())
-        _check_schema(int(schema))
-    else:  # not as `encode` writes it
-        row = decode(line)
-        key, status = row["key"], row["status"]
-    return key, status, line[-10:-2]
-
-
-def _check_crc(line: bytes) -> None:
-    if line[-20:] != b', "crc": "%08x"}' % zlib.crc32(memoryview(line)[:-20]):
-        raise ValueError("the row is torn or altered: its CRC does not match")
-
-
-def _check_schema(schema: int | None) -> None:
-    if schema != SCHEMA:
-        raise InputError(f"the row has schema {schema}, this version reads schema {SCHEMA}")
-
-
 def read_rows(path: Path, decoder: Callable[[bytes], object] = decode) -> list:
     """All sound rows of a file, in order; damaged lines are named in a warning and never used.
 
+    A lock on the file is waited for, though not for long: half a row that its writer holds is damage too.
     Raises InputError if a sound row has another schema: it is not damage, and guessing would be.
     """
     if not path.exists():
         return []
     if not path.is_file():
         raise InputError(f"{path} cannot be read or cannot be written: it must be a file of rows")
-    rows, damaged = [], []
+    rows, damaged, reason = [], [], None
     with contextlib.ExitStack() as stack, open(path, "rb", buffering=1 << 20) as file:
         if gc.isenabled():  # it would go through all rows again and again as they come, for half of the time
             gc.disable()
             stack.callback(gc.enable)
-        with contextlib.suppress(OSError):  # a file system without locks can be read all the same
-            _lock(file, "LOCK_SH")  # a row that another process is writing is read whole, or not yet
+        lock(file, "LOCK_SH", most=2 * PATIENCE)  # a row that another process is writing is read whole, or not yet
         for number, line in enumerate(file, 1):
             try:
                 if not line.isspace():
                     rows.append(decoder(line.rstrip(b"\r\n")))
+                    if isinstance(rows[-1], Row):
+                        rows[-1].place = f"{path}, line {number}"
             except InputError as error:
                 raise InputError(f"{path}, line {number}: {error}") from error
-            except ValueError:
+            except ValueError as error:
                 damaged.append(number)
+                reason = reason or error
     if damaged:
         where = ", ".join(map(str, damaged[:10])) + (" ..." if len(damaged) > 10 else "")
-        warnings.warn(f"{path}: {len(damaged)} damaged row(s) left out, at line {where}", stacklevel=2)
+        said = f"{path}: {len(damaged)} damaged row(s) left out, at line {where} (the first: {reason})"
+        warnings.warn(said, stacklevel=2)
     return rows
 
 
@@ -109,35 +70,94 @@ def append(row: dict, path: Path | None = None) -> None:
     path = path or local_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (encode(row) + "\n").encode()
+    for _ in range(3):  # some file systems never say that it is the same file
+        if _append(line, path):
+            return
+
+
+def _append(line: bytes, path: Path) -> bool:
+    """Whether the file to which the line was added is still the one at that path: it may have been replaced."""
     with open(path, "ab+", buffering=0) as file:  # unbuffered: nothing is left to be flushed after a failure
-        _lock(file, "LOCK_EX")
-        end = file.seek(0, os.SEEK_END)
+        lock(file, "LOCK_EX")
+        end, done = file.seek(0, os.SEEK_END), 0
         if end:
             file.seek(end - 1)
             if file.read(1) != b"\n":  # a torn tail stays a line of its own, named when read
                 line = b"\n" + line
         try:
-            while line:
-                line = line[file.write(line) :]
+            while done < len(line):
+                done += file.write(line[done:])
             os.fsync(file.fileno())
         except OSError as error:
-            os.truncate(path, end)
+            if file.seek(0, os.SEEK_END) == end + done:  # else another process wrote too, where there are no locks
+                file.truncate(end)
             raise OSError(error.errno, f"a row could not be saved ({error.strerror})", str(path)) from error
+        for folder in path.absolute().parents if not end else ():  # it is new
+            sync_folder(folder)
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return False
 
 
-def _lock(file, kind: str) -> None:
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, as far as its file system can."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle, "LOCK_EX")
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock(file, kind: str, most: float = math.inf) -> None:
+    """Lock an open file, which closing it ends, as far as its file system can; says so if that takes seconds.
+
+    kind: "LOCK_EX", or "LOCK_SH" to read. most: seconds after which to go on without.
+    """
+    began, said = time.monotonic(), False
+    while not _try_to_lock(file, kind):
+        if (waited := time.monotonic() - began) > PATIENCE and not said:
+            said = (
+                say(f"waiting for {getattr(file, 'name', 'the shipped rows')}, which another process has locked")
+                or True
+            )
+        if waited > most:
+            return
+        time.sleep(0.005 + min(0.1, waited / 10))
+
+
+def _try_to_lock(file, kind: str) -> bool:
     try:
         import fcntl
-    except ImportError:  # Windows: appends of one process only
-        return
-    fcntl.flock(file, getattr(fcntl, kind))
+
+        fcntl.flock(file, getattr(fcntl, kind) | fcntl.LOCK_NB)
+    except ImportError:  # Windows
+        _warn_of_no_locks("this system has none")
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        _warn_of_no_locks(error.strerror)
+    return True
 
 
-def merge(rows: list[dict], others: list[dict]) -> tuple[list[dict], list[str]]:
+@functools.cache
+def _warn_of_no_locks(reason: str) -> None:
+    warnings.warn(f"files are not locked ({reason}): let one process at a time write rows there", stacklevel=4)
+
+
+def say(sentence: str, file=None) -> None:
+    """Print a line (to stderr, unless told); a full disk or a closed pipe must not end a run."""
+    with contextlib.suppress(OSError, ValueError):
+        print(sentence, file=file or sys.stderr, flush=True)
+
+
+def merge(rows: list[dict], others: list[dict], *, refuse: bool = False) -> tuple[list[dict], list[str]]:
     """Rows of both lists, one per key, the first kept; and a sentence for each cell whose numbers differ.
 
-    A failed row gives way to one that is not. Numbers may differ between engines, versions and runs on a GPU; raises
-    ConflictError if the same engine and versions measured different numbers for one cell.
+    A failed row gives way to one that is not. Numbers may differ between engines, versions, kinds of CPU and runs on
+    a GPU. refuse: raise ConflictError where engine, versions and kind of CPU are known to be the same.
     """
     merged, notes = {row["key"]: row for row in rows}, []
     for row in others:
@@ -145,14 +165,18 @@ def merge(rows: list[dict], others: list[dict]) -> tuple[list[dict], list[str]]:
         if kept is None or (kept["status"] == "failed" and row["status"] != "failed"):
             merged[row["key"]] = row
         elif row["status"] != "failed" and _compared(kept) != _compared(row):
-            names = _difference(kept, row)
-            # The plain loop's convolutions do not repeat to the bit on a GPU.
-            on_gpu = kept["engine"].get("device", "cpu") != "cpu"
-            repeats = not (on_gpu and kept["engine"].get("name") == "loop")
-            if repeats and (kept["engine"], kept["versions"]) == (row["engine"], row["versions"]):
-                raise ConflictError(f"two rows of one cell, from one engine and versions, differ: {names}")
-            notes.append(f"the first row is kept, another engine, version or run on a GPU differs: {names}")
+            engine, where = kept["engine"], f"{_difference(kept, row)} (in {_place(kept)} and {_place(row)})"
+            # The plain loop's convolutions do not repeat to the bit on a GPU; older rows do not say their vectors.
+            repeats = "vectors" in engine if engine.get("device", "cpu") == "cpu" else engine.get("name") != "loop"
+            if refuse and repeats and (engine, kept["versions"]) == (row["engine"], row["versions"]):
+                said = "two rows of one cell, from one engine, versions and kind of CPU, differ"
+                raise ConflictError(f"{said}: {where}; delete the line that is wrong")
+            notes.append(f"the first of two rows is kept, which differ: {where}")
     return list(merged.values()), notes
+
+
+def _place(row: dict) -> str:
+    return getattr(row, "place", Row.place)
 
 
 def _compared(row: dict) -> dict:
@@ -168,21 +192,33 @@ def _difference(kept: dict, row: dict) -> str:
 
 
 def load_rows(*, shipped: bool = True, local: bool = True, measure: str | None = None) -> list[dict]:
-    """Every row, shipped before local, one per cell: the runs' own, or those of one further measure."""
-    rows = []
+    """Every row, shipped before local, one per cell: the runs' own, or those of one further measure.
+
+    Where two rows of one cell differ, the first is used and a warning names both.
+    """
+    rows, notes = [], []
     for path in _files(shipped, local):
-        rows, _ = merge(rows, [row for row in read_rows(path) if row.get("measure") == measure])
+        rows, more = merge(rows, [row for row in read_rows(path) if row.get("measure") == measure])
+        notes += more
+    if notes:
+        others = f"; so do {len(notes) - 1} more" if len(notes) > 1 else ""
+        warnings.warn(f"{notes[0]}{others}", stacklevel=2)
     return rows
 
 
-def load_statuses(*, shipped: bool = True, local: bool = True) -> dict[str, str]:
-    """The status of every key, as `load_rows` has it, of runs' own rows and further measures alike; CRCs are checked.
+_SOUND: set[tuple[bytes, bytes]] = set()  # keys and CRCs of lines that this process has found to be rows
 
-    Raises ConflictError as `load_rows()` does, which compares rows that were saved twice with other bytes.
+
+def load_statuses(keys: Collection[str] | None = None, *, shipped: bool = True, local: bool = True) -> dict[str, str]:
+    """The status of each of the keys that has a row (None: of all keys), as `load_rows` has it.
+
+    Of runs' own rows and further measures alike. Warns as `load_rows` does of rows that differ.
     """
-    first, differ = {}, False
+    first, differ, keys = {}, False, None if keys is None else set(keys)
     for path in _files(shipped, local):
-        for key, status, crc in read_rows(path, _decode_head):
+        for key, status, crc in read_rows(path, functools.partial(decode_head, keys=keys, sound=_SOUND)):
+            if keys is not None and key not in keys:
+                continue
             kept = first.get(key)
             if kept is None or kept[0] == "failed" != status:
                 first[key] = status, crc

@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pandas
 from tqdm import tqdm
@@ -21,13 +22,13 @@ from ..data import load_dataset
 from ..ledger.rows import curve_name, in_words, reading_of
 from ..profiles import cheapest_first, named_cells
 from ..training import checkpoint
-from ..training.group import GroupRun, over_time
+from ..training.group import GroupRun, failed_row, over_time
 from ..training.measures import RunMeasures
 from ..training.remeasure import FURTHER
 from . import cost, store
 from .device import resolve_device
 from .locks import RunLocks
-from .workers import failed_row, measured_rows
+from .workers import UNGUARDED, measured_rows
 
 
 def kind_of(name: str | None) -> type[GroupRun]:
@@ -51,9 +52,9 @@ def run(
     """Train what the store lacks, save each row as it comes, and return the rows of `cells`, one per cell.
 
     Under `report`, which sets ROBUSTKIT_STATIC, nothing is trained: the rows are those that the store has.
-    workers: processes on the CPU, one thread each (a GPU takes one). executor: any concurrent.futures executor, used
-    instead (for Dask's see dask.py); a GPU that is named is then its workers'. minutes: stop in time; what is not
-    finished by then is left for the next run.
+    workers: processes on the CPU, one thread each (a GPU takes one). executor: any concurrent.futures executor of
+    other processes, used instead (for Dask's see dask.py); a GPU that is named is then its workers'. minutes: stop in
+    time; what is not finished by then is left for the next run.
     Raises InputError, before any training, on an empty or repeated cell list, a bad device or a folder that
     cannot be written. A cell that fails has status "failed" with its reason, and the others are trained all the same.
     """
@@ -83,12 +84,17 @@ def _run(cells, kind: type[GroupRun], device="auto", workers=1, executor: Execut
         raise InputError("cells holds the same run twice; each must be there once")
     workers = check_number("workers", workers, low=1, high=1000, integer=True)
     minutes = check_number("minutes", minutes, above=0, optional=True)
-    deadline = time.time() + 60 * minutes if minutes else math.inf
+    if isinstance(executor, ThreadPoolExecutor):
+        shared = "threads share torch's precision and each other's locks"
+        raise InputError(f"executor is {executor!r}, but {shared}: it must be one of other processes")
+    deadline = time.monotonic() + 60 * minutes if minutes else math.inf
     if reporting():
         return frame(cells, kind)
     if executor is None or not str(device).startswith("cuda"):  # else it is on machines that have one
         device = resolve_device(device)
-    if todo := missing(cells, store.load_statuses(), kind):
+    if todo := missing(cells, store.load_statuses(map(kind.key, cells)), kind):
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            os._exit(UNGUARDED)  # a worker loads its parent's script
         _train_and_save(todo, kind, device, workers, executor, deadline)
     return frame(cells, kind)
 
@@ -98,10 +104,10 @@ def _train_and_save(
 ) -> None:
     """Append each row to the store as it comes. A run that memory cannot hold is refused, and has status "failed"."""
     _check_writable()
-    for name, scaling in {(cell.dataset, cell.scaling) for cell in todo}:
-        load_dataset(name, scaling=scaling)  # a missing or damaged file is named once, before any training
+    for name, scaling, sha256 in {(cell.dataset, cell.scaling, cell.data.sha256) for cell in todo}:
+        load_dataset(name, scaling=scaling, sha256=sha256)  # a missing or damaged file is named before any training
     small, too_large = _by_memory(todo, kind, device) if executor is None else (todo, [])
-    with contextlib.closing(RunLocks(kind, deadline)) as locks, _progress(todo, kind) as show:
+    with contextlib.closing(RunLocks(todo, kind, deadline)) as locks, _progress(todo, kind) as show:
         measured = measured_rows(small, locks, device, workers, executor, deadline)
         try:
             for row in itertools.chain(too_large, measured):
@@ -111,8 +117,8 @@ def _train_and_save(
                     checkpoint.remove(row["key"])
                 show(row)
         except (KeyboardInterrupt, SystemExit):
-            left = len(missing(todo, store.load_statuses(), kind))
-            print(f"\nstopped: {len(todo) - left} run(s) saved, {left} left to do", file=sys.stderr)
+            left = len(missing(todo, store.load_statuses(map(kind.key, todo)), kind))
+            store.say(f"\nstopped: {len(todo) - left} run(s) saved, {left} left to do")
             raise
         finally:
             measured.close()  # ends the workers, even where a notebook keeps the traceback
@@ -126,7 +132,7 @@ def _by_memory(todo: Sequence[Cell], kind: type[GroupRun], device: str) -> tuple
             small.append(cell)
         else:
             needs = f"needs at least {needed / 1e9:.2f} GB ({needed} bytes), {device} has {room / 1e9:.2f}"
-            too_large.append(failed_row(cell, time.time(), f"not begun: it {needs}", device=device, kind=kind))
+            too_large.append(failed_row(cell, time.monotonic(), f"not begun: it {needs}", device=device, kind=kind))
     return small, too_large
 
 
@@ -145,22 +151,24 @@ def _progress(todo: Sequence[Cell], kind: type[GroupRun]) -> Iterator[Callable[[
     """To be called with each row: a bar with the time left in a terminal, one line per finished run elsewhere."""
     costs, started = {kind.key(cell): cost.relative_cost(cell) for cell in todo}, time.monotonic()
     common, total = set.intersection(*(set(_reading(cell.as_dict())) for cell in todo)), sum(costs.values())
+    steps_of = {kind.key(cell): cell.steps for cell in todo}
     passed, bad, steps = [(0.0, 0.0)], 0, 0  # (seconds, cost) after each run
 
     def add(row: dict) -> None:
         nonlocal bad, steps
         cell, value, seconds = row["cell"], row["measures"].get("stability"), time.monotonic() - started + 1e-9
         passed.append((seconds, passed[-1][1] + costs[row["key"]]))
-        bad, steps = bad + (row["status"] != "ok"), steps + Cell(**cell).steps * (row["status"] == "ok")
+        bad, steps = bad + (row["status"] != "ok"), steps + steps_of[row["key"]] * (row["status"] == "ok")
         done, speed, left = (
             len(passed) - 1,
             f"{steps / seconds:.0f} network-steps/s" if steps else "",
             _left(passed, total),
         )
-        bar.update(costs[row["key"]])
         words = [f"{done}/{len(todo)} runs", f"{bad} not ok" if bad else "", speed]
-        bar.set_description_str(", ".join(filter(None, words)), refresh=False)
-        bar.set_postfix_str(left)
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe does not end a run
+            bar.update(costs[row["key"]])
+            bar.set_description_str(", ".join(filter(None, words)), refresh=False)
+            bar.set_postfix_str(left)
         if bar.disable and not os.environ.get("TQDM_DISABLE"):
             reason = row["status"] + (f": {row['reason']}" if row["reason"] else "")
             place = (f"{name} {cell[name]}" for name in ("depth", "width", "seed"))
@@ -168,7 +176,7 @@ def _progress(todo: Sequence[Cell], kind: type[GroupRun]) -> Iterator[Callable[[
             where = in_words(", ".join((curve_name(cell["init"], cell["power"]), *place, *own)))
             result = f"P/eps {value:.4g}" if value is not None else reason
             facts = [f"{row['seconds']:.0f} s", speed if row["status"] != "failed" else "", left]
-            print(f"[{done}/{len(todo)}] {where}: {result} ({', '.join(filter(None, facts))})", flush=True)
+            store.say(f"[{done}/{len(todo)}] {where}: {result} ({', '.join(filter(None, facts))})", sys.stdout)
 
     layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} passed{postfix}"
     options = {"total": total, "desc": f"0/{len(todo)} runs", "bar_format": layout}

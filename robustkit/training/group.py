@@ -15,6 +15,7 @@ import numpy
 import torch
 
 from ..cell import FRACTIONS, Cell
+from ..checks import InputError
 from ..data import Dataset, fixed_points, load_dataset
 from ..datasets import dataset_info
 from ..files import ROOT
@@ -31,8 +32,8 @@ class OutOfTimeError(RuntimeError):
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(name: str, scaling: str, device: str, dtype: torch.dtype, _digest: str) -> Dataset:
-    return load_dataset(name, scaling=scaling, device=device, dtype=dtype)
+def _dataset(name: str, scaling: str, device: str, dtype: torch.dtype, sha256: str) -> Dataset:
+    return load_dataset(name, scaling=scaling, device=device, dtype=dtype, sha256=sha256)
 
 
 def dtype_of(cell: Cell) -> torch.dtype:
@@ -95,10 +96,10 @@ class GroupRun:
     points: int | None = None  # fixed test points, and training points, to measure on; None: the cell's own number
 
     def __init__(self, cells: Sequence[Cell], device: str, engine: type | None = None):
-        self.started, self.cells, self.device = time.time(), cells, device
+        self.started, self.cells, self.device = time.monotonic(), cells, device
         self.cell = cell = cells[0]
         dtype, count = dtype_of(cell), self.points or cell.points
-        self.data = data = _dataset(cell.dataset, cell.scaling, device, dtype, dataset_info(cell.dataset).sha256)
+        self.data = data = _dataset(cell.dataset, cell.scaling, device, dtype, cell.data.sha256)
         self.x, self.y = data.x_train[: cell.train_points], data.y_train[: cell.train_points]
         test = fixed_points(len(data.x_test), count, "test points").to(device)
         self.x_test, self.y_test = data.x_test[test], data.y_test[test]
@@ -134,20 +135,30 @@ class GroupRun:
         """Measures at the end of the run, of each of the networks `sound`: those that did not diverge."""
 
     def rows(self, deadline: float) -> list[dict]:
-        """Train the networks and return their rows; raises OutOfTimeError when time.time() passes the deadline.
+        """Train the networks and return their rows; raises OutOfTimeError when time.monotonic() passes the deadline.
 
         A long run saves a checkpoint per minute, from which the next run of the same cells resumes.
         """
-        self.deadline, self.due = deadline, time.time() + checkpoint.SECONDS
-        resume = checkpoint.load([self.key(cell) for cell in self.cells], self.device)
-        if resume:
+        self.deadline, self.due = deadline, time.monotonic() + checkpoint.SECONDS
+        fresh = [checkpoint.Saved(0, *parts) for parts in zip(self.nets.first_states(), self.notes, strict=True)]
+        if resume := checkpoint.load(dict(zip(map(self.key, self.cells), fresh, strict=True)), self.device):
             self.notes = [saved.notes for saved in resume]
             self.started -= self.notes[0]["seconds"]
         options = {"evaluate_at": self.loss_steps | self.other_steps, "observe": self._look, "save": self._save}
         self.nets.train(self.x, self.y, resume=resume, **options)
+        if self._data_changed():
+            reason = f"dataset {self.cell.dataset!r} was changed during the run"
+            return [
+                failed_row(cell, self.started, reason, device=self.device, kind=type(self)) for cell in self.cells
+            ]
         sound = [s for s, note in enumerate(self.notes) if not note["reason"]]
         final = dict(zip(sound, self.final(sound), strict=True))
         return [self._row(s, final.get(s)) for s in range(len(self.cells))]
+
+    def _data_changed(self) -> bool:
+        with contextlib.suppress(InputError):  # it may be gone: what was read is what the key names
+            return dataset_info(self.cell.dataset) != self.cell.data
+        return False
 
     def _look(self, step: int) -> list[bool]:
         losses = mean_losses(self.nets, *self.followed, self.cell) if step in self.loss_steps else None
@@ -162,7 +173,7 @@ class GroupRun:
 
     def _save(self, step: int, state: Callable[[], list[dict]]) -> None:
         """Before each step: a checkpoint now and then, and one more where time has run out."""
-        began = time.time()
+        began = time.monotonic()
         if began < min(self.due, self.deadline):
             return
         for cell, note, own in zip(self.cells, self.notes, state(), strict=True):
@@ -170,8 +181,8 @@ class GroupRun:
             checkpoint.save(self.key(cell), saved, self.device)
         if began > self.deadline:
             raise OutOfTimeError
-        took = time.time() - began
-        self.due = time.time() + min(max(checkpoint.SECONDS, 20 * took), checkpoint.LONGEST)
+        took = time.monotonic() - began
+        self.due = time.monotonic() + min(max(checkpoint.SECONDS, 20 * took), checkpoint.LONGEST)
 
     def _row(self, s: int, final: dict | None) -> dict:
         cell, trace, reason = self.cells[s], self.notes[s]["trace"], self.notes[s]["reason"]
@@ -220,10 +231,15 @@ def mean_over_points(nets, x, y, total_of: Callable) -> list[float]:
     return [total / len(x) for total in totals.tolist()]  # the one number read from a GPU
 
 
+def failed_row(cell: Cell, started: float, reason: str, *, device: str, kind: type[GroupRun]) -> dict:
+    """The row of a run that did not come to its end."""
+    return row_of(cell, "failed", reason, dict.fromkeys(kind.columns), device, started) | kind.identity(cell)
+
+
 def row_of(
     cell: Cell, status: str, reason: str | None, measures: dict, device: str, started: float, *, engine=None, group=1
 ) -> dict:
-    """A row as the store takes it; its seconds are its share of the group's."""
+    """A row as the store takes it; its seconds, since `started` by time.monotonic(), are its share of the group's."""
     on_gpu = device.startswith("cuda")
     return {
         "key": cell.key,
@@ -238,16 +254,19 @@ def row_of(
             "tf32": on_gpu and cell.precision == "tf32",
             "threads": torch.get_num_threads(),
             "group": group,
-        },
+        }
+        | ({} if on_gpu else {"vectors": torch.backends.cpu.get_cpu_capability()}),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "commit": commit(),
-        "seconds": round((time.time() - started) / group, 3),
+        "seconds": round((time.monotonic() - started) / group, 3),
     }
 
 
 @functools.cache
 def commit() -> str | None:
     """The commit of this copy of the package, "-dirty" after it where files have changed; None outside of git."""
+    if not (ROOT / ".git").exists():  # it may lie in a repository of something else
+        return None
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
         return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()

@@ -87,6 +87,11 @@ class Engine:
         if steps in evaluate_at:
             observe(steps)
 
+    def first_states(self) -> list[dict[str, Tensor]]:
+        """What `save` would be given before any step: checkpoints have the same names, shapes and types."""
+        orders = [stream_generator(cell.seed, "order").get_state() for cell in self.cells]
+        return self._states(orders, [True] * len(orders))
+
     def _states(self, order_states: Sequence[Tensor], going: Sequence[bool]) -> list[dict[str, Tensor]]:
         parts = zip(self._own_states(), order_states, going, strict=True)
         return [own | {"generator.order": order, "going": torch.tensor(on)} for own, order, on in parts]
@@ -154,7 +159,8 @@ class Loop(Engine):
     def _own_states(self) -> list[dict[str, Tensor]]:
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for number, parameter in enumerate(self.model.parameters()):
-            if (momentum := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
+            if self.cells[0].momentum:
+                momentum = self.optimizer.state[parameter].get("momentum_buffer", torch.zeros_like(parameter))
                 state[f"momentum.{number}"] = momentum
         return [state | {"generator.augment": self.augment_draws.get_state()}]
 

@@ -104,9 +104,9 @@ def measure_group(
     """Train the cells of one group of `ensemble.groups` and return their rows.
 
     kind: RunMeasures, or a further measure of remeasure.FURTHER. engine: Ensemble or Loop; None takes the fast one
-    where it can train the cell. Raises OutOfTimeError when time.time() passes the deadline; see `GroupRun.rows`.
+    where it can train the cell. Raises OutOfTimeError when time.monotonic() passes the deadline; see `GroupRun.rows`.
     """
-    if time.time() > deadline:
+    if time.monotonic() > deadline:
         raise OutOfTimeError
     with torch_set_for(cells[0], device):
         return kind(cells, device, engine).rows(deadline)

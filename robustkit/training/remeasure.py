@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import attacks
-from ..cell import ATTACKS, EVALUATION_POINTS, RADII, Cell, column
+from ..cell import ATTACKS, EVALUATION_POINTS, RADII, Cell, column, measure_key
 from ..networks import FCN, build
 from ..stability import gram_eigenvalues, jacobian, norm_in_ball
 from .group import GroupRun, mean_losses
@@ -33,8 +31,7 @@ class Further(GroupRun):
     @classmethod
     def identity(cls, cell: Cell) -> dict:
         """Its key: SHA-256 of the cell's key, the measure's name and its version, in canonical JSON."""
-        fields = {"cell": cell.key, "measure": cls.name, "version": cls.version}
-        key = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        key = measure_key(cell.key, cls.name, cls.version)
         return {"key": key, "cell_key": cell.key, "measure": cls.name, "version": cls.version}
 
     def model(self, s: int) -> nn.Module:

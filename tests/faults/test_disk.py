@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pandas
 import pytest
+from made_rows import a_stored_row
 
 import robustkit
 from robustkit import files as files_module
+from robustkit.cell import Cell
 from robustkit.files import results_folder
 from robustkit.plots import output, style
 from robustkit.report import notebooks
-from robustkit.sweep import store
+from robustkit.sweep import store, train_missing
 
 PAGE = 4096
 
@@ -78,7 +80,7 @@ def small_disk(tmp_path, monkeypatch, unmounting):
 
 
 def save_row(text, _):
-    store.append({"key": text[:1], "status": "ok", "text": text})
+    store.append(a_stored_row(reason=text))
 
 
 def save_figure(text, _):
@@ -111,8 +113,8 @@ def contents(folder):
 RAISED = 'raise OSError(error.errno, f"the file could not be written ({error.strerror})", str(path)) from error'
 
 
-@pytest.mark.guard(9, "robustkit/sweep/store.py", "os.truncate(path, end)", "pass")
-@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/sweep/store.py", "file.truncate(end)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", "part.unlink(missing_ok=True)", "pass")
 @pytest.mark.guard(9, "robustkit/files.py", RAISED, "raise")
 @pytest.mark.parametrize(
     ("save", "ending"),
@@ -133,7 +135,7 @@ def test_a_full_disk_is_said_with_the_path_and_what_was_there_is_kept(small_disk
     assert contents(folder).keys() == before.keys() and contents(folder) != before
 
 
-@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", "part.unlink(missing_ok=True)", "pass")
 def test_a_full_disk_keeps_the_csv_that_is_there(small_disk):
     folder, full = small_disk
     path = folder / "a table.csv"
@@ -151,7 +153,7 @@ print("new" * 10_000)
 """
 
 
-@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", "part.unlink(missing_ok=True)", "pass")
 def test_a_full_disk_keeps_the_executed_copy_of_a_notebook(small_disk, tmp_path, monkeypatch):
     _, full = small_disk
     (tmp_path / "07_short.py").write_text(SOURCE)
@@ -166,7 +168,7 @@ def test_a_full_disk_keeps_the_executed_copy_of_a_notebook(small_disk, tmp_path,
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-@pytest.mark.guard(9, "robustkit/files.py", "Path(part).unlink(missing_ok=True)", "pass")
+@pytest.mark.guard(9, "robustkit/files.py", "part.unlink(missing_ok=True)", "pass")
 def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, monkeypatch, step):
     path = tmp_path / "folder" / "rows.jsonl"
     files_module.write_atomically(path, "old")
@@ -182,6 +184,33 @@ def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing_behind(tmp_
     assert os.listdir(path.parent) == [path.name]
     files_module.write_atomically(path, "new\n")
     assert path.read_bytes() == b"new\n"
+
+
+@pytest.mark.parametrize("save", [store.append, lambda row, path: files_module.write_atomically(path, str(row))])
+@pytest.mark.guard(2, "robustkit/sweep/store.py", "            sync_folder(folder)\n", "            pass\n")
+@pytest.mark.guard(2, "robustkit/files.py", "        sync_folder(path.parent)\n", "")
+def test_a_new_file_is_found_in_its_folder_after_a_power_cut(tmp_path, monkeypatch, save):
+    """The file was synced, and the folder that lists it was not."""
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino) or fsync(handle))
+    save(a_stored_row(), tmp_path / "new" / "rows.jsonl")
+    assert {(tmp_path / "new").stat().st_ino, (tmp_path / "new" / "rows.jsonl").stat().st_ino} <= synced
+
+
+def test_files_follow_the_umask_and_need_no_chmod(tmp_path, monkeypatch):
+    """CIFS and exFAT refuse chmod: no table could be saved there; a group that shares a folder could not write."""
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    before = os.umask(0o002)
+    try:
+        files_module.write_atomically(tmp_path / "table.csv", "a,b")
+        store.append(a_stored_row(), tmp_path / "rows.jsonl")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o664}
 
 
 # ------------------------------------------------------------------------------------------------ folders
@@ -214,6 +243,68 @@ def test_a_read_only_results_folder_is_refused_before_any_run(read_only):
     ended = command(*ONE_TRAINING, ROBUSTKIT_RESULTS=read_only)
     assert ended.returncode == 2, ended.stderr
     assert ended.stdout == "" and f"results folder {read_only} cannot be written" in ended.stderr
+
+
+def test_the_status_of_a_results_folder_that_is_read_only_is_said(tmp_path, unmounting):
+    """It opened the file of locks for writing."""
+    folder = tmp_path / "results"
+    real = mounted(folder, "size=1m")
+    unmounting += [folder] * real
+    if os.geteuid() == 0 and not real:
+        pytest.skip("root can write everywhere, and nothing can be mounted here")
+    store.append(a_stored_row(), folder / "rows.jsonl")
+    (folder / "begun.lock").touch()
+    if real:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    else:
+        (folder / "begun.lock").chmod(0o444)
+        folder.chmod(0o555)
+    said = command("status", "smoke", "--widths", "16", "--depths", "2", ROBUSTKIT_RESULTS=folder)
+    assert said.returncode == 0 and "all" in said.stdout, said.stderr
+
+
+# ------------------------------------------------------------------------------------------------ nobody listens
+
+
+@pytest.mark.guard(
+    4,
+    "robustkit/__main__.py",
+    "        except OSError:\n            os.dup2",
+    "        except ValueError:\n            os.dup2",
+)
+@pytest.mark.parametrize("broken", ["full", "closed"])
+def test_a_print_that_fails_ends_no_run(tmp_path, broken):
+    """The first finished run was the last one: its line met a full disk, or a pipe that was closed."""
+    folder = {"ROBUSTKIT_RESULTS": str(tmp_path / "results")}
+    with contextlib.ExitStack() as stack:
+        if broken == "full":
+            stdout = stack.enter_context(open("/dev/full", "w"))
+        else:
+            reading, stdout = os.pipe()
+            os.close(reading)
+            stack.callback(os.close, stdout)
+        ended = subprocess.run(
+            [sys.executable, "-m", "robustkit", *ONE_TRAINING], stdout=stdout, stderr=subprocess.PIPE, text=True,
+            env=os.environ | folder, cwd=Path(robustkit.__file__).parents[1],
+        )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(store.read_rows(tmp_path / "results" / "rows.jsonl")) == 3
+
+
+@pytest.mark.guard(
+    4,
+    "robustkit/sweep/store.py",
+    "with contextlib.suppress(OSError, ValueError):\n        print",
+    "if True:\n        print",
+)
+def test_in_a_script_too(monkeypatch):
+    class Full:
+        def write(self, _):
+            raise OSError(28, "No space left on device")
+
+    cells = [Cell(width=4, depth=2, seed=seed, epochs=1, points=16) for seed in range(2)]
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert list(train_missing.run(cells, device="cpu")["status"]) == ["ok"] * 2
 
 
 @pytest.mark.guard(

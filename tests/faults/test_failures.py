@@ -11,9 +11,10 @@ import numpy
 import pytest
 
 from robustkit.cell import Cell
+from robustkit.files import ROOT
 from robustkit.plots import curves, output
 from robustkit.sweep import cost, train_missing, workers
-from robustkit.training.measures import measure_group
+from robustkit.training.measures import RunMeasures, measure_group
 
 CELLS = [Cell(width=width, depth=2, seed=seed, epochs=1, points=16) for width in (4, 8, 16) for seed in range(3)]
 
@@ -46,6 +47,7 @@ def test_a_run_that_raises_has_failed_the_others_continue_and_a_figure_shows_it_
 TOGETHER = """
 import resource
 from robustkit.cell import Cell
+from robustkit.files import ROOT
 from robustkit.sweep.workers import measure_safely
 cells = [Cell(width=512, depth=10, seed=seed, n_train=64, epochs=1, points=4) for seed in range(12)]
 measure_safely(cells[:1], "cpu", float("inf"))  # loads for good what any run needs
@@ -77,9 +79,22 @@ def test_a_group_that_lacks_memory_is_halved_until_it_fits_and_its_numbers_are_t
 @pytest.mark.guard(
     7, "robustkit/sweep/train_missing.py", "(needed := cost.memory_bytes(cell)) <= room", "(needed := 0) <= room"
 )
-def test_a_run_too_large_for_memory_is_refused_at_once_with_the_bytes_it_needs(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text(f"{32 << 20}\n")  # what a container of 32 MiB says
-    monkeypatch.setattr(cost, "CONTROL_GROUP", tmp_path)
+@pytest.mark.parametrize("kind", ["", "memory"], ids=["version 2", "version 1"])
+@pytest.mark.parametrize(
+    ("group", "inherited"), [("/", None), ("/batch/job 7", None), ("/batch/job 7", "/batch")], ids=str
+)
+def test_a_run_too_large_for_memory_is_refused_at_once_with_the_bytes_it_needs(
+    tmp_path, monkeypatch, kind, group, inherited
+):
+    """Only the limit of a container's root was read, not that of the group in which a batch system puts a job."""
+    own, limits = tmp_path / "own", {"": "memory.max", "memory": "memory.limit_in_bytes"}
+    own.write_text(f"1:cpu:/\n4:{kind}:{group}\n")
+    (limited := tmp_path / kind / (group if inherited is None else inherited).strip("/")).mkdir(
+        parents=True, exist_ok=True
+    )
+    (limited / limits[kind]).write_text(f"{32 << 20}\n")
+    monkeypatch.setattr(cost, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(cost, "OWN_GROUPS", own)
     large = Cell(width=2048, depth=3, epochs=1, points=16)
     rows = train_missing.run([CELLS[0], large], device="cpu")
     assert list(rows["status"]) == ["ok", "failed"]
@@ -90,3 +105,62 @@ def test_a_run_too_large_for_memory_is_refused_at_once_with_the_bytes_it_needs(t
 
 def test_the_room_of_this_machine_is_known():
     assert 1 << 28 < cost.room_bytes("cpu") < 1 << 50
+
+
+# ------------------------------------------------------------------------------------------------ a file that changes
+
+
+@pytest.mark.guard(6, "robustkit/training/group.py", "if self._data_changed():", "if False:")
+@pytest.mark.guard(
+    15,
+    "robustkit/cell.py",
+    "return key_of(self.as_dict(), self.data.sha256",
+    "return key_of(self.as_dict(), dataset_info(self.dataset).sha256",
+)
+@pytest.mark.parametrize("what", ["rewritten", "deleted"])
+def test_an_own_file_that_changes_during_its_run_concerns_that_run_alone(write_npz, monkeypatch, what):
+    """Its old numbers were saved under the new content's key; deleted, it ended the runs on other data too."""
+    path, observe = Path(write_npz()), RunMeasures.observe
+    own, others = Cell(width=4, depth=2, dataset=path, batch_size=4, epochs=1, points=4), CELLS[:3]
+    key = own.key
+
+    def meddle(self, *words):
+        if self.cell == own:
+            path.unlink(missing_ok=True)
+            if what == "rewritten":
+                write_npz(y_train=numpy.arange(20) % 2, y_test=numpy.arange(8) % 2)
+        return observe(self, *words)
+
+    monkeypatch.setattr(RunMeasures, "observe", meddle)
+    rows = train_missing.run([own, *others], device="cpu")
+    assert list(rows["status"]) == ["failed" if what == "rewritten" else "ok", *["ok"] * 3]
+    assert rows["key"][0] == key
+    if what == "rewritten":
+        assert rows["reason"][0] == f"dataset {str(path)!r} was changed during the run"
+
+
+# ------------------------------------------------------------------------------------------------ scripts
+
+SCRIPT = """
+import robustkit as rk
+cells = [rk.Cell(width=width, depth=2, epochs=1, points=4) for width in (4, 8)]
+print(list(rk.run(cells, device="cpu", workers={workers})["status"]))
+"""
+
+
+@pytest.mark.guard(5, "robustkit/sweep/train_missing.py", "            os._exit(UNGUARDED)  #", "            pass  #")
+@pytest.mark.timeout(240)
+def test_a_script_that_its_workers_would_run_again_is_told_where_to_put_what_it_does(tmp_path):
+    """Each worker began the whole again; it never ended."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(workers=2))
+    own = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, script], env=own, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert 'what it does must stand under: if __name__ == "__main__":' in done.stderr
+    begun = Path(own["ROBUSTKIT_RESULTS"]) / "begun" / Cell(width=4, depth=2, epochs=1, points=4).key
+    begun.parent.mkdir()
+    begun.touch()  # as if its process had died
+    script.write_text(SCRIPT.format(workers=1))
+    done = subprocess.run([sys.executable, script], env=own, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["['ok', 'ok']"]), done.stderr

@@ -7,7 +7,7 @@ INPUTS = 1000
 
 
 @pytest.mark.guard(
-    22, "robustkit/datasets.py", "np.load(path, allow_pickle=False)", "np.load(path, allow_pickle=True)"
+    22, "robustkit/datasets.py", "BytesIO(content), allow_pickle=False", "BytesIO(content), allow_pickle=True"
 )
 @pytest.mark.guard(22, "robustkit/data.py", "packed.read(sum(sizes.values()) + OTHER_BYTES)", "packed.read()")
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)

@@ -120,7 +120,7 @@ def still_alive(processes):
 @pytest.mark.guard(
     4,
     "robustkit/sweep/train_missing.py",
-    "left = len(missing(todo, store.load_statuses(), kind))",
+    "left = len(missing(todo, store.load_statuses(map(kind.key, todo)), kind))",
     "left = len(todo)",
 )
 @pytest.mark.parametrize(("sent", "code", "workers"), [("SIGTERM", 143, 2), ("SIGINT", 130, 1)])
@@ -222,8 +222,8 @@ def quick_workers(monkeypatch):
 @pytest.mark.guard(
     5,
     "robustkit/sweep/workers.py",
-    "        except BrokenExecutor:\n            print(",
-    "        except ZeroDivisionError:\n            print(",
+    "        except BrokenExecutor:\n            say(",
+    "        except ZeroDivisionError:\n            say(",
 )
 def test_when_a_worker_is_killed_its_runs_are_done_all_the_same(whole, quick_workers, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(workers, "measure_safely", functools.partial(dies_once, mark=str(tmp_path / "died")))
@@ -238,8 +238,8 @@ def test_when_a_worker_is_killed_its_runs_are_done_all_the_same(whole, quick_wor
 @pytest.mark.guard(
     5,
     "robustkit/sweep/workers.py",
-    'rows = [fail(group[0], started, "its process died twice (killed, or out of memory)")]',
-    "rows = []",
+    "rows = [fail(group[0], started, DIED)]\n",
+    "rows = []\n",
 )
 def test_a_run_that_kills_its_worker_each_time_is_reported_and_the_others_finish(whole, quick_workers, monkeypatch):
     monkeypatch.setattr(workers, "measure_safely", dies_at_width_8_and_depth_3)
@@ -262,6 +262,38 @@ def test_a_group_for_which_its_process_is_killed_is_halved_until_it_fits(quick_w
     assert {row["status"] for row in rows} == {"ok"} and {row["engine"]["group"] for row in rows} == {1}
 
 
+def run_grid_in_one_process(folder):
+    """Where that process is the one that is killed."""
+    workers.measure_safely, multiprocessing.get_context = dies_at_width_8_and_depth_3, lambda _: CONTEXT
+    run_grid(folder)
+
+
+@pytest.mark.guard(
+    5,
+    "robustkit/sweep/workers.py",
+    "(suspects if any(died_with(locks.kind.key(cell)) for cell in group) else calm)",
+    "calm",
+)
+def test_a_run_that_kills_the_only_process_keeps_the_next_one_from_nothing(whole, tmp_path):
+    """With one worker each life died at the same run, and later runs never began."""
+    codes = []
+    for _ in range(2):
+        process = CONTEXT.Process(target=run_grid_in_one_process, args=(tmp_path,))
+        process.start()
+        process.join()
+        codes.append(process.exitcode)
+    assert codes == [-signal.SIGKILL, 0]
+    rows = store.read_rows(tmp_path / "rows.jsonl")
+    bad = {cell.key for cell in GRID if (cell.width, cell.depth) == (8, 3)}
+    assert {row["key"]: row["measures"] for row in rows if row["status"] == "ok"} == {
+        key: measures for key, measures in whole.items() if key not in bad
+    }
+    assert {row["key"]: row["reason"] for row in rows if row["status"] == "failed"} == dict.fromkeys(
+        bad, workers.DIED
+    )
+    assert list((tmp_path / "begun").iterdir()) == []
+
+
 @pytest.mark.guard(5, "robustkit/sweep/workers.py", "if deaths == DEATHS:", "if deaths > 99:")
 def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_workers, monkeypatch):
     monkeypatch.setattr(workers, "measure_safely", always_dies)
@@ -273,9 +305,7 @@ def test_where_every_process_dies_the_run_ends_instead_of_trying_all(quick_worke
 # ------------------------------------------------------------------------------------------------ two at once
 
 
-@pytest.mark.guard(
-    12, "robustkit/sweep/locks.py", "(mine if _lock_byte(self.file, self.kind.key(cell)) else self.held)", "mine"
-)
+@pytest.mark.guard(12, "robustkit/sweep/locks.py", "(mine if self._lock(self.kind.key(cell)) else self.left)", "mine")
 def test_two_processes_share_one_grid_and_repeat_nothing(whole, tmp_path):
     both = [started(tmp_path), started(tmp_path)]
     for process in both:
@@ -286,7 +316,7 @@ def test_two_processes_share_one_grid_and_repeat_nothing(whole, tmp_path):
     assert dict(rows) == whole
 
 
-@pytest.mark.guard(12, "robustkit/sweep/locks.py", "return self._unfinished(held)", "return []")
+@pytest.mark.guard(12, "robustkit/sweep/locks.py", "return self._unfinished(left)", "return []")
 def test_what_a_dead_process_had_begun_is_done_by_the_one_that_waits_for_it(whole, tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTKIT_RESULTS", str(tmp_path))
     first = started(tmp_path)

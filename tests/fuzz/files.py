@@ -30,6 +30,7 @@ import torch
 from robustkit import data, datasets
 from robustkit.checks import InputError
 from robustkit.files import ROOT
+from robustkit.sweep import lines as lines_module
 from robustkit.sweep import store
 from robustkit.training import checkpoint
 
@@ -139,6 +140,10 @@ def shipped_lines() -> list[bytes]:
 
 FORGED = [
     *(b'{"schema": 1, "a": NaN', b'{"schema": 1, "a": [-Infinity]', b'{"schema": 1, "a": ' + b"[" * 10**5),
+    *(
+        b'{"schema": 1, "key": "a", "status": "ok", "cell": {}',
+        b'{"key": "a", "status": "ok", "schema": 1, "cell": 3',
+    ),
     *(b'{"schema": 2, "key": "a"', b'{"key": "a"', b'{"schema": 1, "a": 1' + b"0" * 5000, b"[1", b"", b"{"),
 ]
 
@@ -153,9 +158,13 @@ def decoder(_: Path) -> Feed:
         if close := draw.integers(3) == 0:
             changed = closed(pick(draw, FORGED) if draw.integers(2) else damaged(line[:-20], draw))
         with refusal(ValueError) as refused:
-            row = store.decode(changed)
+            row = lines_module.decode(changed)
+        with refusal(ValueError) as also_refused:
+            head = lines_module.decode_head(changed, None, set())
+        assert also_refused == refused, "the two readers differ"
         if refused:
             return "refused"
+        assert head[:2] == (row["key"], row["status"])
         assert isinstance(row, dict) and not {"nan", "[-inf]"} & set(map(str, row.values())) and row["schema"] == 1
         assert close or row == json.loads(line), "another row"
         return "equal"
@@ -283,7 +292,8 @@ def own_data(folder: Path) -> Feed:
         path.write_bytes(content)
         with warnings.catch_warnings(), refusal(InputError) as refused:
             warnings.simplefilter("ignore")  # zipfile's and numpy's own, about the damage
-            found, info = datasets.read_npz(str(path)), datasets.dataset_info(str(path))
+            (found, digest), info = datasets.read_npz(str(path)), datasets.dataset_info(str(path))
+            assert digest == info.sha256 == hashlib.sha256(content).hexdigest()
             x_train, y_train, x_test, y_test = found
             assert info.n_train == len(x_train) == len(y_train) > 0 and info.n_test == len(x_test) == len(y_test) > 0
             assert math.prod(info.shape) > 0 and y_train.min() >= 0 and info.classes == int(y_train.max()) + 1
@@ -378,7 +388,7 @@ def checkpoints(folder: Path) -> Feed:
             newest.write_bytes(changed := damaged(whole, draw))
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                (found,) = checkpoint.load(["name"], "cpu")
+                (found,) = checkpoint.load({"name": checkpoint.Saved(0, tensors, {})}, "cpu")
             newest.write_bytes(whole)
         step = 10 if changed == whole else 5
         assert found.step == step and found.notes == {"losses": [step / 3]} and bool(caught) == (step == 5)

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import nbformat
@@ -11,7 +12,8 @@ import numpy
 import psutil
 import pytest
 
-from robustkit.cell import Cell, InputError
+from robustkit.cell import Cell, InputError, key_of, without_added
+from robustkit.datasets import dataset_info
 from robustkit.report import notebooks as report
 from robustkit.report import ship
 from robustkit.sweep import store
@@ -193,7 +195,7 @@ def row(width=16, seed=0, stability=0.5, dataset="mnist", **changes):
         "cell": dataclasses.asdict(cell),
         "reason": None,
         "measures": dict.fromkeys(MEASURES) | {"stability": stability},
-        "engine": {"name": "loop", "device": "cpu"},
+        "engine": {"name": "loop", "device": "cpu", "vectors": "AVX2"},
         "versions": {"torch": "2.13.0"},
         "seconds": 1.0,
     }
@@ -276,3 +278,44 @@ def test_a_file_that_is_not_there_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         ship.ship_rows([write(tmp_path / "there.jsonl", ROWS), tmp_path / "not_there.jsonl"])
     assert not store.SHIPPED.exists()
+
+
+def test_a_conflict_names_both_files_and_lines(tmp_path):
+    """Nobody could tell which of the rows to delete, or where it was."""
+    ship.ship_rows([write(tmp_path / "first.jsonl", ROWS[:2])])
+    other = write(tmp_path / "second.jsonl", [ROWS[5], row(16, 1, stability=99.0)])
+    with pytest.raises(store.ConflictError, match="delete the line that is wrong") as said:
+        ship.ship_rows([other])
+    assert f"{store.SHIPPED}, line 2 and {other}, line 2" in str(said.value)
+
+
+FORGED = [{"scaling": "<script>"}, {"depth": 1}, {"batch_size": 10**9}, {"init": "power"}, {"another": 1}]
+
+
+@pytest.mark.parametrize("fields", FORGED, ids=str)
+def test_a_row_whose_cell_cannot_be_is_named_and_not_shipped(tmp_path, fields):
+    """Its key fits, as it is made from the same fields."""
+    cell = ROWS[0]["cell"] | fields
+    forged = ROWS[0] | {"cell": cell, "key": key_of(without_added(cell), dataset_info("mnist").sha256, 1)}
+    path = write(tmp_path / "brought.jsonl", [ROWS[1], forged, ROWS[2]])
+    new, (note,) = ship.ship_rows([path])
+    assert new == 2 and f"{path}, line 2 is left out" in note
+    assert {row["key"] for row in store.read_rows(store.SHIPPED)} == {row["key"] for row in ROWS[1:3]}
+
+
+def test_two_that_ship_at_once_lose_no_row(tmp_path, monkeypatch):
+    """Each wrote what it had read before the other wrote."""
+    files = [write(tmp_path / f"{number}.jsonl", ROWS[number : number + 1]) for number in range(2)]
+    write_whole = ship.write_atomically
+
+    def slowly(*words):
+        time.sleep(0.5)  # both have read by now, if nothing keeps them from it
+        write_whole(*words)
+
+    monkeypatch.setattr(ship, "write_atomically", slowly)
+    both = [threading.Thread(target=ship.ship_rows, args=([path],)) for path in files]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert {row["key"] for row in store.read_rows(store.SHIPPED)} == {row["key"] for row in ROWS[:2]}

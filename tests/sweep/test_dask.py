@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from multiprocessing import forkserver
 
@@ -34,7 +35,7 @@ def cluster():
 
 
 def measured():
-    rows = store.read_rows(store.local_path())
+    rows = [row for row in store.read_rows(store.local_path()) if "measure" not in row]
     assert len({row["key"] for row in rows}) == len(rows)
     return {row["key"]: row["measures"] for row in rows}
 
@@ -67,6 +68,13 @@ def test_an_address_where_no_scheduler_answers_is_refused(capsys, monkeypatch):
     assert main(["run", "smoke", *OPTIONS, "--dask", "tcp://127.0.0.1:9"]) == 2
     assert "no Dask scheduler answers there" in capsys.readouterr().err
     assert not store.local_path().exists()
+
+
+def test_without_dask_it_says_what_to_install(capsys, monkeypatch):
+    """It named this package, which a stranger may have put on the index under its name."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main(["run", "smoke", *OPTIONS, "--dask", "tcp://127.0.0.1:9"]) == 2
+    assert capsys.readouterr().err.endswith(": pip install distributed\n")
 
 
 def test_workers_with_several_threads_are_refused():

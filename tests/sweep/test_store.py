@@ -1,28 +1,14 @@
 """Rows on disk: what was saved is read again, one a cell. Damage to them is tried in faults/test_rows.py."""
 
-import hashlib
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from made_rows import a_stored_row as a_row
 from processes import CONTEXT
 
 from robustkit.sweep import store
-
-
-def a_row(name="a", stability=0.1, **changes):
-    row = {
-        "key": hashlib.sha256(name.encode()).hexdigest(),
-        "status": "ok",
-        "cell": {"width": 16, "depth": 2, "dataset": "digits"},
-        "reason": None,
-        "measures": {"stability": stability, "kappa_over_time": [0.0, 1 / 3]},
-        "engine": {"name": "loop", "device": "cpu"},
-        "versions": {"torch": "2.13.0"},
-        "seconds": 1.5,
-    }
-    return row | changes
 
 
 def without_schema(rows):
@@ -81,7 +67,7 @@ def test_a_number_that_is_not_finite_is_refused_and_nothing_is_written(path, val
 
 def append_many(path, name):
     for number in range(50):
-        store.append(a_row(f"{name}{number}", number), path)
+        store.append(a_row(f"{name}{number}", 1 + number), path)
 
 
 def test_two_processes_share_one_file(path):
@@ -92,7 +78,7 @@ def test_two_processes_share_one_file(path):
     assert len(rows) == 100
     for name in ("a", "b"):
         own = {a_row(f"{name}{number}")["key"]: number for number in range(50)}
-        assert [row["measures"]["stability"] for row in rows if row["key"] in own] == list(range(50))
+        assert [row["measures"]["stability"] for row in rows if row["key"] in own] == list(range(1, 51))
 
 
 # ---------------------------------------------------------------------------------------------- merging

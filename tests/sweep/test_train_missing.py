@@ -4,7 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy
 import pytest
@@ -91,9 +91,21 @@ def test_two_workers_give_the_same_bits_as_one_in_another_order_too(monkeypatch,
     assert saved() == expected
 
 
-def test_any_executor_will_do_and_is_left_open(expected, two_threads):
+class InThisProcess(Executor):
+    """Runs what it is given at once."""
+
+    def submit(self, call, /, *words, **options):
+        future = Future()
+        try:
+            future.set_result(call(*words, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def test_any_executor_of_processes_will_do_and_is_left_open(expected, two_threads):
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(2, mp_context=CONTEXT) as pool:
         rows = train_missing.run(CELLS, device="cpu", workers=2, executor=pool)
         assert pool.submit(abs, -1).result() == 1
     assert list(rows["key"]) == [cell.key for cell in CELLS]
@@ -114,7 +126,7 @@ def test_shipped_rows_are_not_trained_again(no_training):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cell_that_raises_is_reported_the_others_finish_and_it_is_tried_again(monkeypatch, expected, workers):
-    with monkeypatch.context() as broken, ThreadPoolExecutor(workers) as pool:
+    with monkeypatch.context() as broken, InThisProcess() as pool:
         fail_at(broken, CELLS[2], RuntimeError("no luck today"))
         rows = train_missing.run(CELLS, device="cpu", workers=workers, executor=pool if workers > 1 else None)
     assert list(rows["status"]) == ["ok", "ok", "failed", "ok"]
@@ -155,6 +167,7 @@ def test_a_diverged_cell_is_kept_without_a_number_and_not_tried_again(monkeypatc
         (CELLS, {"device": "cuda:99"}, "device is 'cuda:99'"),
         (CELLS, {"device": "meta"}, "device is 'meta'"),
         (CELLS, {"device": None}, "device is None"),
+        (CELLS, {"executor": ThreadPoolExecutor(1)}, "executor is <.*ThreadPoolExecutor.*one of other processes"),
     ],
 )
 def test_bad_input_is_refused_before_any_training(no_training, cells, options, words):

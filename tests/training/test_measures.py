@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import subprocess
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ from robustkit.movement import layer_movement, lazy_ratio
 from robustkit.networks import build
 from robustkit.stability import perturbation_stability
 from robustkit.sweep import store
-from robustkit.training import measures
+from robustkit.training import group, measures
 from robustkit.training.ensemble import Ensemble
 from robustkit.training.group import OutOfTimeError
 from robustkit.training.loop import Loop
@@ -240,8 +241,8 @@ def test_training_stops_at_the_first_of_every_so_many_steps_at_or_below_the_stop
 
 def test_a_training_that_runs_out_of_time_is_dropped():
     with pytest.raises(OutOfTimeError):
-        measure_group([cell()], deadline=time.time() - 1)
-    assert measure_group([cell()], deadline=time.time() + 600)[0]["status"] == "ok"
+        measure_group([cell()], deadline=time.monotonic() - 1)
+    assert measure_group([cell()], deadline=time.monotonic() + 600)[0]["status"] == "ok"
 
 
 def test_a_cells_own_dataset_is_measured_by_its_content(write_npz):
@@ -322,3 +323,15 @@ def test_a_scale_that_float32_cannot_hold_is_said(fields):
     row = measure(cell(width=16, epochs=0.05, precision="float32", **fields))
     said = "the stability is exactly 0: every hidden unit is dead, or numbers are too small for float32"
     assert (row["status"], row["reason"]) == ("diverged", said)
+
+
+def test_a_copy_inside_another_repository_does_not_record_that_ones_commit(tmp_path, monkeypatch):
+    """An unpacked tarball gave the commit of what it lay in."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    monkeypatch.setattr(group, "ROOT", tmp_path)
+    assert group.commit.__wrapped__()
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(group, "ROOT", tmp_path / "unpacked")
+    assert group.commit.__wrapped__() is None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .cell import ATTACKS, RADII
 from .checks import InputError, check_choice, check_number
-from .stability import check_model, gradient, gram_eigenvalues, jacobian, undisturbed
+from .stability import check_model, gram_eigenvalues, jacobian, undisturbed
 
 STEPS = 20  # of PGD
 STRIDE = 2.5  # length of its steps together, in radii: it can cross the ball and walk along its edge
@@ -34,8 +34,12 @@ def lipschitz_constants(model, x: Float[Tensor, "n dim *more"]) -> Float[Tensor,
     with undisturbed(model, x):
         x = x.clone() if x.is_inference() else x
         check_model(model, x)
-        parts = [gram_eigenvalues(jacobian(model, part))[:, -1] for part in x.split(CHUNK // 2)]
-    return torch.cat(parts).sqrt()
+        return torch.cat([_spectral_norm(jacobian(model, part)) for part in x.split(CHUNK // 2)])
+
+
+def _spectral_norm(matrices: Tensor) -> Tensor:
+    scale = matrices.abs().amax((1, 2), keepdim=True).double().clamp(min=5e-324)  # whose squares stay within a float
+    return gram_eigenvalues(matrices, scale)[:, -1].sqrt() * scale[:, 0, 0]
 
 
 def spectral_product(weights: Sequence[Float[Tensor, "fan_out fan_in"]], *, alpha: float = 1.0) -> float:
@@ -142,22 +146,18 @@ def _attacked(model, x: Tensor, y: Tensor, radius: float, norm: str, steps: int,
 
 def _descent(model, x: Tensor, y: Tensor, norm: str, parity: bool) -> tuple[Tensor, Tensor]:
     """Margins, and at each point the direction of length 1 in `norm` along which the margin rises most."""
-
-    def towards(logits: Tensor) -> Tensor:
-        with torch.enable_grad():
-            logits = logits.requires_grad_(True)
-            return torch.autograd.grad(margins(logits, y, parity=parity).sum(), logits)[0]
-
-    logits, slope = gradient(model, x, towards)
-    if slope is None:
-        raise InputError("the logits of model carry no gradient, but must: it runs under no_grad or detach")
-    values = margins(logits, y, parity=parity)
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = margins(model(x.clone()), y, parity=parity)  # a copy, as the first layer may work in place
+        if not values.requires_grad:
+            raise InputError("the logits of model carry no gradient, but must: it runs under no_grad or detach")
+        (gradient,) = torch.autograd.grad(values.sum(), x)
     # A margin that is NaN is above no other, so it counts as misclassified; its gradient is ignored.
-    slope = slope.nan_to_num(0.0, 0.0, 0.0)
+    values, gradient = values.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
     if norm == "linf":
-        return values, slope.sign()
+        return values, gradient.sign()
     # In float64, where squares of the small gradients of a deep network do not vanish.
-    unit = nn.functional.normalize(slope.double().flatten(1), dim=1, eps=1e-300)
+    unit = nn.functional.normalize(gradient.double().flatten(1), dim=1, eps=1e-300)
     return values, unit.to(x).reshape(x.shape)
 
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from robustkit import stability
+from robustkit.data import load_dataset
 from robustkit.networks import CNN, FCN
-from robustkit.stability import Estimate, expected_norm, gram_eigenvalues, perturbation_stability
+from robustkit.stability import Estimate, expected_norm, perturbation_stability
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning"),
@@ -119,10 +120,10 @@ def two_percent(x, training):
 def test_rare_noise_is_seen_at_every_call(n, seed, poisoned_seeds):
     poisoned_seeds(seed)
     model = Noisy(two_percent).train()
-    with pytest.raises(ValueError, match="training mode and holds Noisy: call model.eval"):
+    with pytest.raises(ValueError, match="in training mode: call model.eval"):
         perturbation_stability(model, X[:n])
     assert model.training
-    with pytest.raises(ValueError, match="training mode and holds Drop: call model.eval"):
+    with pytest.raises(ValueError, match="in training mode: call model.eval"):
         perturbation_stability(nn.Sequential(Drop(0.1), nn.Linear(20, 5)), X[:n])
     with pytest.raises(ValueError, match="change between calls, in evaluation mode too") as caught:
         perturbation_stability(Noisy(two_percent, always=True), X[:n])
@@ -258,7 +259,7 @@ def test_buffers_and_modes_are_put_back_whatever_happens(method, wrapped):
 def test_spectral_norm_in_training_mode_is_refused():
     """Each call is one more step of its power iteration."""
     net = nn.utils.parametrizations.spectral_norm(nn.Linear(20, 6))
-    with pytest.raises(ValueError, match="training mode and holds .*: call model.eval"):
+    with pytest.raises(ValueError, match="in training mode: call model.eval"):
         perturbation_stability(net, X)
 
 
@@ -269,7 +270,7 @@ def test_a_wrapper_of_a_module_in_training_mode_is_told_as_well():
         net.forward,
         types.SimpleNamespace(net=net, __call__=None) and (lambda z: net(z)),
     ):
-        with pytest.raises(ValueError, match="training mode and holds BatchNorm1d: call model.eval"):
+        with pytest.raises(ValueError, match="in training mode: call model.eval"):
             perturbation_stability(model, X)
 
 
@@ -340,21 +341,29 @@ def test_a_straight_through_estimate_of_a_rounded_branch_is_a_derivative():
     )
 
 
+BLACK_AND_WHITE = (torch.rand(30, 64, generator=seeded(3)) > 0.5).float()
+
+
 @pytest.mark.parametrize("method", ["exact", "jvp"])
 @pytest.mark.parametrize("n", [1, 30])
-@pytest.mark.parametrize(
-    "first",
-    [lambda x: x.clamp(0, 1), lambda x: functional.hardtanh(x, 0, 1), functional.relu, lambda x: (x - 0.5).abs()],
-    ids=["clamp", "hardtanh", "relu", "abs"],
-)
-def test_points_on_kinks_are_refused(first, method, n):
-    """Black and white images, half of whose pixels are at a kink: its derivative there is that of one side, or 0."""
-    body, x = mlp(d_in=64), (torch.rand(30, 64, generator=seeded(3)) > 0.5).float()
-    x = x / 2 if first(torch.tensor(0.0)) == 0.5 else x
+@pytest.mark.parametrize("first", [lambda x: x.clamp(0, 1), lambda x: functional.hardtanh(x, 0, 1)])
+def test_points_on_kinks_without_derivative_are_refused(first, method, n):
+    """Black and white images: at 0 and at 1 the derivative of a clamp is 0, and so was the metric."""
+    body = mlp(d_in=64)
     with pytest.raises(ValueError, match="points lie on kinks of model, as of clamp.*finite_difference.*radius"):
-        perturbation_stability(lambda z: body(first(z)), x[:n], method=method)
-    inside = 0.1 + x[:n] / 4
+        perturbation_stability(lambda z: body(first(z)), BLACK_AND_WHITE[:n], method=method)
+    inside = 0.1 + BLACK_AND_WHITE[:n] / 4
     assert perturbation_stability(lambda z: body(first(z)), inside, method=method).mean > 0
+
+
+@pytest.mark.parametrize("method", ["exact", "jvp"])
+@pytest.mark.parametrize("n", [1, 30])
+def test_kinks_that_change_the_gradient_are_warned_of(method, n):
+    """Half the pixels at the kink of an absolute value, where its derivative is that of neither side."""
+    body = mlp(d_in=64)
+    with pytest.warns(UserWarning, match=r"on kinks of model.*beside them the gradient is 1\.\d times as long"):
+        estimate = perturbation_stability(lambda z: body(z.abs()), BLACK_AND_WHITE[:n], method=method)
+    assert estimate.mean > 0
 
 
 def test_a_single_black_image_among_others_is_no_reason_to_refuse():
@@ -370,9 +379,23 @@ def test_convolutions_without_biases_have_kinks_where_all_they_see_is_black(seed
     net = CNN(width=16, depth=4, d_out=10, generator=seeded(seed)).double()
     derivative = expected_norm(stability.jacobian(net, images)).mean().item()
     assert central(net, images, 1e-4, draws=20) > 1.3 * derivative
-    with pytest.raises(ValueError, match="points lie on kinks"):
-        perturbation_stability(net, images)
+    with pytest.warns(UserWarning, match="points lie on kinks.*beside them the gradient is .* times as long"):
+        assert perturbation_stability(net, images).mean == pytest.approx(derivative, rel=1e-12)
     assert perturbation_stability(net, images + 0.1).mean > 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+@pytest.mark.parametrize("first", [nn.Identity(), nn.BatchNorm2d(1)])
+def test_max_pooling_over_a_constant_background_is_measured(first, n, poisoned_seeds):
+    """At a tie the derivative is that along one of the pixels, as long as along any other."""
+    poisoned_seeds(n)
+    images = load_dataset("digits").x_test[:n]
+    layers = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    net = nn.Sequential(first, *layers, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 10)).eval()
+    rows = torch.stack([torch.func.jacrev(net)(x[None])[0, :, 0].flatten(1) for x in images]).detach()
+    estimate = perturbation_stability(net, images)
+    assert estimate.values.tolist() == pytest.approx(expected_norm(rows.double()).tolist(), rel=1e-4)
+    assert estimate.mean == pytest.approx(central(net, images, 1e-3), rel=0.25)
 
 
 class Halved(nn.Module):
@@ -472,6 +495,24 @@ def test_ordinary_models_are_never_refused(name, poisoned_seeds):
             with stability.undisturbed(model, scaled):
                 stability.check_model(model, scaled.to(dtype))
                 stability.check_derivative(model, scaled.to(dtype))
+
+
+@METHODS
+def test_a_network_that_does_not_change_has_stability_zero(method):
+    """Finite differences were refused, with a radius that reached where a unit comes alive."""
+    net = mlp()
+    net[0].bias.data -= 1e3
+    for model in (net, lambda z: 0 * z[:, :3] + 1):
+        assert perturbation_stability(model, X, method=method, radius=0.1) == (0, 0, 40)
+
+
+@pytest.mark.parametrize("x", [X, torch.rand(9, 20, generator=seeded()).round(decimals=1)], ids=["normal", "ties"])
+def test_a_gradient_that_turns_with_each_step_is_a_derivative(x):
+    """Sorted entries: a branch seemed to be without derivative."""
+    body, x = mlp(d_in=780), torch.cat([x] * 39, 1) + 1e-3 * torch.linspace(0, 1, 780).sin()
+    rows = torch.stack([torch.func.jacrev(lambda z: body(z.sort(1).values))(z[None])[0, :, 0] for z in x]).detach()
+    expected = expected_norm(rows.double()).mean().item()
+    assert perturbation_stability(lambda z: body(z.sort(1).values), x).mean == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("scheme", [{"init": "ntk"}, {"init": "power", "power": 2}, {"init": "gain", "gain": 2}])
@@ -627,9 +668,8 @@ def test_recurrent_layers_leave_cudnn_which_has_no_derivative_in_evaluation_mode
 
 def test_a_complex_jacobian_is_refused():
     matrix = torch.randn(3, 4, generator=seeded(), dtype=torch.complex64)
-    for function in (expected_norm, gram_eigenvalues):
-        with pytest.raises(ValueError, match="jacobian is torch.complex64, .*not a real"):
-            function(matrix)
+    with pytest.raises(ValueError, match="jacobian is torch.complex64, .*not a real"):
+        expected_norm(matrix)
 
 
 class Output:
@@ -651,8 +691,8 @@ CONV = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5)).eval()
 @pytest.mark.parametrize(
     ("model", "x", "said"),
     [
-        (mlp(), X.numpy(), "x is ndarray, but must be a floating-point tensor"),
-        (mlp(), X.tolist(), "x is list, but must be a floating-point tensor"),
+        (mlp(), X.numpy(), "x holds ndarray, but must be a floating-point tensor"),
+        (mlp(), X.tolist(), "x holds float, but must be a floating-point tensor"),
         (Classifier(), X, "model .* fails on x .*Classifier.* not callable"),
         (lambda x: x.numpy(), X, "model returned ndarray"),
         (lambda x: Output(x), X, r"model returned Output.*pass lambda z: model\(z\)\.logits"),
@@ -687,8 +727,8 @@ def test_an_estimate_holds_the_value_at_each_point():
 
 
 def test_an_estimate_says_what_it_is_in_a_line():
-    assert repr(Estimate(0.134512345, 0.0021234, 100, method="jvp")) == (
-        "Estimate(mean 0.134512, standard error 0.0021, n = 100, method jvp)"
+    assert repr(Estimate(0.134512345, 0.0021234, 100)) == (
+        "Estimate(mean 0.134512, standard error 0.0021, n = 100, method unknown)"
     )
     one = repr(perturbation_stability(mlp(), X[:1]))
     assert "no standard error (n = 1)" in one and one.endswith("method exact)") and "nan" not in one

@@ -283,7 +283,7 @@ def check_model(model, x: Tensor) -> int:
     noisy = any(differ(x) for _ in range(30 if moved else 1))
     change = "between calls" * noisy or "with the points beside it" * mixed
     if (change or moved) and any(getattr(module, "training", False) for module in modules):
-        raise ValueError(f"a point's logits change {change or 'with chance'} in training mode: call model.eval()")
+        raise ValueError(f"a point's logits change {change or 'between calls'} in training mode: call model.eval()")
     if change:
         raise ValueError(f"a point's logits change {change}, in evaluation mode too, but must depend on it alone")
     return logits.shape[1]

@@ -2,8 +2,8 @@
 
     python benchmarks/metric.py [--rounds 3] [--points 1000] [--images 64] [--threads 1]
 
-Times are medians over rounds, each of which runs both sides of every ratio; memory is the peak of a process of its
-own, above what torch and the inputs take.
+Times are of the CPU, medians over rounds, each of which runs both sides of every ratio. Memory is the peak of a
+process of its own, above what torch and the inputs take.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from robustkit.stability import check_derivative, check_model, undisturbed
 
 
 def seconds(function) -> float:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: other work on the machine does not count
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def products(net, x) -> None:

@@ -47,10 +47,10 @@ def compare(
     for name, model in models.items():
         same = torch.Generator().manual_seed(seed)
         points = x if isinstance(x, Tensor) else batches
-        points = progress.shown(points, str(name), method=method, chunk=chunk, device=device)
-        options = {"radius": radius, "method": method, "draws": draws, "generator": same, "chunk": chunk}
+        points = progress.shown(points, str(name), method, chunk)
+        options = {"radius": radius, "method": method, "draws": draws, "chunk": chunk, "device": device}
         try:
-            estimate = stability.perturbation_stability(model, points, **options)
+            estimate = stability.perturbation_stability(model, points, generator=same, **options)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         logits = _logits(model, stability.blocks(batches, chunk, "exact", device))

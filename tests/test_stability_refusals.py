@@ -3,7 +3,12 @@
 import copy
 import itertools
 import math
+import os
+import shutil
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,6 +242,27 @@ def state(model):
         name: (p.requires_grad, None if p.grad is None else p.grad.tolist()) for name, p in model.named_parameters()
     }
     return buffers, grads, [module.training for module in model.modules()]
+
+
+@METHODS
+def test_precision_is_full_where_a_model_runs(method):
+    """Seen from inside, with what a user may have set for training."""
+    switches, seen = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), []
+    before = [switch.fp32_precision for switch in switches]
+
+    def model(x):
+        seen.append([switch.fp32_precision for switch in switches])
+        return x[:, :3] ** 2
+
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32"
+        perturbation_stability(model, X, method=method, radius=0.1)
+        assert {*map(tuple, seen)} == {("ieee", "ieee")}
+        assert [switch.fp32_precision for switch in switches] == ["tf32", "tf32"]
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
 
 
 @METHODS
@@ -531,7 +557,7 @@ def test_networks_whose_logits_are_tiny_or_huge_are_never_refused(scheme, dtype)
 
 @METHODS
 def test_torchs_global_state_changes_no_number_and_is_put_back(method):
-    net = mlp()
+    net, convolutions = mlp(), torch.backends.cudnn.conv.fp32_precision
     options = {"method": method, "radius": 0.1}
     expected = perturbation_stability(net, X, generator=seeded(), **options)
 
@@ -556,7 +582,13 @@ def test_torchs_global_state_changes_no_number_and_is_put_back(method):
         torch.set_default_device(None)
         torch.use_deterministic_algorithms(True)
         assert again() == expected and torch.are_deterministic_algorithms_enabled()
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        assert again() == expected and torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
     finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.conv.fp32_precision = convolutions
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
@@ -733,3 +765,30 @@ def test_an_estimate_says_what_it_is_in_a_line():
     one = repr(perturbation_stability(mlp(), X[:1]))
     assert "no standard error (n = 1)" in one and one.endswith("method exact)") and "nan" not in one
     assert Estimate(1.0, 0.1, 3) == (1.0, 0.1, 3) and Estimate(1.0, 0.1, 3).values is None
+
+
+# ------------------------------------------------------------------------------------------------ the file alone
+
+ALONE = """
+import sys, torch, stability
+model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).eval()
+x = torch.rand(6, 4)
+for method in ("exact", "jvp", "finite_difference"):
+    print(stability.perturbation_stability(model, [(x, None)], method=method, radius=0.1))
+assert not {"robustkit", "pandas", "jaxtyping"} & sys.modules.keys()
+"""
+
+
+def test_the_file_works_where_it_is_copied_without_the_package(tmp_path):
+    shutil.copy(stability.__file__, tmp_path)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("n = 6") == 3
+
+
+def test_the_file_is_short_and_needs_torch_alone():
+    lines = Path(stability.__file__).read_text().splitlines()
+    found = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
+    assert len(lines) < 350 and found - sys.stdlib_module_names == {"torch"}

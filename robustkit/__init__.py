@@ -12,7 +12,9 @@ _LATER = {
     "load_dataset": "data",
     "lazy_ratio": "movement",
     **dict.fromkeys(("CNN", "FCN", "ResNet"), "networks"),
-    **dict.fromkeys(("Estimate", "expected_norm", "perturbation_stability", "sample_ball"), "stability"),
+    "compare": "comparison",
+    "perturbation_stability": "progress",
+    **dict.fromkeys(("Estimate", "expected_norm", "sample_ball"), "stability"),
     **dict.fromkeys(("collect", "load", "load_further", "run"), "sweep.train_missing"),
 }
 COMPANION_TO = "arXiv:2209.07263"  # by this the notebooks tell this package from another of its name

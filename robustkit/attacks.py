@@ -6,6 +6,7 @@ f_y - max over k != y of f_k, whose gradient, unlike that of cross entropy, does
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from .cell import ATTACKS, RADII
 from .checks import InputError, check_choice, check_number
-from .stability import gram_eigenvalues, jacobian
+from .stability import check_model, gram_eigenvalues, jacobian, undisturbed
 
 STEPS = 20  # of PGD
 STRIDE = 2.5  # length of its steps together, in radii: it can cross the ball and walk along its edge
@@ -28,10 +29,17 @@ CHUNK = 100  # points attacked at once, which bounds memory
 def lipschitz_constants(model, x: Float[Tensor, "n dim *more"]) -> Float[Tensor, " n"]:
     """Local Lipschitz constant at each point, the largest singular value of its Jacobian ||J(x)||_2; float64.
 
-    NaN where the Jacobian is not finite. Raises ValueError as `stability.jacobian` does.
+    NaN where the Jacobian is not finite. Raises ValueError as `stability.check_model` does.
     """
-    parts = [gram_eigenvalues(jacobian(model, part))[:, -1] for part in x.split(CHUNK // 2)]
-    return torch.cat(parts).sqrt()
+    with undisturbed(model, x):
+        x = x.clone() if x.is_inference() else x
+        check_model(model, x)
+        return torch.cat([_spectral_norm(jacobian(model, part)) for part in x.split(CHUNK // 2)])
+
+
+def _spectral_norm(matrices: Tensor) -> Tensor:
+    scale = matrices.abs().amax((1, 2), keepdim=True).double().clamp(min=5e-324)  # whose squares stay within a float
+    return gram_eigenvalues(matrices, scale)[:, -1].sqrt() * scale[:, 0, 0]
 
 
 def spectral_product(weights: Sequence[Float[Tensor, "fan_out fan_in"]], *, alpha: float = 1.0) -> float:
@@ -59,8 +67,11 @@ def spectral_product(weights: Sequence[Float[Tensor, "fan_out fan_in"]], *, alph
 def margins(outputs: Float[Tensor, "n d_out"], y: Int[Tensor, " n"], *, parity: bool = False) -> Float[Tensor, " n"]:
     """f_y - max over k != y of f_k, above 0 where a point is classified as y; for parity +f if y is odd, else -f.
 
-    Raises InputError if the classes are not those of the outputs. Source: Carlini and Wagner 2017, f_6.
+    Raises InputError if y are no integers or not classes of the outputs. Source: Carlini and Wagner 2017, f_6.
     """
+    if y.is_floating_point() or y.is_complex():
+        raise InputError(f"y is {y.dtype}, but must be integers")
+    y = y.long()
     if outputs.ndim != 2 or len(outputs) != len(y) or (outputs.shape[1] == 1) != parity:
         wanted = "(n, 1) under parity" if parity else "(n, 2) or wider"
         raise InputError(f"outputs have shape {tuple(outputs.shape)} for {len(y)} classes, but must be {wanted}")
@@ -77,11 +88,12 @@ def fgsm(model, x: Tensor, y: Tensor, radius: float, *, norm: str = "l2", parity
     """x - radius * d(x), one step of full length; d: the sign of the margin's gradient (linf), or its direction (l2).
 
     x: points (n, *shape); y: their classes (n,). The radius is in the scaling of x, and there is no box: a pixel may
-    leave [0, 1]. Raises InputError on a bad norm or radius, points or classes that do not fit, or a model in training
-    mode. Source: Goodfellow et al. 2015, with the margin in place of cross entropy; the l2 step is its counterpart.
+    leave [0, 1]. Raises InputError on a bad norm or radius, points or classes that do not fit, or a model that
+    `stability.check_model` refuses. Source: Goodfellow et al. 2015, with the margin in place of cross entropy; the l2
+    step is its counterpart.
     """
-    parts = _parts(model, x, y, [radius], norm, 1)
-    return torch.cat([_attacked(model, *part, radius, norm, 0, parity)[0][0] for part in parts])
+    with _parts(model, x, y, [radius], norm, 1) as parts:
+        return torch.cat([_attacked(model, *part, radius, norm, 0, parity)[0][0] for part in parts])
 
 
 def pgd(
@@ -93,8 +105,8 @@ def pgd(
     than FGSM. No random start, no box. Raises InputError as `fgsm` does, and on steps below 1.
     Source: Madry et al. 2018.
     """
-    parts = _parts(model, x, y, [radius], norm, steps)
-    return torch.cat([_attacked(model, *part, radius, norm, steps, parity)[1][0] for part in parts])
+    with _parts(model, x, y, [radius], norm, steps) as parts:
+        return torch.cat([_attacked(model, *part, radius, norm, steps, parity)[1][0] for part in parts])
 
 
 def attacked_accuracies(
@@ -107,13 +119,14 @@ def attacked_accuracies(
     Raises InputError as `fgsm` and `pgd` do.
     """
     correct = {attack: dict.fromkeys(radii, 0) for attack in ATTACKS}
-    for points, classes in _parts(model, x, y, radii, norm, steps):
-        right = dict.fromkeys(ATTACKS, True)
-        for radius in sorted(set(radii)):
-            met = _attacked(model, points, classes, radius, norm, steps, parity)
-            for attack, (_, values) in zip(ATTACKS, met, strict=True):
-                right[attack] = right[attack] & (values > 0)
-                correct[attack][radius] += int(right[attack].sum())
+    with _parts(model, x, y, radii, norm, steps) as parts:
+        for points, classes in parts:
+            right = dict.fromkeys(ATTACKS, True)
+            for radius in sorted(set(radii)):
+                met = _attacked(model, points, classes, radius, norm, steps, parity)
+                for attack, (_, values) in zip(ATTACKS, met, strict=True):
+                    right[attack] = right[attack] & (values > 0)
+                    correct[attack][radius] += int(right[attack].sum())
     return {attack: [counts[radius] / len(x) for radius in radii] for attack, counts in correct.items()}
 
 
@@ -155,8 +168,9 @@ def _into_unit_ball(shift: Tensor, norm: str) -> Tensor:
     return shift / shift.flatten(1).norm(dim=1).clamp(min=1).reshape(-1, *[1] * (shift.ndim - 1))
 
 
+@contextlib.contextmanager
 def _parts(model, x: Tensor, y: Tensor, radii: Sequence[float], norm: str, steps: int):
-    """The points and classes to attack, checked, CHUNK at a time."""
+    """The points and classes to attack, checked, CHUNK at a time; the model is left as it was."""
     check_choice("norm", norm, RADII)
     check_number("steps", steps, low=1, integer=True)
     for radius in radii:
@@ -164,7 +178,10 @@ def _parts(model, x: Tensor, y: Tensor, radii: Sequence[float], norm: str, steps
     if x.ndim < 2 or not x.is_floating_point() or len(x) == 0 or y.shape != x.shape[:1]:
         got = f"x is {x.dtype} of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}"
         raise InputError(f"{got}, but must be floating-point points (n, *shape) and a class for each")
-    noisy = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    if isinstance(model, nn.Module) and any(m.training and isinstance(m, noisy) for m in model.modules()):
-        raise InputError("model is in training mode, but must be in evaluation mode: call model.eval()")
-    return zip(x.split(CHUNK), y.split(CHUNK), strict=True)
+    with undisturbed(model, x):
+        x = x.clone() if x.is_inference() else x
+        try:
+            check_model(model, x)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        yield zip(x.split(CHUNK), y.split(CHUNK), strict=True)

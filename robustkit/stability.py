@@ -1,43 +1,46 @@
-"""Perturbation stability P(f, eps)/eps of any classifier: average robustness, by three estimators.
-
-This file needs torch alone: copy it into your own project if the metric is all you want.
-"""
+"""Perturbation stability P(f, eps)/eps of any classifier: average robustness, by three estimators; torch alone."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 import warnings
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, backends, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-INPUTS = 2**18  # entries of the inputs that go through a model at once, which bounds its activations
+INPUTS, CHECKED = 2**18, 2**16  # entries of the inputs that go through a model at once, and when it is checked
 ENTRIES, BLOCK = 2**28, 2**24  # entries of their Jacobians at once, and of the part of these held in float64
 CUT_OFF = "the logits carry no gradient: the model must not run under no_grad, inference_mode or detach"
 
 
-class Estimate(NamedTuple):
-    """A mean over `n` points and its standard error over those points."""
+class Estimate(NamedTuple("Estimate", [("mean", float), ("sem", float), ("n", int)])):
+    """A mean over n points and its standard error, NaN if n is 1; and `values`, float64 (n,), and `method`."""
 
-    mean: float
-    sem: float
-    n: int
+    values, method = None, "unknown"
+
+    def __repr__(self) -> str:
+        error = f"standard error {self.sem:.2g}, n = {self.n}" if self.n > 1 else "no standard error (n = 1)"
+        return f"Estimate(mean {self.mean:.6g}, {error}, method {self.method})"
 
 
 def sample_ball(n: int, d: int, *, radius: float = 1.0, generator=None) -> Tensor:
-    """Draw n points uniform in the d-dimensional l2 ball: radius * V^(1/d) * g/||g||, of shape (n, d).
+    """Draw n points uniform in the d-dimensional l2 ball: radius * V^(1/d) * g/||g||, of shape (n, d), float32.
 
     Raises ValueError if n or d is below 1, or radius is not above 0. Source: NeurIPS Eq. (1), Unif(B(eps, x)).
     """
     if n < 1 or d < 1:
         raise ValueError(f"n is {n}, d is {d}, but both must be at least 1")
     _check_radius(radius)
-    direction = nn.functional.normalize(torch.randn(n, d, generator=generator), dim=1)
-    return radius * torch.rand(n, 1, generator=generator) ** (1 / d) * direction
+    options = {"generator": generator, "dtype": torch.float32, "device": getattr(generator, "device", "cpu")}
+    direction = nn.functional.normalize(torch.randn(n, d, **options), dim=1)
+    return radius * torch.rand(n, 1, **options) ** (1 / d) * direction
 
 
 def expected_norm(jacobian: Tensor, radius: float = 1.0) -> Tensor:
@@ -45,158 +48,152 @@ def expected_norm(jacobian: Tensor, radius: float = 1.0) -> Tensor:
 
     E ||J u|| = radius * d/(d+1) / c(d) * E ||J g||, g ~ N(0, I), c(d) = sqrt(2) Gamma((d+1)/2) / Gamma(d/2), and
     E ||J g|| = 1/(2 sqrt(pi)) * integral over t > 0 of t^(-3/2) (1 - prod_i (1 + 2 t lambda_i)^(-1/2)),
-    with lambda the eigenvalues of J J^T. The trapezoid in log t has 321 nodes; its relative error is below 2e-12 for
-    up to 300 eigenvalues, and 4e-12 for up to 3000.
-
-    Raises ValueError if the Jacobian has fewer than two axes, or J J^T is not finite. Source: P of NeurIPS Eq. (1).
+    with lambda the eigenvalues of J J^T, by a trapezoid in log t: 321 nodes, relative error below 4e-12 for k = 3000.
+    Raises ValueError unless J is real, of two axes or more, not empty, and finite. Source: NeurIPS Eq. (1).
     """
-    if jacobian.ndim < 2:
-        raise ValueError(f"jacobian has shape {tuple(jacobian.shape)}, but must be (..., d_out, d_in)")
     _check_radius(radius)
-    eigenvalues = gram_eigenvalues(jacobian)
-    if not torch.isfinite(eigenvalues).all():
-        raise ValueError("the Jacobian or J J^T holds a value that is not finite: has the model diverged?")
-    return radius * norm_in_ball(eigenvalues, jacobian.shape[-1])
+    if jacobian.ndim < 2 or 0 in jacobian.shape[-2:] or not jacobian.is_floating_point():
+        raise ValueError(f"jacobian is {jacobian.dtype}, {tuple(jacobian.shape)}, not a real (..., d_out, d_in)")
+    if not torch.isfinite(values := mean_norm(jacobian)).all():
+        raise ValueError("the Jacobian, or its norm, is not finite: has the model diverged?")
+    return radius * values
 
 
-def gram_eigenvalues(jacobian: Tensor) -> Tensor:
-    """Eigenvalues of J J^T (or the smaller J^T J), float64, ascending, or NaN: (..., d_out, d_in) -> (..., min)."""
-    return spectrum(gram(jacobian))
+def mean_norm(jacobian: Tensor) -> Tensor:
+    """`expected_norm` in the unit ball, or NaN; over the largest entry squares neither over- nor underflow."""
+    scale = _double(torch.linalg.vector_norm(jacobian, math.inf, (-2, -1), keepdim=True)).clamp(min=5e-324)
+    return norm_in_ball(gram_eigenvalues(jacobian, scale), jacobian.shape[-1]) * scale[..., 0, 0]
 
 
-def gram(jacobian: Tensor) -> Tensor:
-    """J J^T (or the smaller J^T J), float64: (..., d_out, d_in) -> (..., min, min)."""
-    if jacobian.shape[-2] > jacobian.shape[-1]:
-        jacobian = jacobian.mT
-    # A block of columns at a time: with a thousand logits one Jacobian is large enough in its own precision.
-    blocks = jacobian.split(max(64, BLOCK * jacobian.shape[-1] // max(1, jacobian.numel())), -1)
-    return sum(block @ block.mT for block in map(Tensor.double, blocks))
-
-
-def spectrum(gram: Tensor) -> Tensor:
-    """Eigenvalues of J J^T, ascending, or NaN where it is not finite: (..., k, k) -> (..., k)."""
+def gram_eigenvalues(jacobian: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Eigenvalues of J J^T (or the smaller J^T J) over scale^2, float64, or NaN: (..., d_out, d_in) -> (..., min)."""
+    jacobian = jacobian.mT if jacobian.shape[-2] > jacobian.shape[-1] else jacobian
+    blocks = jacobian.split(max(64, BLOCK * jacobian.shape[-1] // max(1, jacobian.numel())), -1)  # one alone is large
+    blocks = map(_double, blocks) if scale is None else (_double(block) / scale for block in blocks)
+    gram = sum(block @ block.mT for block in blocks)
     finite = gram.isfinite().all(-1).all(-1)[..., None]
     return torch.linalg.eigvalsh(gram.where(finite[..., None], 0)).clamp(min=0).where(finite, math.nan)
 
 
 def norm_in_ball(eigenvalues: Tensor, d: int) -> Tensor:
     """E ||J u|| in the unit d-ball from the eigenvalues of J J^T: (..., k) -> (...); see `expected_norm`."""
-    k = eigenvalues.shape[-1]
-    parts = eigenvalues.reshape(-1, k).split(max(1, 2_500 // max(1, k)))  # a few points at a time stay in cache
-    gaussian = torch.cat([_gaussian_norm(part) for part in parts]).reshape(eigenvalues.shape[:-1])
-    if d < 4_000:
-        mean_norm = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-    else:  # the difference of two large logarithms loses digits, Stirling's series does not
-        mean_norm = math.sqrt(d) * (1 - 1 / (4 * d) + 1 / (32 * d**2) + 5 / (128 * d**3))
-    return d / (d + 1) / mean_norm * gaussian
-
-
-def _gaussian_norm(eigenvalues: Tensor) -> Tensor:
-    """E ||J g||, g ~ N(0, I): (n, k) -> (n,)."""
-    # Normalised to sum 1, so that scale neither overflows nor underflows.
-    total = eigenvalues.sum(1, keepdim=True)
-    share = eigenvalues / total.where(total > 0, torch.ones_like(total))
+    k, gaussian = eigenvalues.shape[-1], []
     y = torch.linspace(-66, 66, 321, dtype=torch.float64, device=eigenvalues.device)
-    log_product = torch.log1p(2 * share[..., None] * y.exp()).sum(1) / 2  # (n, nodes)
-    integral = torch.trapezoid(torch.exp(-y / 2) * -torch.expm1(-log_product), y) / (2 * math.sqrt(math.pi))
-    return integral * total.squeeze(1).sqrt()
+    for part in eigenvalues.reshape(-1, k).split(max(1, 2_500 // max(1, k))):  # a few points at a time stay in cache
+        total = part.sum(1, keepdim=True)
+        share = part / total.where(total > 0, torch.ones_like(total))  # so that scale neither over- nor underflows
+        log_product = torch.log1p(2 * share[..., None] * y.exp()).sum(1) / 2  # (n, nodes)
+        integral = torch.trapezoid(torch.exp(-y / 2) * -torch.expm1(-log_product), y) / (2 * math.sqrt(math.pi))
+        gaussian.append(integral * total.squeeze(1).sqrt())  # E ||J g||
+    length = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))  # E ||g||
+    if d >= 4_000:  # the difference of two large logarithms loses digits, Stirling's series does not
+        length = math.sqrt(d) * (1 - 1 / (4 * d) + 1 / (32 * d**2) + 5 / (128 * d**3))
+    return d / (d + 1) / length * torch.cat(gaussian).reshape(eigenvalues.shape[:-1])
 
 
 def jacobian(model, x: Tensor, *, copies: int = 1) -> Tensor:
-    """Jacobian of the logits in the input: (n, *shape) -> (n, d_out, d_in).
+    """Jacobian of the logits in the input, (n, *shape) -> (n, d_out, d_in), of points without mutual influence.
 
-    One backward pass per logit, for all points together, so points must not influence one another. With several
-    `copies` of the points, one pass serves as many logits.
+    One backward pass per logit, or per `copies` of them. Raises ValueError without a gradient, or above 4 GiB.
     """
     n, d_in = len(x), x[0].numel()
     x = x.detach().repeat(copies, *[1] * (x.ndim - 1)).requires_grad_(True)
     with torch.enable_grad():
         logits = _logits(model, x)
-    d_out = logits.shape[1]
-    rows, weights = x.new_empty(n, d_out, d_in), torch.zeros_like(logits).reshape(copies, n, d_out)
-    for first in range(0, d_out, copies):
-        weights.zero_().diagonal(first, 0, 2).fill_(1)  # copy c picks logit first + c
-        picked, grad = weights.flatten(0, 1), None
-        if logits.requires_grad:
-            (grad,) = torch.autograd.grad(logits, x, picked, retain_graph=True, allow_unused=True)
-        if grad is None:
+        if not logits.requires_grad:
             raise ValueError(CUT_OFF)
-        block = rows[:, first : first + copies]  # (n, logits of this pass, d_in)
-        block.copy_(grad.reshape(copies, n, d_in)[: block.shape[1]].transpose(0, 1))
+        d_out = logits.shape[1]
+        if (size := d_out * d_in * x.element_size()) > 2**32:
+            raise ValueError(f"the Jacobian of one point takes {size / 1e9:.1f} GB: method 'jvp' does without it")
+        rows, weights = x.new_empty(n, d_out, d_in), torch.zeros_like(logits).reshape(copies, n, d_out)
+        for first in range(0, d_out, copies):
+            weights.zero_().diagonal(first, 0, 2).fill_(1)  # copy c picks logit first + c
+            try:
+                (grad,) = torch.autograd.grad(logits, x, weights.flatten(0, 1), retain_graph=True, allow_unused=True)
+            except Exception:  # compiled models, checkpointing and some Functions go back through a graph once
+                (_logits(model, x) * weights.flatten(0, 1)).sum().backward()
+                grad, x.grad = x.grad, None
+            if grad is None:
+                raise ValueError(CUT_OFF)
+            rows[:, first : first + copies] = grad.reshape(copies, n, d_in).transpose(0, 1)[:, : d_out - first]
     return rows
 
 
 def perturbation_stability(
-    model,
-    x: Tensor,
-    *,
-    radius: float = 1.0,
-    method: str = "exact",
-    draws: int = 1,
-    generator=None,
-    relative: bool = False,
-    chunk: int | None = None,
+    model, x, *, radius=1.0, method="exact", draws=1, generator=None, relative=False, chunk=None, device=None
 ) -> Estimate:
     """P(f, radius)/radius = E_x E_u ||J(x) u||, u uniform in the unit ball: larger is less robust on average.
 
-    model: any module or callable from a batch (n, *shape) to logits (n, d_out), without noise and without influence
-        of one point on another: call model.eval() first. It is left as it was. x: floating-point points.
-    method: "exact" (the mean over u by quadrature, one backward pass per logit; `radius` has no role: P is linear in
-        it), "jvp" (`draws` random directions per point), "finite_difference" (||f(x + radius u) - f(x)||/radius,
-        exact only within the linear region of f). The last two take `generator`. relative: divide by the mean norm of
-        the logits, each centred over the classes. chunk: points handled at once, which bounds memory; None takes 4 to
-        256 by the size of an input, and fewer where their Jacobians would hold more than 2^28 entries.
-    The standard error is over the points. Raises ValueError on a bad argument, a model that is random or mixes
-    points, or an output that is not finite logits. Source: NeurIPS Eq. (1), workshop Eq. (2).
+    model: any module or callable from a batch (n, *shape) to logits (n, d_out), in evaluation mode: without noise or
+        influence of one point on another. It is left as it was. x: floating-point points, or an iterable of batches
+        or of (batch, labels), such as a DataLoader; `device` takes them there a few at a time.
+    method: "exact" (the mean over u by quadrature, one backward pass per logit; no `radius`, as P is linear), "jvp"
+        (`draws` random directions per point) or "finite_difference" (||f(x + radius u) - f(x)||/radius, exact only in
+        the linear region of f). The last two are seeded by one draw from `generator`.
+    relative: divide by the mean norm of the logits, each centred over the classes. chunk: points handled at once,
+        4 to 256 by the size of an input where None, which bounds memory. The standard error is over the points.
+    Raises ValueError, or warns, as `check_model` and `check_derivative` do. Source: NeurIPS Eq. (1), workshop's (2).
     """
-    _check(model, x, radius, method, draws, chunk)
-    logits, d_in = _probe(model, x), x[0].numel()
-    batch = chunk or max(4, min(256, INPUTS // d_in))
-    if method == "exact":
-        parts = x.split(chunk or min(batch, max(1, ENTRIES // (logits.shape[1] * d_in))))
-        copies = [1 if chunk else max(1, min(batch // len(part), logits.shape[1])) for part in parts]
-        # In one expression, as a name would hold one Jacobian while the next is computed.
-        spectra = [gram_eigenvalues(jacobian(model, part, copies=c)) for part, c in zip(parts, copies, strict=True)]
-        value = norm_in_ball(torch.cat(spectra), d_in)
-    else:
-        step = radius if method == "finite_difference" else None
-        if step and min(x.element_size(), logits.element_size()) < 4:
-            raise ValueError(f"x is {x.dtype}, its logits {logits.dtype}: finite_difference needs float32 or float64")
-        # Directions are drawn for 256 points at a time, so that a seed names them whatever the chunk.
-        blocks = x.split(max(256, batch))
-        value = torch.cat([_sampled(model, block.split(batch), step, draws, generator) for block in blocks])
-    if not torch.isfinite(value).all():
-        first = value.isfinite().logical_not().nonzero()[0].item()
-        with torch.no_grad():
-            finite = _logits(model, x[[first, first]]).isfinite().all()
-        why = "though its logits are: a root at 0, or overflow?" if finite else "nor are its logits: NaN weights?"
-        raise ValueError(f"the stability at x[{first}] is not finite, {why}")
+    if method not in ("exact", "jvp", "finite_difference"):
+        raise ValueError(f"method is {method!r}, but must be one of exact, jvp, finite_difference")
+    if not all(isinstance(count, Integral) and count >= 1 for count in (draws, 1 if chunk is None else chunk)):
+        raise ValueError(f"draws is {draws!r} and chunk {chunk!r}, but both must be integers of at least 1")
+    _check_radius(radius)
+    if method != "exact":  # directions of our own, as the caller's generator may have drawn the weights
+        seed = torch.randint(2**62, (), generator=generator, device=getattr(generator, "device", "cpu")).item()
+        own = torch.Generator().manual_seed(seed)
+    step, values, logits = radius if method == "finite_difference" else None, [], []
+    for points, batch in blocks(x, chunk, method, device):
+        with undisturbed(model, points):
+            if not values:
+                d_out = check_model(model, points)
+                _check_step(model, points, step) if step else check_derivative(model, points)
+            if method == "exact":
+                parts = points.split(max(1, ENTRIES // (d_out * points[0].numel())))
+                # In one expression, as a name would hold one Jacobian while the next is computed.
+                values += [mean_norm(jacobian(model, p, copies=min(d_out, batch // len(p)))).cpu() for p in parts]
+            else:
+                draw = (zip(points.split(batch), _ball(points, own).split(batch), strict=True) for _ in range(draws))
+                changes = torch.cat([_change(model, part, u, step) for pairs in draw for part, u in pairs])
+                values.append(_norm(changes).reshape(draws, -1).mean(0).cpu())
+            if relative:
+                logits += [_double(_logits(model, part)) for part in points.split(batch)]
+    if not values:
+        raise ValueError("x holds no points, but must hold at least 1")
+    value = torch.cat(values)
+    if len(bad := value.isfinite().logical_not().nonzero()):
+        raise ValueError(f"the stability at x[{bad[0].item()}] is not finite: NaN weights, a root at 0, or overflow?")
     if relative:
-        with torch.no_grad():
-            logits = torch.cat([_logits(model, part).double() for part in x.split(batch)])
-        scale = (logits - logits.mean(1, keepdim=True)).norm(dim=1).mean().item()
+        scale = _norm(torch.cat([part - part.mean(1, keepdim=True) for part in logits])).mean().item()
         if scale == 0:
             raise ValueError("relative is True, but the centred logits are all zero (a single output has none)")
         value = value / scale
     sem = value.std().item() / math.sqrt(len(value)) if len(value) > 1 else math.nan
-    return Estimate(value.mean().item(), sem, len(value))
+    estimate = Estimate(value.mean().item(), sem, len(value))
+    estimate.values, estimate.method = value, method
+    return estimate
 
 
-def _sampled(model, parts, step: float | None, draws: int, generator) -> Tensor:
-    """Mean over draws of ||J u|| (step None) or of ||f(x + step u) - f(x)||/step, one value per point, float64."""
-    norms, shape = [], parts[0].shape[1:]
-    for _ in range(draws):
-        u = sample_ball(sum(map(len, parts)), shape.numel(), generator=generator).to(parts[0])
-        pairs = zip(parts, u.unflatten(1, shape).split(len(parts[0])), strict=True)
-        norms.append(torch.cat([_change(model, part, v, step).norm(dim=1) for part, v in pairs]))
-    return torch.stack(norms).mean(0)
+def blocks(x, chunk: int | None, method: str, device=None):
+    """The points of x, checked, in blocks (of 256 for directions, whatever the chunk), with the size of a pass."""
+    for batch in x if isinstance(x, Iterable) and not isinstance(x, Tensor) else [x]:
+        points = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        tensor = isinstance(points, Tensor)
+        if not tensor or not points.is_floating_point() or points.ndim < 2 or points.numel() == 0:
+            got = f"{points.dtype} of shape {tuple(points.shape)}" if tensor else type(points).__name__
+            wanted = "a floating-point tensor (n, *shape), such as uint8 images / 255, or embeddings for token ids"
+            raise ValueError(f"x {'is' if points is x else 'holds'} {got}, but must be {wanted}, with n at least 1")
+        if not torch.isfinite(points).all():
+            raise ValueError("x holds a value that is not finite")
+        size = chunk or max(4, min(256, INPUTS // points[0].numel()))
+        for block in points.split(size if method == "exact" else max(256, size)):
+            yield block.to(device or block.device), size
 
 
 def _change(model, x: Tensor, u: Tensor, step: float | None) -> Tensor:
     """J u by forward mode (step None), or the difference quotient along u: (n, d_out), float64."""
     if step is not None:
-        with torch.no_grad():
-            return (_logits(model, x + step * u).double() - _logits(model, x).double()) / step
+        return (_double(_logits(model, x + step * u)) - _double(_logits(model, x))) / step
     # Of the kernels of attention one alone has a forward mode; torch takes it where x requires a gradient.
     with warnings.catch_warnings(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # torch's own, at first use
@@ -207,28 +204,140 @@ def _change(model, x: Tensor, u: Tensor, step: float | None) -> Tensor:
         tangent = forward_ad.unpack_dual(logits).tangent
     if tangent is None:
         raise ValueError(CUT_OFF)
-    return tangent.detach().double()
+    return _double(tangent.detach())
 
 
-def _probe(model, x: Tensor) -> Tensor:
-    """Logits of two points. Raises ValueError if a point's depend on the call, or on the points beside it."""
-    with torch.no_grad():
-        one, two = _logits(model, x[[0, 0]]), _logits(model, torch.stack([x[0], x[-1] / 2]))
-    # At one place in batches of one size even rounding agrees, up to the order of sums on a GPU.
-    if (one[0] - two[0]).abs().max() > torch.finfo(one.dtype).eps ** 0.5 * one[0].abs().max():
-        raise ValueError(
-            "a point's logits change between calls or with the points beside it, but must not: call model.eval()"
-        )
-    return two
+def _ball(x: Tensor, generator=None) -> Tensor:
+    generator = generator or torch.Generator().manual_seed(20_221_128)  # the same at each call
+    return sample_ball(len(x), x[0].numel(), generator=generator).to(x).reshape(x.shape)
 
 
 def _logits(model, x: Tensor) -> Tensor:
     logits = model(x.clone())  # a copy, as the first layer may work in place
-    tensor = isinstance(logits, Tensor) and logits.is_floating_point()
-    if tensor and logits.ndim == 2 and len(logits) == len(x) and logits.shape[1] > 0:
+    tensor = isinstance(logits, Tensor)
+    if tensor and logits.is_floating_point() and logits.ndim == 2 and len(logits) == len(x) and logits.numel():
         return logits
-    got = f"{logits.dtype} of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-    raise ValueError(f"model returned {got} for a batch of {len(x)}, but must return real logits of shape (n, d_out)")
+    got = f"{logits.dtype} of shape {tuple(logits.shape)}" if tensor else type(logits).__name__
+    hint = ": pass lambda z: model(z).logits" * hasattr(logits, "logits")
+    raise ValueError(f"model returned {got} for a batch of {len(x)}, not real logits of shape (n, d_out){hint}")
+
+
+def _double(values: Tensor) -> Tensor:
+    return (values.cpu() if values.device.type == "mps" else values).double()  # which has no float64
+
+
+def _modules(model) -> list[nn.Module]:
+    """The modules of a model, or those that a function, a method or another object holds."""
+    held = [model, getattr(model, "__self__", None), *getattr(model, "__dict__", {}).values()]
+    if inspect.isfunction(model):
+        held += [value for names in inspect.getclosurevars(model)[:2] for value in names.values()]
+        held += model.__defaults__ or ()
+    return [module for value in held if isinstance(value, nn.Module) for module in value.modules()]
+
+
+@contextlib.contextmanager
+def undisturbed(model, x: Tensor):
+    """Keep torch's global modes out of a measurement, and put back the model's buffers whatever happens."""
+    with contextlib.ExitStack() as after:
+        after.callback(setattr, backends.cudnn, "enabled", backends.cudnn.enabled)
+        for switch in (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv):
+            after.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
+            switch.fp32_precision = "ieee"
+        for module in _modules(model):
+            backends.cudnn.enabled &= not isinstance(module, nn.RNNBase)  # of which it has no derivative in eval()
+            for name, buffer in module.named_buffers(recurse=False):
+                after.callback(lambda b, value: torch.equal(b, value) or b.copy_(value), buffer, buffer.clone())
+                after.callback(setattr, module, name, buffer)
+            for parameter in module.parameters(recurse=False):  # backward passes keep less for the points alone
+                after.callback(parameter.requires_grad_, parameter.requires_grad)
+                parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            yield
+
+
+def check_model(model, x: Tensor) -> int:
+    """d_out of a model that gives a point the same logits at each call and beside any others; else ValueError."""
+    x = x[torch.arange(max(2, min(8, CHECKED // x[0].numel())), device=x.device) % len(x)]
+    modules, state = _modules(model), torch.cuda.get_rng_state if x.is_cuda else torch.get_rng_state
+    buffers = [buffer for module in modules for buffer in module.buffers(recurse=False)]
+    before = [state(), *(buffer.clone() for buffer in buffers)]
+    try:
+        logits = _double(_logits(model, x))
+    except (RuntimeError, TypeError, IndexError) as error:
+        own = ", ".join({f"{p.dtype} on {p.device}" for module in modules for p in module.parameters()})
+        got = f"{x.dtype} on {x.device} of shape {tuple(x.shape)}; one image alone is x[None]"
+        raise ValueError(f"model ({own}) fails on x ({got}): {error}") from error
+    moved = not all(map(torch.equal, before, [state(), *buffers]))
+
+    def differ(points: Tensor, rows=slice(None), logits=logits, share=1e-3) -> bool:  # not where one is NaN
+        one, two = _double(_logits(model, points))[rows], logits[rows]
+        return bool((one - two).abs().max() > share * max(one.abs().max(), two.abs().max()))
+
+    # At one place in batches of one size rounding is the same too, up to the order of sums on a GPU.
+    mixed = differ(x.flip(0), logits=logits.flip(0), share=0.1)
+    for first, factor in ((0, 3), (1, -3)):
+        beside = x.clone()
+        beside[first::2] = factor * beside[first::2] + 1
+        with contextlib.suppress(Exception):  # of a model that rejects such points
+            mixed |= differ(beside, slice(1 - first, None, 2))
+    noisy = any(differ(x) for _ in range(30 if moved else 1))
+    change = "between calls" * noisy or "with the points beside it" * mixed
+    if (change or moved) and any(getattr(module, "training", False) for module in modules):
+        raise ValueError(f"a point's logits change {change or 'between calls'} in training mode: call model.eval()")
+    if change:
+        raise ValueError(f"a point's logits change {change}, in evaluation mode too, but must depend on it alone")
+    return logits.shape[1]
+
+
+def check_derivative(model, x: Tensor) -> None:
+    """Raise ValueError if a branch of model has no derivative, and warn if the points lie on kinks.
+
+    Beside a few points the gradient must be as long, and integrate to the logits' change, but for rounding and bends.
+    """
+    x = x[alive] if (alive := x.flatten(1).any(1)).any() else x  # at 0 networks without biases have a kink
+    x = x[torch.arange(max(2, min(4, CHECKED // x[0].numel())), device=x.device) % len(x)]
+    spread = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True)).float().norm(dim=1, keepdim=True)
+    u = (_ball(x.flatten(1)) * spread.where(spread > 0, 1)).to(x).reshape(x.shape)
+
+    @torch.enable_grad()
+    def probe(length: float):  # does the change differ from the integral, by more than explained; longer gradient
+        points = torch.stack([x + step * length * u for step in range(4)]).requires_grad_(True)  # (4, n, *shape)
+        logits = torch.stack([_logits(model, part) for part in points])
+        weights = _ball(logits[0].detach())
+        (slopes,) = torch.autograd.grad(logits, points, weights.expand_as(logits))
+        change = (_double(logits.detach()) * _double(weights)).diff(dim=0)  # (3, n, d_out)
+        steps, slopes = _double(points.detach()).flatten(2).diff(dim=0), _double(slopes).flatten(2)
+        integral, total = ((slopes[:-1] + slopes[1:]) / 2 * steps).sum((0, 2)), change.sum((0, 2))
+        error = ((total - integral) * change.any(2).all(0)).square().sum()  # where model sees each step
+        # Rounding and curvature bend the change and turn the gradient; a branch without derivative does neither.
+        bend = change.diff(dim=0).square().mean(0).sum() / 6 + (slopes * steps[:1]).sum(2).var(0).sum()
+        here, beside, *_ = slopes.square().sum((1, 2)).sqrt()
+        return error > 0.05 * max(total.square().sum(), integral.square().sum()), error > 15 * bend, beside / here
+
+    kinks = branch = False
+    with contextlib.suppress(Exception):  # of a model without a backward pass: where one is needed, it fails there
+        differ, _, growth = probe(1e-3)
+        kinks = abs(growth - 1) > 0.2 and abs(probe(1e-5)[2] - 1) > 0.2
+        branch = differ and any(all(probe(a)[:2] + probe(2 * a)[:2]) for a in (0.04, 0.2) if x.element_size() > 2)
+    why = "points lie on kinks of model, as of clamp(0, 1) at 0 and 1, or ReLUs without biases at 0"
+    why = why if kinks else "a branch of model has no derivative: is it quantised, rounded or detached"
+    why += "; method 'finite_difference', with the radius that matters to you, needs no derivative"
+    if branch or kinks and growth == math.inf:
+        raise ValueError(why)
+    if kinks:
+        warnings.warn(f"{why}: beside them the gradient is {growth:.2g} times as long", stacklevel=3)
+
+
+def _check_step(model, x: Tensor, radius: float) -> None:
+    """Raise ValueError if rounding, which bends the logits from step to step, is most of their change over it."""
+    reach = max(1, x[:4].flatten(1).norm(dim=1).max())  # beyond, what does not change is constant, not rounded
+    for step in (radius * 2.0**power for power in range(1100)):
+        path = torch.stack([_double(_logits(model, x[:4] + part / 8 * step * _ball(x[:4]))) for part in range(9)])
+        bend, moved = path.diff(n=2, dim=0).square().mean(0).sum() / 6, (path - path[0]).square().sum((1, 2)).max()
+        if bend < 0.02 * moved or step > reach:
+            break
+    if radius < step <= reach:
+        raise ValueError(f"radius is {radius}, where rounding drowns the change: take {2 * step:.2g} or more")
 
 
 def _check_radius(radius) -> None:
@@ -236,23 +345,5 @@ def _check_radius(radius) -> None:
         raise ValueError(f"radius is {radius!r}, but must be a finite number above 0")
 
 
-def _check(model, x, radius, method, draws, chunk) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or x.numel() == 0:
-        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x is {got}, but must be floating-point points of shape (n, *shape) with n at least 1")
-    if method not in ("exact", "jvp", "finite_difference"):
-        raise ValueError(f"method is {method!r}, but must be one of exact, jvp, finite_difference")
-    if not torch.isfinite(x).all():
-        raise ValueError("x holds a value that is not finite")
-    _check_radius(radius)
-    if not all(isinstance(count, Integral) and count >= 1 for count in (draws, 1 if chunk is None else chunk)):
-        raise ValueError(f"draws is {draws!r} and chunk {chunk!r}, but both must be integers of at least 1")
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    devices = {parameter.device for module in modules for parameter in module.parameters(recurse=False)}
-    if devices and x.device not in devices:
-        raise ValueError(f"x is on {x.device}, but model on {devices.pop()}: move one of them by .to()")
-    for module in modules:  # `_probe` catches kinds that are not listed here
-        rate = getattr(module, "dropout", 0)  # of attention and recurrent layers
-        noisy = isinstance(module, nn.modules.dropout._DropoutNd | nn.RReLU) or isinstance(rate, float) and rate > 0
-        if module.training and (noisy or getattr(module, "running_mean", None) is not None):
-            raise ValueError(f"model is in training mode and holds {type(module).__name__}: call model.eval()")
+def _norm(vectors: Tensor) -> Tensor:
+    return (vectors / (scale := vectors.abs().amax(1, keepdim=True).clamp(min=5e-324))).norm(dim=1) * scale[:, 0]

@@ -214,12 +214,13 @@ def test_a_network_without_gradient_resists_and_one_that_overflows_does_not_clas
     assert flat == {attack: [(y == 0).double().mean().item()] for attack in ("fgsm", "pgd")}
     lost = attacked_accuracies(lambda z: z[:, :2] * math.nan, x, y, [1.0])
     assert lost == {"fgsm": [0.0], "pgd": [0.0]}
-    near = attacked_accuracies(
-        lambda z: model(z) * (1 + (z - x).norm(dim=1).mul(1e6).exp() * 0)[:, None], x, y, [1e-9]
-    )
-    far = attacked_accuracies(
-        lambda z: model(z) * (1 + (z - x).norm(dim=1).mul(1e6).exp() * 0)[:, None], x, y, [1e-3]
-    )
+
+    def overflowing(z):
+        """The classifier within a tiny distance of its points, not a number beyond."""
+        return model(z) * (1 + torch.cdist(z, x).amin(1).mul(1e6).exp() * 0)[:, None]
+
+    near = attacked_accuracies(overflowing, x, y, [1e-9])
+    far = attacked_accuracies(overflowing, x, y, [1e-3])
     assert near["pgd"][0] > 0.8 and far == {"fgsm": [0.0], "pgd": [0.0]}
 
 
@@ -238,6 +239,58 @@ def test_a_model_that_works_in_place_leaves_the_points_as_they_are():
     found = pgd(in_place, x, y, 0.3)
     assert torch.equal(x, before)
     assert torch.equal(found, pgd(torch.nn.Sequential(torch.nn.ReLU(), model), x, y, 0.3))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_classes_are_integers_of_any_kind(dtype):
+    model, x = network()
+    y = model(x).argmax(1)
+    for parity in (False, True):
+        outputs = model(x)[:, :1] if parity else model(x)
+        assert torch.equal(margins(outputs, y.to(dtype), parity=parity), margins(outputs, y, parity=parity))
+    assert torch.equal(pgd(model, x, y.to(dtype), 0.3, steps=3), pgd(model, x, y, 0.3, steps=3))
+    with pytest.raises(InputError, match="y is torch.float32, but must be integers"):
+        fgsm(model, x, y.float(), 0.3)
+
+
+def attacked(call, model, x):
+    y = torch.zeros(len(x), dtype=torch.long)
+    return call(model, x) if call is lipschitz_constants else call(model, x, y, 0.1)
+
+
+ATTACKING = pytest.mark.parametrize("call", [lipschitz_constants, fgsm, pgd])
+
+
+@ATTACKING
+def test_what_the_metric_refuses_is_refused_and_the_model_is_left_as_it_was(call):
+    normed = torch.nn.Sequential(torch.nn.Linear(6, 20), torch.nn.BatchNorm1d(20), torch.nn.Linear(20, 4))
+    spectral = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(6, 4))
+    x = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
+    for model in (normed, spectral):
+        before = {name: buffer.tolist() for name, buffer in model.named_buffers()}
+        with pytest.raises(ValueError, match="in training mode: call model.eval"):
+            attacked(call, model, x)
+        with pytest.raises(ValueError, match="in training mode: call model.eval"):
+            attacked(call, lambda z, model=model: model(z), x)
+        assert before == {name: buffer.tolist() for name, buffer in model.named_buffers()} and model.training
+        attacked(call, model.eval(), x)
+        assert all(parameter.requires_grad for parameter in model.parameters())
+    for model, words in (
+        (lambda z: z + 0.01 * torch.randn(z.shape), "change between calls"),
+        (lambda z: z - z.mean(0), "change with the points beside"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            attacked(call, model, x)
+
+
+@ATTACKING
+def test_torchs_global_state_changes_no_attack(call):
+    model, x = network(dtype=torch.float32)
+    expected = attacked(call, model, x)
+    with torch.inference_mode():
+        assert torch.equal(attacked(call, model, x.clone()), expected)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(attacked(call, model, x), expected)
 
 
 def test_bad_input_to_an_attack_is_refused():

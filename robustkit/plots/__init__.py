@@ -3,6 +3,7 @@
 # ruff: noqa: F401
 from ..ledger.rows import matched, named, only, summarise, together
 from .cnn_and_resnet import accuracies, figure_6, gaps, over_epochs, scaled_down, table_4, views
+from .comparison import comparison
 from .curves import against, along_training, mark_transitions, over_time, scatter
 from .depth import bounds_in_depth, exact_in_depth, rise_in_depth, table1_in_depth
 from .figure_1 import schematic

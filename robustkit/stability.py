@@ -67,10 +67,19 @@ def mean_norm(jacobian: Tensor) -> Tensor:
 
 def gram_eigenvalues(jacobian: Tensor, scale: Tensor | None = None) -> Tensor:
     """Eigenvalues of J J^T (or the smaller J^T J) over scale^2, float64, or NaN: (..., d_out, d_in) -> (..., min)."""
+    return spectrum(gram(jacobian, scale))
+
+
+def gram(jacobian: Tensor, scale: Tensor | None = None) -> Tensor:
+    """J J^T (or the smaller J^T J) over scale^2, float64: (..., d_out, d_in) -> (..., min, min)."""
     jacobian = jacobian.mT if jacobian.shape[-2] > jacobian.shape[-1] else jacobian
     blocks = jacobian.split(max(64, BLOCK * jacobian.shape[-1] // max(1, jacobian.numel())), -1)  # one alone is large
     blocks = map(_double, blocks) if scale is None else (_double(block) / scale for block in blocks)
-    gram = sum(block @ block.mT for block in blocks)
+    return sum(block @ block.mT for block in blocks)
+
+
+def spectrum(gram: Tensor) -> Tensor:
+    """Eigenvalues of J J^T, ascending, or NaN where it is not finite: (..., k, k) -> (..., k)."""
     finite = gram.isfinite().all(-1).all(-1)[..., None]
     return torch.linalg.eigvalsh(gram.where(finite[..., None], 0)).clamp(min=0).where(finite, math.nan)
 

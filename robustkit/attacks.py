@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .cell import ATTACKS, RADII
 from .checks import InputError, check_choice, check_number
-from .stability import check_model, gram_eigenvalues, jacobian, undisturbed
+from .stability import check_model, gram, jacobian, spectrum, undisturbed
 
 STEPS = 20  # of PGD
 STRIDE = 2.5  # length of its steps together, in radii: it can cross the ball and walk along its edge
@@ -39,7 +39,7 @@ def lipschitz_constants(model, x: Float[Tensor, "n dim *more"]) -> Float[Tensor,
 
 def _spectral_norm(matrices: Tensor) -> Tensor:
     scale = matrices.abs().amax((1, 2), keepdim=True).double().clamp(min=5e-324)  # whose squares stay within a float
-    return gram_eigenvalues(matrices, scale)[:, -1].sqrt() * scale[:, 0, 0]
+    return spectrum(gram(matrices, scale))[:, -1].sqrt() * scale[:, 0, 0]
 
 
 def spectral_product(weights: Sequence[Float[Tensor, "fan_out fan_in"]], *, alpha: float = 1.0) -> float:
@@ -57,7 +57,7 @@ def spectral_product(weights: Sequence[Float[Tensor, "fan_out fan_in"]], *, alph
         scale = weight.detach().abs().max().double()  # squares of the entries over it stay within a float
         if scale == 0:
             return 0.0
-        log += (scale.log() + gram_eigenvalues(weight.detach().double() / scale)[-1].log() / 2).item()
+        log += (scale.log() + spectrum(gram(weight.detach().double() / scale))[-1].log() / 2).item()
     return math.exp(log) if not log > 709 else math.inf  # NaN goes through
 
 

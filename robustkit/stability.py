@@ -32,7 +32,6 @@ class Estimate(NamedTuple("Estimate", [("mean", float), ("sem", float), ("n", in
 
 def sample_ball(n: int, d: int, *, radius: float = 1.0, generator=None) -> Tensor:
     """Draw n points uniform in the d-dimensional l2 ball: radius * V^(1/d) * g/||g||, of shape (n, d), float32.
-
     Raises ValueError if n or d is below 1, or radius is not above 0. Source: NeurIPS Eq. (1), Unif(B(eps, x)).
     """
     if n < 1 or d < 1:
@@ -62,20 +61,14 @@ def expected_norm(jacobian: Tensor, radius: float = 1.0) -> Tensor:
 def mean_norm(jacobian: Tensor) -> Tensor:
     """`expected_norm` in the unit ball, or NaN; over the largest entry squares neither over- nor underflow."""
     scale = _double(torch.linalg.vector_norm(jacobian, math.inf, (-2, -1), keepdim=True)).clamp(min=5e-324)
-    return norm_in_ball(gram_eigenvalues(jacobian, scale), jacobian.shape[-1]) * scale[..., 0, 0]
+    return norm_in_ball(spectrum(gram(jacobian, scale)), jacobian.shape[-1]) * scale[..., 0, 0]
 
 
-def gram_eigenvalues(jacobian: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Eigenvalues of J J^T (or the smaller J^T J) over scale^2, float64, or NaN: (..., d_out, d_in) -> (..., min)."""
-    return spectrum(gram(jacobian, scale))
-
-
-def gram(jacobian: Tensor, scale: Tensor | None = None) -> Tensor:
+def gram(jacobian: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """J J^T (or the smaller J^T J) over scale^2, float64: (..., d_out, d_in) -> (..., min, min)."""
     jacobian = jacobian.mT if jacobian.shape[-2] > jacobian.shape[-1] else jacobian
-    blocks = jacobian.split(max(64, BLOCK * jacobian.shape[-1] // max(1, jacobian.numel())), -1)  # one alone is large
-    blocks = map(_double, blocks) if scale is None else (_double(block) / scale for block in blocks)
-    return sum(block @ block.mT for block in blocks)
+    size = max(64, BLOCK * jacobian.shape[-1] // max(1, jacobian.numel()))  # columns at a time: one alone is large
+    return sum(part @ part.mT for part in (_double(block) / scale for block in jacobian.split(size, -1)))
 
 
 def spectrum(gram: Tensor) -> Tensor:

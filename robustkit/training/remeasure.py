@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import attacks
 from ..cell import ATTACKS, EVALUATION_POINTS, RADII, Cell, column, measure_key
 from ..networks import FCN, build
-from ..stability import gram_eigenvalues, jacobian, norm_in_ball
+from ..stability import gram, jacobian, norm_in_ball, spectrum
 from .group import GroupRun, mean_losses
 from .loop import Loop
 from .measures import ball_norms
@@ -154,11 +154,11 @@ def _jacobians(model: nn.Module, x: Tensor) -> Tensor:
 
 def _norms(jacobians: Tensor) -> dict[str, float]:
     """Means of ||J||_2 and of ||J||_F over the points."""
-    eigenvalues = torch.cat([gram_eigenvalues(part) for part in jacobians.split(CHUNK)])
+    eigenvalues = torch.cat([spectrum(gram(part)) for part in jacobians.split(CHUNK)])
     return {"jacobian": eigenvalues[:, -1].sqrt().mean().item(), "frobenius": eigenvalues.sum(1).sqrt().mean().item()}
 
 
 def _stability(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
     # As perturbation_stability, but NaN where that refuses: a network that overflows is a row, not an error.
-    eigenvalues = torch.cat([gram_eigenvalues(jacobian(function, part)) for part in x.split(CHUNK)])
+    eigenvalues = torch.cat([spectrum(gram(jacobian(function, part))) for part in x.split(CHUNK)])
     return norm_in_ball(eigenvalues, x[0].numel()).mean().item()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
+INFINITE_WIDTH = ROOT / "results" / "infinite_width.csv"  # P in that limit, by benchmarks/infinite_width.py
 FOLDERS = {"ROBUSTKIT_DATA": "data", "ROBUSTKIT_RESULTS": "results/local", "ROBUSTKIT_FIGURES": "figures"}
 
 for _name in filter(os.environ.get, FOLDERS):  # relative to where this process began, for its children too

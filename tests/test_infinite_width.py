@@ -1,14 +1,19 @@
 """The limit of infinite width against wide networks, finite differences, and cases done by hand."""
 
+import importlib.util
 import math
 
+import numpy
+import pandas
 import pytest
 import torch
+from made_rows import a_run
 from scipy import special
 
 import robustkit as rk
 from robustkit import theory
 from robustkit.checks import InputError
+from robustkit.files import INFINITE_WIDTH, ROOT
 from robustkit.infinite_width import kernels, limit_stability, mean_norm
 from robustkit.stability import sample_ball
 
@@ -155,3 +160,41 @@ def test_bad_input_is_refused():
         limit_stability(x, y, torch.cat([test, x[:1]]), **good)
     with pytest.raises(InputError, match="zero or not finite"):
         limit_stability(x, y, 0 * test, **good)
+
+
+@pytest.fixture(scope="module")
+def command():
+    spec = importlib.util.spec_from_file_location("of_infinite_width", ROOT / "benchmarks" / "infinite_width.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_holds_what_its_command_computes(command):
+    assert INFINITE_WIDTH.read_text(encoding="utf-8").startswith("# python benchmarks/infinite_width.py\n")
+    table = pandas.read_csv(INFINITE_WIDTH, comment="#")
+    table = table.astype(object).where(table.notna(), None)
+    jobs = list(table[command.JOB].itertuples(index=False, name=None))
+    assert set(jobs) == set(command.JOBS) and len(jobs) == len(command.JOBS)
+    job = ("digits", "lecun", 2, 1000, 64)
+    (kept,) = [line for line in table.to_dict("records") if tuple(line[name] for name in command.JOB) == job]
+    found = {name: value for name, value in command.line(*job).items() if name not in command.JOB}
+    assert set(found) == set(table.columns) - set(command.JOB)
+    assert {name: kept[name] for name in found} == pytest.approx(found, rel=1e-5)
+
+
+def test_the_power_of_the_approach_is_found_in_rows_made_from_it(command, monkeypatch):
+    limits = pandas.DataFrame([{"dataset": "digits", "init": "he", "depth": 4, "n_train": 1000, "mean": 0.6}])
+    study = {"dataset": "digits", "n_train": 1000, "stop_loss": 0.2, "stop_every": 1, "loss": "squared"}
+    draws = numpy.random.default_rng(0)
+    rows = [
+        a_run(draws, m, 4, seed, "he", 0.6 * (1 + 20 * m**-0.75), **study)
+        for m in (64, 256, 1024, 4096)
+        for seed in range(5)
+    ]
+    rows += [a_run(draws, 16, 4, 0, "he", 0.1, **study)]  # below d_in nothing is fitted
+    rows += [a_run(draws, 64, 4, 5, "he", 9.0, **study | {"stop_every": 20})]  # of another study
+    monkeypatch.setattr(rk, "load", lambda: pandas.DataFrame(rows))
+    (found,) = command.approach(limits.assign(width=None)).to_dict("records")
+    assert found["low"] < 0.75 < found["high"] < found["low"] + 0.4 and found["n"] == 20
+    assert found["P over it at m"].startswith("16: 0.1") and "64: 1.8" in found["P over it at m"]

@@ -55,6 +55,7 @@ from IPython.display import Markdown
 
 import robustkit as rk
 from robustkit import plots
+from robustkit.files import INFINITE_WIDTH
 from robustkit.ledger import answer, sentences, verdicts
 from robustkit.ledger.rows import after_epochs
 from robustkit.plots import interactive
@@ -95,17 +96,25 @@ plots.save(figure, "N4a", where, rows)
 # further than another.
 
 # %%
+limits = pandas.read_csv(INFINITE_WIDTH, comment="#")
+limits = limits[(limits["dataset"] == "mnist") & (limits["init"] == "he") & (limits["n_train"] == 4000)]
 figure, (left, right) = plots.panels(2, width=3.8, height=3.4)
 plots.against(rows, left).set_title("the figure's setting", y=1.1)
 plots.against(he, right).set_title("Theorem 1's hypotheses", y=1.1)
 for ax, drawn in ((left, rows), (right, he)):
     plots.mark_transitions(drawn, ax)
+plots.limit_marks(right, limits)
 plots.save(figure, "N4a_settings", where, plots.together(rows, he))
 
 # %% [markdown]
 # At two layers the printed peak is at $m = L^3/2 = 4$, below the grid, so there the theorem predicts a fall alone, and a
 # fall is what there is. At four layers and more $P/\epsilon$ rises and then falls, which is the paper's phase transition;
 # the ledger (rows E06 and E11) tests each peak against the spread over seeds.
+#
+# The dashes at the right edge are the constant that the paper's sentence ends with. Under lazy training a network of
+# infinite width is a kernel machine, so its $P/\epsilon$ at this loss can be computed (`robustkit.infinite_width`; on 4000
+# training points, with which it still grows by a few per cent). All curves come down to it from above, at about
+# $m^{-1}$ at best, and in the limit depth does not hurt: He networks end a little *lower* the deeper they are.
 #
 # ## Why the two differ
 #

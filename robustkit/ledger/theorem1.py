@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from scipy import special, stats
 
 from .. import theory
 from ..cell import FRACTIONS
+from ..files import INFINITE_WIDTH
 from . import rows as ledger_rows
 from . import statistics
 from .criteria import Part, holm, judge_rates, needs
@@ -188,9 +190,37 @@ def peak_location(rows: pandas.DataFrame) -> list[Part]:
     return parts
 
 
+@functools.cache
+def infinite_width(init: str) -> tuple[int, dict[int, float]]:
+    """P of lazy networks of infinite width at unit norm and training loss 0.2: training points used, {depth: P}."""
+    table = pandas.read_csv(INFINITE_WIDTH, comment="#")
+    table = table[(table["dataset"] == "mnist") & table["width"].isna() & (table["init"] == init)]
+    n = int(table["n_train"].max())
+    return n, table[table["n_train"] == n].set_index("depth")["mean"].to_dict()
+
+
+def in_the_limit(rows: pandas.DataFrame) -> list[Part]:
+    """Of runs under Theorem 1's hypotheses: P in the limit of infinite width, and P of the widest networks over it."""
+    if {*rows["loss"]} != {"squared"} or {*rows["scaling"]} != {"unit"} or {*rows["stop_loss"]} != {0.2}:
+        return []
+    parts = []
+    for init, of_init in rows[usable(rows, "stability")].groupby("init"):
+        (n, limits), words = infinite_width(init), []
+        for depth, curve in of_init.groupby("depth"):
+            means = np.log(curve["stability"].astype(float)).groupby(curve["width"]).mean()
+            way = "no slope yet" if len(means) < 2 else "down" if means.iloc[-1] < means.iloc[-2] else "up"
+            over = math.exp(means.iloc[-1]) / limits[depth]
+            words.append(
+                f"{limits[depth]:.3g} (L={depth}; P at width {means.index[-1]} is {over:.2f} times it, {way})"
+            )
+        text = f"{NAMES[init]}: in the limit of infinite width, computed on {n} training points, P is "
+        parts.append(Part("none", f"{text}{', '.join(words)}; the last word is the way from the width before"))
+    return parts
+
+
 @needs(f"widths from {FAR} on, over three doublings")
 def constant_in_width(rows: pandas.DataFrame) -> list[Part]:
-    """[T09] FLAT of P from width 4096 on."""
+    """[T09] FLAT of P from width 4096 on, and the constant that it tends to where that was computed."""
     widths, parts = ", ".join(f"{FAR * 2**k}" for k in range(4)), []
     for name, curve in each_curve(rows, "width", least=1):
         found = statistics.flat(values_by(curve, "stability"), beyond=FAR)
@@ -199,7 +229,7 @@ def constant_in_width(rows: pandas.DataFrame) -> list[Part]:
         if math.isnan(found.p):
             text = f"undecided, widths {widths} needed, widest network is {curve['width'].max()}"
         parts.append(Part(answer, f"{name}: {text}", math.exp(3 * found.mde)))
-    return parts
+    return [*parts, *in_the_limit(rows)]
 
 
 @needs("NTK at three widths, two seeds per cell")

@@ -13,6 +13,7 @@ from . import rows as ledger_rows
 from . import statistics
 from .criteria import Part, judge_peak, judge_ratio, judge_trend, needs
 from .rows import JUMP, NAMES, at_loss, curve_name, curve_of, each_curve, listed, shown, usable, values_by
+from .theorem1 import in_the_limit
 
 
 def peaks_in_width(rows) -> list[Part]:
@@ -116,7 +117,7 @@ def trends_in_depth(way: str):
                 parts.append(Part("missing", f"width {width}, L={listed(absent)}: no runs"))
         if parts and waiting:
             parts[-1] = parts[-1].plus(f"; not yet judged, with fewer than three depths: width {listed(waiting)}")
-        return [*parts, *depth_controls(rows)] if parts else []
+        return [*parts, *depth_controls(rows), *in_the_limit(rows)] if parts else []
 
     return judge
 

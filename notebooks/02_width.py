@@ -113,8 +113,8 @@ plots.save(figure, "N4a_settings", where, plots.together(rows, he))
 #
 # The dashes at the right edge are the constant that the paper's sentence ends with. Under lazy training a network of
 # infinite width is a kernel machine, so its $P/\epsilon$ at this loss can be computed (`robustkit.infinite_width`; on 4000
-# training points, with which it still grows by a few per cent). All curves come down to it from above, at about
-# $m^{-1}$ at best, and in the limit depth does not hurt: He networks end a little *lower* the deeper they are.
+# training points, with which it still grows by a few per cent). All curves come down to it from above, and in the limit
+# depth does not hurt: He networks end a little *lower* the deeper they are.
 #
 # ## Why the two differ
 #

@@ -200,7 +200,7 @@ def infinite_width(init: str) -> tuple[int, dict[int, float]]:
 
 
 def in_the_limit(rows: pandas.DataFrame) -> list[Part]:
-    """Of runs under Theorem 1's hypotheses: P in the limit of infinite width, and P of the widest networks over it."""
+    """Of runs under Theorem 1's hypotheses: P in the limit of infinite width, and of the widest networks over it."""
     if {*rows["loss"]} != {"squared"} or {*rows["scaling"]} != {"unit"} or {*rows["stop_loss"]} != {0.2}:
         return []
     parts = []
@@ -210,9 +210,8 @@ def in_the_limit(rows: pandas.DataFrame) -> list[Part]:
             means = np.log(curve["stability"].astype(float)).groupby(curve["width"]).mean()
             way = "no slope yet" if len(means) < 2 else "down" if means.iloc[-1] < means.iloc[-2] else "up"
             over = math.exp(means.iloc[-1]) / limits[depth]
-            words.append(
-                f"{limits[depth]:.3g} (L={depth}; P at width {means.index[-1]} is {over:.2f} times it, {way})"
-            )
+            widest = f"P at width {means.index[-1]} is {over:.2f} times it, {way}"
+            words.append(f"{limits[depth]:.3g} (L={depth}; {widest})")
         text = f"{NAMES[init]}: in the limit of infinite width, computed on {n} training points, P is "
         parts.append(Part("none", f"{text}{', '.join(words)}; the last word is the way from the width before"))
     return parts

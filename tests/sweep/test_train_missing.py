@@ -113,6 +113,20 @@ def test_any_executor_of_processes_will_do_and_is_left_open(expected, two_thread
     assert torch.get_num_threads() == threads
 
 
+def test_other_machines_are_told_how_long_they_have_and_not_until_when():
+    """Where the clock of a Dask worker was an hour ahead, nothing was trained."""
+    given = []
+
+    class Noting(InThisProcess):
+        def submit(self, call, /, *words, **options):
+            given.append(options["seconds"])
+            return super().submit(call, *words, **options)
+
+    rows = train_missing.run(CELLS, device="cpu", executor=Noting(), minutes=60)
+    assert list(rows["status"]) == ["ok"] * len(CELLS)
+    assert given == sorted(given, reverse=True) and 0 < given[-1] <= given[0] <= 3600
+
+
 def test_shipped_rows_are_not_trained_again(no_training):
     row = {"key": CELLS[0].key, "status": "ok", "cell": dataclasses.asdict(CELLS[0]), "reason": None}
     row |= {"measures": dict.fromkeys(MEASURES) | {"stability": 0.5}, "engine": {}, "versions": {}, "seconds": 1.0}

@@ -15,6 +15,8 @@ import torchvision
 
 import robustkit as rk
 from robustkit import plots, theory
+from robustkit.sweep import store
+from robustkit.sweep.train_missing import to_frame
 from robustkit.training.loop import Loop
 
 HERE = Path(__file__).resolve().parent
@@ -39,7 +41,7 @@ def at_initialisation() -> pandas.DataFrame:
 
 def trained() -> pandas.DataFrame:
     """Means over seeds of the shipped rows: He, raw pixels, the paper's 50 epochs."""
-    rows = rk.load()
+    rows = to_frame(store.load_rows(local=False))
     chosen = {
         "model": "fcn",
         "dataset": "mnist",

@@ -203,9 +203,8 @@ def _change(model, x: Tensor, u: Tensor, step: float | None) -> Tensor:
             logits = _logits(model, forward_ad.make_dual(x.detach().clone().requires_grad_(True), u))
         except NotImplementedError as error:
             raise ValueError("method is 'jvp', but a layer of model has no forward mode: choose another") from error
-        tangent = forward_ad.unpack_dual(logits).tangent
-    if tangent is None:
-        raise ValueError(CUT_OFF)
+        if (tangent := forward_ad.unpack_dual(logits).tangent) is None:
+            raise ValueError(CUT_OFF)
     return _double(tangent.detach())
 
 
@@ -278,8 +277,7 @@ def check_model(model, x: Tensor) -> int:
     # At one place in batches of one size rounding is the same too, up to the order of sums on a GPU.
     mixed = differ(x.flip(0), logits=logits.flip(0), share=0.1)
     for first, factor in ((0, 3), (1, -3)):
-        beside = x.clone()
-        beside[first::2] = factor * beside[first::2] + 1
+        beside = x.index_copy(0, torch.arange(first, len(x), 2, device=x.device), factor * x[first::2] + 1)
         with contextlib.suppress(Exception):  # of a model that rejects such points
             mixed |= differ(beside, slice(1 - first, None, 2))
     noisy = any(differ(x) for _ in range(30 if moved else 1))

@@ -104,6 +104,22 @@ CONTROLS = {
     "early": (_THREE[:2], {"milestones": (), "epochs": 5, "lr": 0.001}, (1024, 2048), 3),
     "theorem2": ([("power", 2.0, (2,))], _SCALAR | {"dataset": "digits", "lr": 0.1}, (64, 256, 1024, 4096), 5),
 }
+# By full batches to one loss at a learning rate in 1/m: towards the limit of infinite width (benchmarks).
+_KERNEL = _TO_A_LOSS | {
+    "n_train": 1000,
+    "batch_size": 1000,
+    "epochs": 1000,
+    "lr_rule": "inverse_width",
+    "stop_every": 1,
+}
+_ON_DIGITS = _KERNEL | {"dataset": "digits"}
+CONTROLS |= {
+    "kernel": ([("he", None, (2, 4)), ("lecun", None, (2, 4))], _KERNEL | {"lr": 2.0}, PAPER_WIDTHS[2:7], 3),
+    "kernel_wide": ([("he", None, (2,))], _KERNEL | {"lr": 2.0}, PAPER_WIDTHS[7:9], 3),
+    "kernel_digits": ([("he", None, (2, 4)), ("ntk", None, (2, 4))], _ON_DIGITS, PAPER_WIDTHS[2:7], 5),
+    "kernel_digits_wide": ([("he", None, (2,)), ("ntk", None, (2,))], _ON_DIGITS, PAPER_WIDTHS[7:9], 5),
+}
+LARGE = ("theorem1_wide", "early", "kernel", "kernel_wide", "kernel_digits", "kernel_digits_wide")  # not in smoke
 for _n, _widths in ((8, _FAR), (16, _FAR), (32, (*_FAR, 32768))):  # full batches; the widest exceed 10 n^2
     _own = _SCALAR | {"n_train": _n, "batch_size": _n, "points": 100, "lr": 0.05}
     CONTROLS[f"theorem3_n{_n}"] = (_NON_LAZY, _own, _widths, 3)
@@ -274,7 +290,7 @@ def twin_cells(profile: str, **choices) -> list[Cell]:
 
 def profile_names(profile: str) -> list[str]:
     """The names whose cells a profile trains: every figure, then the readings and controls that it takes."""
-    small = ["unit", *(name for name in CONTROLS if name not in ("theorem1_wide", "early"))]
+    small = ["unit", *(name for name in CONTROLS if name not in LARGE)]
     return [*FIGURES, *(small if profile == "smoke" else (*READINGS, *CONTROLS)), "twins", "your_turn"]
 
 

@@ -154,7 +154,7 @@ def after_epochs(rows: pandas.DataFrame, epochs: float) -> pandas.DataFrame:
         if fraction in FRACTIONS and fraction <= min(milestones, default=1):
             k = FRACTIONS.index(fraction)
             row |= {name: row[name][: k + 1] for name in ("stability_over_time", "loss_at_stability")}
-            row["loss_over_time"] = row["loss_at_stability"]
+            row |= {"loss_over_time": row["loss_at_stability"], "path": None}  # which reaches to the end of the run
             row |= {"stability": row["stability_over_time"][-1], "train_loss": row["loss_at_stability"][-1]}
             kept.append(row | {"test_accuracy": row["test_accuracy"] if fraction == 1 else math.nan})
     return pandas.DataFrame(kept, columns=rows.columns)

@@ -285,9 +285,9 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     there are no others, and then no verdict is given.
     A reading that lacks a curve of the claim, holds networks that hardly trained, or is of the short schedule where
     that changes P or was never compared (see proxy_schedule.py), gets its verdict but is not counted in "readings";
-    readings_notes tells why. The runs that check the short schedule, and those of Lemma 4, are no readings.
+    readings_notes tells why. The runs that check the short schedule, and those of Lemma 4 and of the limit, are no readings.
     rows: as from robustkit.load() or robustkit.collect. only: ids of claims. further: {measure: rows as from
-    robustkit.load_further}; "stability_path" serves the controls at a common loss. Raises InputError on unknown ids.
+    robustkit.load_further}; "stability_path" serves controls at a common loss. Raises InputError on an unknown id.
     """
     for name in only or ():
         check_choice("claim", name, BY_ID)
@@ -299,7 +299,8 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     rows = rows[only_digits | (rows["dataset"] != "digits") | (rows["target"] == "parity")]
     rows = rows.assign(reading=[reading_of(row) for row in rows.to_dict("records")])
     rows.attrs = {}  # pandas would copy them at each step
-    checked, beside = proxy_schedule.checked(rows), (*twin_cells("laptop"), *named_cells("lemma4", "laptop"))
+    checked, beside = proxy_schedule.checked(rows), set(twin_cells("laptop"))
+    beside |= {cell for name in ("lemma4", "kernel", "kernel_wide") for cell in named_cells(name, "laptop")}
     if "key" in rows:
         rows = rows[~rows["key"].isin({cell.key for cell in beside})]
         paths = (further or {}).get("stability_path", pandas.DataFrame(columns=["cell_key", "path_over_time"]))

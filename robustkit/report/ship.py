@@ -11,6 +11,7 @@ from ..profiles import named_cells
 from ..sweep import store
 from .notebooks import build_notebook, build_notebooks, execute, notebooks
 
+ON_DIGITS = ("theorem2", "kernel_digits", "kernel_digits_wide")  # the runs on digits that are shipped
 SHIPPED_DATA = ("mnist", "cifar10", "cifar100")
 ORDER = ("model", "dataset", "scaling", "loss", "epochs", "init", "power", "gain", "depth", "width", "seed")
 
@@ -18,7 +19,7 @@ ORDER = ("model", "dataset", "scaling", "loss", "epochs", "init", "power", "gain
 def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
     """Merge local rows, or those of the files given, into results/shipped.jsonl, sorted.
 
-    Digits are not shipped, but for the runs of Theorem 2, which asks for m >> d.
+    Digits are not shipped, but for runs that ask for m >> d: of Theorem 2, and towards the limit of infinite width.
     Returns how many rows are new, and a sentence for each that is left out, as it is not the row of its cell, and for
     each difference between engines (the first row is kept). Raises InputError if a file is not there, ConflictError
     if two rows of one engine differ; nothing is written then.
@@ -26,7 +27,7 @@ def ship_rows(paths: list[Path]) -> tuple[int, list[str]]:
     for path in paths:
         if not path.is_file():
             raise InputError(f"the file to ship is {str(path)!r}, but there is no such file")
-    notes, on_digits = [], {cell.key for cell in named_cells("theorem2", "laptop")}
+    notes, on_digits = [], {cell.key for name in ON_DIGITS for cell in named_cells(name, "laptop")}
     with store.locked_folder(store.SHIPPED.parent):  # two of these at once would each write without the other's rows
         rows = store.read_rows(store.SHIPPED)
         before = len(rows)

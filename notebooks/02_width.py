@@ -99,8 +99,8 @@ plots.save(figure, "N4a", where, rows)
 limits = pandas.read_csv(INFINITE_WIDTH, comment="#")
 limits = limits[(limits["dataset"] == "mnist") & (limits["init"] == "he") & (limits["n_train"] == 4000)]
 figure, (left, right) = plots.panels(2, width=3.8, height=3.4)
-plots.against(rows, left).set_title("the figure's setting", y=1.1)
-plots.against(he, right).set_title("Theorem 1's hypotheses", y=1.1)
+plots.against(rows, left).set_title("the figure's setting", y=1.16)
+plots.against(he, right).set_title("Theorem 1's hypotheses", y=1.16)
 for ax, drawn in ((left, rows), (right, he)):
     plots.mark_transitions(drawn, ax)
 plots.limit_marks(right, limits)

@@ -285,7 +285,7 @@ def ledger(rows: pandas.DataFrame, *, only=None, further: dict | None = None) ->
     there are no others, and then no verdict is given.
     A reading that lacks a curve of the claim, holds networks that hardly trained, or is of the short schedule where
     that changes P or was never compared (see proxy_schedule.py), gets its verdict but is not counted in "readings";
-    readings_notes tells why. The runs that check the short schedule, and those of Lemma 4 and of the limit, are no readings.
+    readings_notes tells why. Runs that check the short schedule, of Lemma 4 and of the limit are no readings.
     rows: as from robustkit.load() or robustkit.collect. only: ids of claims. further: {measure: rows as from
     robustkit.load_further}; "stability_path" serves controls at a common loss. Raises InputError on an unknown id.
     """

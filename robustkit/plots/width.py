@@ -37,6 +37,8 @@ def limit_marks(ax, limits: pandas.DataFrame, *, by: str = "depth"):
     for value, mean in zip(limits[by], limits["mean"], strict=True):
         ax.plot([high, 4 * high], [mean, mean], linestyle="--", color=look(by, value)["color"], label="_limit")
     ax.set_xlim(low, 4 * high)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(min(bottom, 0.93 * limits["mean"].min()), top)
     record(ax, limits[[by, "n_train", "mean", "sem"]].assign(width=math.inf), "limit of infinite width")
     return ax
 

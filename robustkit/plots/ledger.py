@@ -53,7 +53,7 @@ def ledger_picture(table: pandas.DataFrame, ax):
         return 1.2 * i if i == 0 or (i == 1 and second) else i + (0.4 if second else 1.4)
 
     _squares(ax, lines, readings, *_rows(ax, lines, len(HEADLINES), 64, most + 2), place)
-    heads = ((0.0, "figure", "center"), (1.2, "Thm. 1", "center"), (2.1, "other readings", "left"))
+    heads = ((0.4, "figure", "right"), (0.7, "Thm. 1", "left"), (2.3, "other readings", "left"))
     for x, word, side_of in heads[: 1 if most == 1 else 3]:
         ax.text(x, -0.8, word, ha=side_of, va="center", fontsize=6, color="0.4")
     ax.set(xlim=(-0.7, max(most, 4) + 1.4), xticks=[])

@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 modules=(papermill nbconvert ipykernel math_core)
 if [[ ${1-} == test ]]; then
   modules+=(pytest pytest_timeout xdist hypothesis beartype art distributed ruff importlinter)
-else
+elif [[ " plan run status report ship reproduce " != *" ${1-} "* || -z ${1-} ]]; then
   set -- reproduce "$@"
 fi
 

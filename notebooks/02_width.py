@@ -65,7 +65,7 @@ where = plots.folder(profile, seeds=seeds, widths=widths, depths=depths)
 
 # %%
 rows = rk.collect("N4a", profile, **choices)
-meeting = plots.together(*[rk.collect(name, profile, **choices) for name in ("theorem1", "theorem1_wide")])
+meeting = plots.together(rk.collect("theorem1", profile, **choices), rk.collect("theorem1_wide", profile, **choices))
 he = plots.only(meeting, "he")
 Markdown(f"""
 - In the setting of Figure 4(a) (pixels in [0, 1], cross entropy, 50 epochs): {answer.shape(rows)}.

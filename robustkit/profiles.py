@@ -25,6 +25,7 @@ DEPTHS = {"smoke": (2, 4, 6), "laptop": PAPER_DEPTHS, "paper": PAPER_DEPTHS}
 # The widest two-layer networks of a laptop: (init, power) -> width. He and c = 2 have the paper's whole grid.
 TWO_LAYERS = {("he", None): 16384, ("power", 2.0): 16384, ("power", 1.5): 4096}
 TWO_LAYERS |= {("power", 1.0): 1024, ("power", 3.0): 1024}
+OVER_WIDTH = ("N2", "N3", "N4a", "N4b", "W7")  # the figures that they are in: P or kappa against width
 
 # The short schedule, "flow10" in the data: a tenth of the paper's steps at ten times its learning rate. It stands in
 # where the paper's would take a laptop too long.
@@ -191,6 +192,7 @@ def named_cells(name: str, profile: str, *, seeds=None, widths=None, depths=None
         return draw(profile, seeds or range(3), widths, depths, fields)
     depths = depths or DEPTHS[profile]
     if name in FIGURES:
+        widths = widths or (None if name in OVER_WIDTH else WIDTHS[profile])
         return _cells(FIGURES[name], profile, seeds, widths, depths, base | fields)
     base = base if smoke or name.endswith("_full") else base | SHORT
     if name in READINGS:

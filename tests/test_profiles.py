@@ -14,6 +14,7 @@ from robustkit.plots import interactive
 from robustkit.profiles import (
     CONTROLS,
     FIGURES,
+    LARGE,
     NOTEBOOKS,
     PROFILES,
     REPEATED,
@@ -36,12 +37,18 @@ EIGHT, ELEVEN = [2**k for k in range(4, 10)], [2**k for k in range(4, 15)]
     ],
 )
 def test_the_grids_of_depths_and_widths(profile, widths, depths, count):
-    for figure, init in (("N4a", "he"), ("N5a", "he"), ("N5b", "lecun")):
+    for figure, init in (("N5a", "he"), ("N5b", "lecun")):
         cells = grid(figure, profile)
         assert sorted({c.width for c in cells}) == widths
         assert sorted({c.depth for c in cells}) == depths
         assert {c.init for c in cells} == {init}
         assert len(cells) == len(set(cells)) == count
+
+
+def test_on_a_laptop_two_layers_alone_have_the_papers_widths():
+    cells = grid("N4a", "laptop")
+    assert {c.depth for c in cells if c.width > 512} == {2} and sorted({c.width for c in cells}) == ELEVEN
+    assert set(grid("N5a", "laptop")) < set(cells) and grid("N4a", "paper") == grid("N5a", "paper")
 
 
 def test_seeds_are_fewer_where_a_training_is_dear():
@@ -55,7 +62,7 @@ def test_seeds_are_fewer_where_a_training_is_dear():
 
 @pytest.mark.parametrize(
     ("profile", "widths"),
-    [("smoke", [16, 32, 64, 128, 256]), ("laptop", [*EIGHT, 1024]), ("shipped", [*EIGHT, 1024]), ("paper", ELEVEN)],
+    [("smoke", [16, 32, 64, 128, 256]), ("laptop", ELEVEN), ("shipped", ELEVEN), ("paper", ELEVEN)],
 )
 def test_the_non_lazy_curves_have_one_hidden_layer(profile, widths):
     cells = grid("W7", profile)
@@ -89,7 +96,7 @@ def test_the_schedules_flow_for_about_the_same_time():
 def test_a_profile_is_its_figures_once_each_cheapest_first(profile):
     cells = profile_cells(profile)
     assert len(cells) == len({c.key for c in cells})
-    small = ["unit", *(CONTROLS.keys() - {"theorem1_wide", "early"})]
+    small = ["unit", *(CONTROLS.keys() - {*LARGE})]
     own = small if profile == "smoke" else ["unit", "standard", "flow10", *CONTROLS]
     beside = {c for name in (*own, "twins", "your_turn") for c in grid(name, profile)}
     assert set(cells) == {c for figure in FIGURES for c in grid(figure, profile)} | beside
@@ -158,9 +165,9 @@ def test_the_controls_are_what_they_are_called():
         made = cells(f"theorem3_n{n}")
         assert {(c.train_points, c.batch_size, c.d_out, flow_time(c)) for c in made} == {(n, n, 1, 20.0)}
         assert max(c.width for c in made) > 10 * n**2 and {c.power for c in made} == {1.5, 2.0, 3.0}
-    for name in CONTROLS:
+    for name in CONTROLS.keys() - {*LARGE}:
         assert {c.dataset for c in cells(name, "smoke")} == {"digits"}
-        assert len(cells(name, "smoke")) <= 20
+        assert len(cells(name, "smoke")) <= 36
     with pytest.raises(InputError, match="figure is 'ntks'.*did you mean 'ntk'"):
         grid("ntks", "laptop")
 

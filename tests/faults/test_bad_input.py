@@ -350,7 +350,7 @@ def test_a_bad_notebook_parameter_is_refused_before_any_notebook_starts(capsys, 
     ("arguments", "words"),
     [
         (["--only", "99"], "--only is '99', but must be one of 00, 01"),
-        (["--only", "2"], "did you mean '02'"),
+        (["--only", "7"], "--only is '07', but must be one of 00, 01"),
         (["--only", "02", "--only", "x"], "--only is 'x'"),
     ],
 )

@@ -16,14 +16,13 @@
 # > $\kappa = \frac{\sum_{l=1}^L \|W_l(t) - W_l(0)\|_F}{\sum_{l=1}^L \|W_l(0)\|_F}$. [...] A smaller $\kappa$
 # > implies that the neural network is close to lazy training. (NeurIPS, Sec. 5.2)
 #
-# This notebook draws NeurIPS Figures 2 and 3 (workshop Figures 4 and 5): two-layer networks under He initialisation
-# and under $\beta_1 = \beta_2 = 1/m^2$. **What would contradict the paper:** a $\kappa$ of order one under He, a He
-# $\kappa$ that grows with width, or a non-lazy $\kappa$ as small as the lazy one.
+# **The question**: are two-layer He networks lazy, and those with $\beta_1 = \beta_2 = 1/m^2$ not? **The answer**, on the
+# shipped rows: yes. Under He, $\kappa$ stays below one and falls with width, though it keeps growing after the first tenth
+# of training; the non-lazy $\kappa$ is far larger at every width, and close to linear in time only in the narrowest
+# networks. **The picture**: [Figure 3](../figures/shipped/N3.png). Numbers with intervals are below and in notebook 6.
 #
-# **In short, on the shipped rows.** Under He, $\kappa$ stays below one and falls with width, but it keeps growing
-# after the first tenth of training. The non-lazy $\kappa$ is far larger at every width. Its growth in time is close
-# to a straight line only in the narrowest networks; wider ones start exponentially. Numbers with intervals are
-# below and in notebook 6.
+# **What would contradict the paper:** a $\kappa$ of order one under He, a He $\kappa$ that grows with width, or a
+# non-lazy $\kappa$ as small as the lazy one.
 
 # %%
 # robustkit must be this project's own: the package index has another of that name. Where it is missing (Colab, a bare

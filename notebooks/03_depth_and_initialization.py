@@ -14,13 +14,12 @@
 # > it hurts robustness in a polynomial order under He-initialization and under Neural Tangent Kernel (NTK)
 # > initialization. (NeurIPS, Sec. 1)
 #
-# This notebook draws NeurIPS Figure 5 (workshop Figure 3), once with width on the axis and once with depth. It then
-# compares Table 1 with trained networks over depth. **What would contradict the paper:** a He curve that falls with
-# depth, or a LeCun curve that rises with it.
+# **The question**: does $P/\epsilon$, of which larger means less robust, rise with depth under He initialisation and fall
+# with it under LeCun's? **The answer** stands below the parameters: in the setting of the paper's Figure 5, and under
+# the hypotheses of its Theorem 1. **The picture**: [Figure 5(b)](../figures/shipped/N5b.png), with the training loss
+# beside it. Then: Table 1's bounds over depth, NTK, and a gain above 1.
 #
-# **In short, on the shipped rows.** He rises with depth at every width, as the paper says. LeCun falls with depth
-# at initialisation, but after training it rises wherever the deep networks have learned. A fall goes with networks
-# that have hardly left their start.
+# **What would contradict the paper:** a He curve that falls with depth, or a LeCun curve that rises with it.
 
 # %%
 # robustkit must be this project's own: the package index has another of that name. Where it is missing (Colab, a bare
@@ -55,11 +54,24 @@ from IPython.display import Markdown
 
 import robustkit as rk
 from robustkit import plots
-from robustkit.ledger import sentences
+from robustkit.ledger import answer, sentences
 from robustkit.plots import interactive
 
 choices = dict(device=device, seeds=seeds, widths=widths, depths=depths)
 where = plots.folder(profile, seeds=seeds, widths=widths, depths=depths)
+
+# %%
+he, lecun, meeting = (
+    rk.collect("N5a", profile, **choices),
+    rk.collect("N5b", profile, **choices),
+    rk.collect("theorem1", profile, **choices),
+)
+Markdown(f"""
+- He, in the setting of Figure 5(a) (pixels in [0, 1], cross entropy, 50 epochs): {answer.ways(he)}.
+- He, under Theorem 1's hypotheses (unit norm, squared loss, one training loss): {answer.ways(plots.only(meeting, "he"))}.
+- LeCun, in the setting of Figure 5(b): {answer.ways(lecun)}.
+- LeCun, under Theorem 1's hypotheses: {answer.ways(plots.only(meeting, "lecun"))}.
+""")
 
 # %% [markdown]
 # ## Figure 5(a): He initialisation
@@ -70,7 +82,6 @@ where = plots.folder(profile, seeds=seeds, widths=widths, depths=depths)
 # > the LeCun initialization shows the opposite tendency, which verified our theory. (NeurIPS, Sec. 5.4)
 
 # %%
-he = rk.collect("N5a", profile, **choices)
 figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
 plots.against(he, left, x="width", by="depth")
 plots.mark_transitions(he, left)
@@ -91,7 +102,6 @@ plots.save(figure, "N5a", where, he)
 # is stable for that reason alone.
 
 # %%
-lecun = rk.collect("N5b", profile, **choices)
 figure, (left, middle, right) = plots.panels(3, width=3.0, height=3.2)
 plots.against(lecun, left, x="width", by="depth")
 plots.mark_transitions(lecun, left)

@@ -17,7 +17,7 @@
 # workshop's appendix numerically. **What would contradict the paper:** a $P/\epsilon$ that rises with width early
 # in training, or that falls more slowly than the theorem's rate; or a layer that moves less than Theorem 2's bound.
 #
-# **In short.** Early in training $P/\epsilon$ falls with width faster than Theorem 3 requires. The proof printed in
+# **The answer**, with its [picture](../figures/shipped/T3.png): early in training $P/\epsilon$ falls with width faster than Theorem 3 requires. The proof printed in
 # the workshop's appendix applies to no network, since its time window is empty, but a bound with a steeper rate,
 # $m^{1-2c}$, can be proved without it. Theorem 2's bound holds and lies far below the measured movement.
 

@@ -154,7 +154,7 @@ NOTEBOOKS = {
     "01": ("N2", "N3", "W7", "constant_rate", "N4a", "N5b", "ntk"),
     "02": ("N4a", "flow10", "theorem1", "theorem1_wide", "jacobian_change", "N4b", "ntk_full")
     + ("inverse_width", "inverse_width_full", "common_loss", "early"),
-    "03": ("N5a", "N5b", "unit", "ntk_full", "gain_full"),
+    "03": ("N5a", "N5b", "theorem1", "unit", "ntk_full", "gain_full"),
     "04": ("W7", "N3", "theorem2", "theorem3_n8", "theorem3_n16", "theorem3_n32"),
     "05": ("W6", "WT4", "attack"),
     "06": ("all",),

@@ -87,7 +87,7 @@ if ! is_made; then
   echo "Filling .venv with PyTorch, Jupyter and the test tools: once, about two minutes on a fast connection."
   part=$here/.venv-part
   rm -rf "$part"
-  step python3 -m venv "$part"
+  step python3 -m venv --prompt .venv "$part"
   step "$part/bin/python" -m pip install -q -c constraints.txt -e '.[notebooks,test]'
   shopt -u patsub_replacement 2>/dev/null || true # a path may hold an ampersand
   for file in "$part"/bin/* "$part/pyvenv.cfg"; do # scripts name their Python by its path

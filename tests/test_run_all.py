@@ -40,7 +40,7 @@ while IFS='|' read -r status words; do
   fi
 done <<<"${ANSWERS-}"
 case "$*" in
-  "-m venv"*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && printf '#!%s\n' "$3/bin/python" >"$3/bin/tool" ;;
+  "-m venv"*) mkdir -p "$5/bin" && cp "$0" "$5/bin/python" && printf '#!%s\n' "$5/bin/python" >"$5/bin/tool" ;;
   "-m pip"*) touch "$bin/ready" ;;
   "-m robustkit"*) env | grep ^ROBUSTKIT_ | sort >"$CALLS.environment" ;;
 esac
@@ -222,7 +222,7 @@ def test_relative_folders_in_the_environment_are_those_of_the_caller(folder, tmp
 
 # ---------------------------------------------------------------------------------------------- the set-up
 
-NEW = [CHECK, "-m venv .venv-part", INSTALL, WORK]
+NEW = [CHECK, "-m venv --prompt .venv .venv-part", INSTALL, WORK]
 
 
 def test_it_installs_once_and_again_when_the_list_of_packages_changed(bare):

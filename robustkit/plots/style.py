@@ -95,7 +95,7 @@ def set_axes(ax, x: str, y: str, ticks, *, log: bool = True) -> None:
         ax.set_yscale("log")
     places = sorted(set(ticks))
     room = 16 * ax.bbox.width / ax.figure.dpi  # digits that fit below the axis, with a space after each number
-    every = -(-sum(len(f"{place:g}") + 1 for place in places) // max(1, int(room)))
+    every = max(1, -(-sum(len(f"{place:g}") + 1 for place in places) // max(1, int(room))))
     ax.set_xticks(places[::every] if x == "width" else places)
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter("{x:g}")

@@ -53,7 +53,7 @@ def test_the_small_runs_meet_the_theorem_they_were_made_for():
     def entry(control, theorem):
         return hypotheses.hypothesis_card(profiles.grid(control, "laptop")).loc[f"Theorem {theorem}"].tolist()
 
-    assert entry("theorem1", 1) == ["met", "met"]
+    assert set(entry("theorem1", 1)) == {"met"}
     assert entry("theorem2", 2) == ["met from m = 1024"]  # m >= 10 d with d = 64
     assert entry("theorem3_n8", 3) == ["met from m = 1024"] * 3  # m >= 10 n^2 = 640
     assert entry("theorem3_n8", 1) == ["not met"] * 3

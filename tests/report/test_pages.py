@@ -198,7 +198,7 @@ def test_every_figure_table_and_notebook_is_there(shipped):
     pictures = {image["src"] for image in index.images}
     assert pictures == {path.name for path in FIGURES.glob("*.png")}
     tables = set(re.findall(r"<summary>Table (\w+)", index.text))
-    assert tables == {path.stem for path in FIGURES.glob("*.md")} - {"claims", "found"}
+    assert tables == {path.stem for path in FIGURES.glob("*.md")} - {"claims", "found", "answer"}
     assert {f"{path.stem}.html" for path in NOTEBOOKS} <= set(index.links)
     assert re.search(r'<a href="02_width.html#cell-id=[\w-]+">Figure 4\(a\)', index.text)
     numbers = pandas.read_csv(FIGURES / "W7_slopes.csv", dtype=str).iloc[0]
@@ -262,11 +262,12 @@ def test_words_from_rows_are_text_wherever_a_page_shows_them():
     (figures / "answer.md").write_text(f"- **Width** {tag} (*{tag}*)\n\n{tag}\n")
     cell = profile_cells("smoke")[0]
     words = {"commit": tag, "versions": {"torch": tag}, "engine": {"name": tag, "device": tag, "dtype": tag}}
-    row = {"key": cell.key, "status": "ok", "cell": dataclasses.asdict(cell), "measures": {}, "seconds": 1.0}
+    row = {"key": cell.key, "status": "ok", "cell": dataclasses.asdict(cell), "seconds": 1.0}
+    row["measures"] = {"stability": 0.5}
     store.append(row | words, store.local_path())
     output = nbformat.v4.new_output("display_data", {"text/markdown": tag, "text/plain": tag})
     figure = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo=", "text/plain": tag})
-    name = executed("smoke", markdown("# 0. A title"), code('plots.save(figure, "N4a", profile)', output, figure))
+    name = executed("smoke", markdown("# 0. A title"), code('plots.save(figure, "N4a", where)', output, figure))
     found = read(pages.write_html("smoke", [tag]).parent)
     assert not any("script" in page.tags for page in found.values())
     index = found["index.html"]

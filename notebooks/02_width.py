@@ -125,11 +125,11 @@ plots.save(figure, "N4a_settings", where, plots.together(rows, he))
 
 # %%
 two = rk.collect("N4b", profile, device=device, seeds=seeds, widths=widths)
-figure, (left, middle, right) = plots.panels(3, width=2.9)
+figure, (left, middle, right) = plots.panels(3, width=2.9, height=3.2)
 lazy, deepest = two[two["init"] == "he"], rows[rows["depth"] == rows["depth"].max()]
-plots.along_training(lazy, left).set_title("He, two layers", y=1.28)
-plots.along_training(deepest, middle).set_title("He, deepest", y=1.28)
-plots.along_training(two[two["init"] == "power"], right).set_title("non-lazy, two layers", y=1.28)
+plots.along_training(lazy, left).set_title("He, two layers", y=1.22)
+plots.along_training(deepest, middle).set_title("He, deepest", y=1.22)
+plots.along_training(two[two["init"] == "power"], right).set_title("non-lazy, two layers", y=1.22)
 plots.save(figure, "N4_along_training", where, plots.together(rows, two[two["init"] == "power"]))
 
 # %% [markdown]

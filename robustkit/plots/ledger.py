@@ -82,6 +82,7 @@ def specification_curve(table: pandas.DataFrame, ax, ids: Sequence[str] | None =
     ax.figure.draw_without_rendering()  # the layout decides where a label may be broken
     names, pitch = _short_names(columns), 72 * ax.bbox.width / ax.figure.dpi / (len(columns) + 1)
     wide = max(24, max(map(len, names), default=0) // max(1, int(pitch / 7.5)) + 8)
+    names = ["Theorem 1's hypotheses" if c == THEOREM_1 else n for c, n in zip(columns, names, strict=True)]
     names = [textwrap.fill(name, wide, break_on_hyphens=False) for name in names]
     ax.set_xticklabels(names, rotation=90, fontsize=6, linespacing=0.95)
     return ax

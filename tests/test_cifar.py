@@ -514,8 +514,9 @@ def test_a_bad_download_is_refused_and_leaves_nothing_behind(small, server, noth
     with pytest.raises(InputError) as refused:
         load_dataset("cifar10")
     sentence = str(refused.value)
-    assert f"cifar10 is not in {data.folder} and could not be downloaded" in sentence and said in sentence
-    assert f"Put {FILES['cifar10']} ({len(data.good)} bytes) there" in sentence and "ROBUSTKIT_DATA" in sentence
+    assert f"it is not in {data.folder} and could not be downloaded" in sentence and said in sentence
+    wanted = f"put {FILES['cifar10']} ({len(data.good)} bytes) into {data.folder}, or point ROBUSTKIT_DATA"
+    assert sentence.startswith(wanted)
     assert tree(data.folder) == {}
 
 
@@ -526,18 +527,6 @@ def test_a_download_without_end_is_cut_off(small, server):
         read_cifar("cifar10")
     assert server.answer.sent < 256 << 20
     assert tree(data.folder) == {}
-
-
-def test_a_server_that_falls_silent_is_left(small, server, monkeypatch):
-    data, released = small("cifar10"), threading.Event()
-    monkeypatch.setattr(data_module, "TIMEOUT_SECONDS", 0.2)
-    server.answer = Answer(data.good, released=lambda: released.wait(60))
-    try:
-        with pytest.raises(InputError, match="could not be downloaded from .*timed out"):
-            read_cifar("cifar10")
-        assert tree(data.folder) == {}
-    finally:
-        released.set()
 
 
 def test_an_interrupted_download_leaves_nothing_behind(small, server):

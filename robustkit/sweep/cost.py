@@ -53,7 +53,7 @@ def room_bytes(device: str) -> int:
         limit = {"": "memory.max", "memory": "memory.limit_in_bytes"}.get(kind)  # versions 2 and 1
         for group in (Path(path), *Path(path).parents) if limit else ():  # a parent's limit holds too
             with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-                room.append(int((CONTROL_GROUPS / kind / group.relative_to("/") / limit).read_text()))
+                room.append(int((CONTROL_GROUPS / kind / group.relative_to("/") / limit).read_text(encoding="utf-8")))
     return min(room)
 
 

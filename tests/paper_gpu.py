@@ -157,7 +157,7 @@ def paper_gpu(monkeypatch):
     here = {"is_available": lambda: True, "get_device_name": lambda *_: "a GPU of paper", "current_device": lambda: 0}
     here |= {"current_stream": Stream, "Stream": Stream, "stream": context, "device": context}
     here |= {"CUDAGraph": Graph, "graph": Capture, "synchronize": lambda *_: None}
-    here |= {"mem_get_info": lambda *_: (2**37, 2**37)}
+    here |= {"mem_get_info": lambda *_: (2**37, 2**37), "get_rng_state": lambda *_: torch.get_rng_state()}
     with monkeypatch.context() as patch:
         for name, value in here.items():
             patch.setattr(torch.cuda, name, value)

@@ -142,7 +142,7 @@ def test_a_damaged_row_is_named_in_one_line(capsys):
         warnings.simplefilter("default")
         assert call("status", "smoke", *SMALL) == 0
     said = capsys.readouterr().err
-    assert said == f"warning: {store.local_path()}: 1 damaged row(s) left out, at line 1\n"
+    assert said == f"warning: {store.local_path()}: 1 damaged row(s) left out, at line 1 (the first: it is torn or altered: its CRC does not match)\n"
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused(capsys, monkeypatch, tmp_path):
@@ -152,14 +152,16 @@ def test_a_results_folder_that_cannot_be_written_is_refused(capsys, monkeypatch,
     assert str(tmp_path / "file" / "results") in capsys.readouterr().err
 
 
-def test_rows_that_contradict_each_other_end_a_command_with_a_sentence(capsys):
+def test_rows_that_contradict_each_other_are_named_and_end_no_command(capsys):
     assert call("run", "smoke", *SMALL, "--device", "cpu", "--workers", "1") == 0
     row = store.read_rows(store.local_path())[0]
     store.append(row | {"measures": row["measures"] | {"stability": 123.0}}, store.SHIPPED)
     capsys.readouterr()
-    assert call("run", "smoke", *SMALL, "--device", "cpu") == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert call("run", "smoke", *SMALL, "--device", "cpu") == 0
     said = capsys.readouterr().err
-    assert said.startswith("robustkit: two rows of one cell") and "123.0" in said
+    assert "123.0" in said and str(store.SHIPPED) in said and str(store.local_path()) in said
 
 
 def test_one_claim_can_be_run_alone_with_so_many_seeds(capsys):
@@ -175,7 +177,7 @@ def test_a_notebook_is_named_by_its_number_with_or_without_a_nought(number, caps
     for command, *words in (("plan", "--device", "cpu"), ("status",)):
         assert call(command, "smoke", *choices, *words) == 0
     plan, *lines = capsys.readouterr().out.splitlines()
-    assert "0 of 15 runs done" in plan
+    assert "0 of 14 runs done" in plan
     assert [line.split()[0] for line in lines if re.search(r" \d+ +\d+ ", line)] == [*profiles.NOTEBOOKS["02"], "all"]
     assert call("reproduce", "smoke", "--only", number) == 0
     assert {chosen.only[0] for _, _, chosen in steps[0]} == {"02"}

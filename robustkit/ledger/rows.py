@@ -60,7 +60,8 @@ def reading_of(row: dict) -> tuple:
 def of_reading(rows: pandas.DataFrame, wanted: tuple, exactly: bool = True) -> pandas.DataFrame:
     """The rows of one reading, or of all that begin with it."""
     of = [reading_of(row) for row in rows.to_dict("records")]
-    return rows[[(reading if exactly else reading[: len(wanted)]) == wanted for reading in of]]
+    kept = [(reading if exactly else reading[: len(wanted)]) == wanted for reading in of]
+    return rows[pandas.Series(kept, index=rows.index, dtype=bool)]
 
 
 # Words for readings, as reading_of writes them.

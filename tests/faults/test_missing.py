@@ -157,7 +157,9 @@ def test_the_command_that_the_caption_names_leaves_nothing_missing(monkeypatch, 
     cells = profiles.grid("N2", "smoke", **few)
     said = output.caption(train_missing.frame(cells), "smoke")
     command = said.partition("(python -m robustkit ")[2].rstrip(")").split()
-    monkeypatch.setattr(profiles, "CONTROLS", {})
+    for name in ("CONTROLS", "REPEATED"):
+        monkeypatch.setattr(profiles, name, {})
+    monkeypatch.setattr("robustkit.__main__.REPEATED", {})
     options = [word for name, values in few.items() for word in (f"--{name}", *map(str, values))]
     assert main([*command, *options, "--device", "cpu", "--workers", "1"]) == 0
     rows = train_missing.frame(cells)

@@ -142,10 +142,8 @@ def test_a_damaged_row_is_named_in_one_line(capsys):
         warnings.simplefilter("default")
         assert call("status", "smoke", *SMALL) == 0
     said = capsys.readouterr().err
-    assert (
-        said
-        == f"warning: {store.local_path()}: 1 damaged row(s) left out, at line 1 (the first: it is torn or altered: its CRC does not match)\n"
-    )
+    why = "at line 1 (the first: it is torn or altered: its CRC does not match)"
+    assert said == f"warning: {store.local_path()}: 1 damaged row(s) left out, {why}\n"
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused(capsys, monkeypatch, tmp_path):

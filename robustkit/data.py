@@ -17,7 +17,6 @@ import threading
 import zlib
 from concurrent.futures import Future
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -255,11 +254,8 @@ def _download(dataset: str, folder: Path, files: dict[str, tuple[int, str]]) -> 
             with tempfile.TemporaryDirectory(dir=folder, prefix=PART) as part:
                 for name, (size, sha256) in files.items():
                     print(f"downloading {mirror}{name} ({size / 1e6:.0f} MB) into {folder}", flush=True)
-                    options = {"progressbar": _size_check(Path(part), size), "timeout": SILENCE}
-                    downloader = pooch.HTTPDownloader(chunk_size=1 << 20, **options)
-                    _within(
-                        SILENCE + size / SLOWEST, pooch.retrieve, mirror + name, sha256, name, part, None, downloader
-                    )
+                    arguments = mirror + name, sha256, name, part, None, _downloader(size)
+                    _within(SILENCE + size / SLOWEST, pooch.retrieve, *arguments)
                     os.replace(Path(part) / name, folder / name)
             return
         except (OSError, ValueError) as error:  # of requests, and of pooch where the hash is another
@@ -285,21 +281,21 @@ def _within(seconds: float, function, *arguments) -> None:
     done.result(seconds)
 
 
-def _size_check(part: Path, size: int) -> SimpleNamespace:
-    """In place of pooch's progress bar: ends a download that is longer than the file, and refuses a shorter one."""
+def _downloader(size: int):
+    """A downloader for pooch, whose own leaves connections to the garbage collector; it refuses another size."""
+    import requests
 
-    def written() -> int:
-        return sum(path.stat().st_size for path in part.iterdir())
+    def download(url: str, path: str, _pooch) -> None:
+        with requests.get(url, stream=True, timeout=SILENCE) as response, open(path, "wb") as file:
+            response.raise_for_status()
+            for chunk in response.iter_content(1 << 20):
+                file.write(chunk)
+                if file.tell() > size:
+                    raise InputError(f"it holds more than {size} bytes")
+            if file.tell() != size:
+                raise InputError(f"it holds {file.tell()} bytes, expected {size}")
 
-    def update(_bytes: int) -> None:
-        if written() > size:
-            raise InputError(f"it holds more than {size} bytes")
-
-    def reset() -> None:  # at the end
-        if written() != size:
-            raise InputError(f"it holds {written()} bytes, expected {size}")
-
-    return SimpleNamespace(total=size, update=update, reset=reset, close=lambda: None)
+    return download
 
 
 # ------------------------------------------------------------------------------------------------ randomness

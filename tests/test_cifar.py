@@ -36,8 +36,6 @@ SPLITS = {
     "cifar100": {"train": ["train.bin"], "test": ["test.bin"]},
 }
 EACH = 3  # images a file
-# A download that is given up goes on in a thread, whose socket is closed when that ends, in whatever test.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 NAMES = pytest.mark.parametrize("name", list(FILES))
 
 

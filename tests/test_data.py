@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pooch
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -184,13 +183,13 @@ def mirror(mnist, monkeypatch):
     monkeypatch.setitem(data.MIRRORS, "mnist", ["http://first/", "http://second/"])
     state = SimpleNamespace(answers=dict(packed), packed=packed, down=[], asked=[])
 
-    def get(self, url, output_file, _):
+    def get(url, output_file, _):
         state.asked.append(url)
         if url.startswith(tuple(state.down)):
             raise ConnectionError("no route")
         Path(output_file).write_bytes(state.answers[url.rpartition("/")[2]])
 
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", get)
+    monkeypatch.setattr(data, "_downloader", lambda size: get)
     return state
 
 

@@ -48,7 +48,7 @@ def test_every_module_has_its_place_among_the_layers():
     assert sorted(placed) == sorted({".".join(name.split(".")[:2]) for name in MODULES} - {"robustkit"})
 
 
-@pytest.mark.parametrize("package", ["pooch", "sklearn"])
+@pytest.mark.parametrize("package", ["pooch", "requests", "sklearn"])
 def test_what_reads_the_datasets_is_imported_in_one_file_and_only_when_it_is_needed(package):
     assert [name for name, path in MODULES.items() if package in imported(path)] == ["robustkit.data"]
     assert not [name for name, path in MODULES.items() if package in imported(path, at_once=True)]
@@ -112,5 +112,6 @@ def test_importing_the_package_leaves_heavy_packages_alone():
     first, loaded = json.loads(printed(WHOLE))
     assert "robustkit.cell" in first and not {"torch", "numpy", "pandas"} & set(first)
     # IPython is not in this list: seaborn loads it where ipywidgets is installed.
-    heavy = {"papermill", "nbconvert", "nbformat", "jupytext", "sklearn", "torchvision", "pooch", "distributed"}
+    heavy = {"papermill", "nbconvert", "nbformat", "jupytext", "sklearn", "torchvision"}
+    heavy |= {"pooch", "requests", "distributed"}
     assert {"robustkit.plots", "torch"} <= set(loaded) and not heavy & set(loaded)

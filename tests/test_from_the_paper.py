@@ -1,6 +1,6 @@
 """Three cells that were trained in full from the paper's text alone agree with the shipped rows."""
 
-import importlib.util
+from scripts import loaded
 
 from robustkit.files import ROOT
 from robustkit.sweep import store
@@ -8,10 +8,7 @@ from robustkit.sweep import store
 
 def test_what_was_trained_from_the_papers_text_alone_agrees_with_the_shipped_rows(monkeypatch):
     monkeypatch.setattr(store, "SHIPPED", ROOT / "results" / "shipped.jsonl")
-    path = ROOT / "benchmarks" / "beside_the_paper.py"
-    spec = importlib.util.spec_from_file_location("beside_the_paper", path)
-    beside = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(beside)
+    beside = loaded(ROOT / "benchmarks" / "beside_the_paper.py")
     found = beside.table()
     assert len(found) == 3 * len(beside.QUANTITIES)
     # Were both drawn from one distribution, one of 15 tests would say otherwise at this level once in twenty times;

@@ -1,6 +1,5 @@
 """The limit of infinite width against wide networks, finite differences, and cases done by hand."""
 
-import importlib.util
 import math
 
 import numpy
@@ -9,6 +8,7 @@ import pytest
 import torch
 from made_rows import a_run
 from scipy import special
+from scripts import loaded
 
 import robustkit as rk
 from robustkit import theory
@@ -164,10 +164,7 @@ def test_bad_input_is_refused():
 
 @pytest.fixture(scope="module")
 def command():
-    spec = importlib.util.spec_from_file_location("of_infinite_width", ROOT / "benchmarks" / "infinite_width.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "benchmarks" / "infinite_width.py")
 
 
 def test_the_table_holds_what_its_command_computes(command):

@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+from scripts import loaded
 
 from robustkit.files import ROOT
 from robustkit.sweep import store
@@ -48,10 +49,7 @@ def test_its_examples_run(code, monkeypatch, capsys, poisoned_seeds):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("measure_page", ROOT / "docs" / "measure.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "docs" / "measure.py")
 
 
 def rows_of(name):
